@@ -1,0 +1,20 @@
+"""One run without a teacher: a model learns from labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from xlite_search.config import RunConfig
+from xlite_search.data.loaders import open_data
+from xlite_search.models.hybrid import build_model
+from xlite_search.training.loop import EpochResult, settle, train
+
+
+def baseline(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:
+    """Trains `config.model` with `config.loss`; `resume` is a checkpoint of the same config."""
+    settle(config)
+    data = open_data(config.data)
+    model = build_model(config.model, classes=len(data.classes), weights=config.weights)
+    hard = config.loss.build(data.train.positives, len(data.train))
+    yield from train(config, model, data, lambda logits, batch: hard(logits, batch.labels), resume)

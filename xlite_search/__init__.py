@@ -1,0 +1,3 @@
+"""Search and distil light chest X-ray classifiers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,78 @@
+"""RunConfig: everything that can change a run's result, composed of the parts' own specs.
+
+Defaults live here and in the specs, nowhere else. One dotted name for a setting everywhere: in a space, in `--set`, as
+MLflow parameter, as column, in `best.yaml`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, field_validator
+
+from xlite_search import records
+from xlite_search.data.loaders import DataSpec
+from xlite_search.data.packed import PackedSet
+from xlite_search.data.splits import split_of
+from xlite_search.distill.losses import KD
+from xlite_search.errors import BadInput
+from xlite_search.models.hybrid import full_name, timm_name
+from xlite_search.models.weights import Weights
+from xlite_search.training.loop import Recipe
+
+
+def _path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class RunConfig(Recipe):
+    """One run: a model, where its weights start, the data, the recipe, and a teacher or none."""
+
+    model: str = "efficientnet_b0_mhsa"
+    weights: Annotated[Weights | None, BeforeValidator(_path)] = None
+    data: DataSpec = DataSpec()
+    kd: KD | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            return full_name(name)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("kd")
+    @classmethod
+    def _without_a_silent_teacher(cls, kd: KD | None) -> KD | None:
+        """alpha = 0 gives the teacher no say: it is the same run at every tau, and as if there were no teacher."""
+        return kd if kd and kd.alpha else None
+
+    def resolved(self, teacher: str = "") -> RunConfig:
+        """With its files found and their sha256 taken, and its teacher's key filled in.
+
+        Raises:
+            BadInput: a file is missing, or a teacher is asked for and there is none.
+        """
+        weights = self.weights.resolved(timm_name(self.model)) if self.weights else None
+        kd = self.kd.model_copy(update={"teacher": teacher or self.kd.teacher}) if self.kd else None
+        if kd and not kd.teacher:
+            raise BadInput("kd is set and there is no teacher: give the study a `teacher`, or set kd to null")
+        return self.model_copy(update={"weights": weights, "kd": kd})
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run this run, as JSON: all but the places of files."""
+        tree = self.model_dump(mode="json")
+        if tree["weights"]:
+            del tree["weights"]["path"]
+        return tree
+
+
+def fingerprints(config: RunConfig) -> dict[str, str]:
+    """Of the data set and the split that a config names. Raises BadInput if the data set is not prepared."""
+    packed = PackedSet.open(config.data.name)
+    return {"data": packed.fingerprint, "split": split_of(packed, config.data.split).fingerprint}
+
+
+def run_key(config: RunConfig) -> str:
+    """Hash of a resolved config and the fingerprints of all it reads; 12 hex digits."""
+    return records.digest([config.identity(), fingerprints(config)])[:12]

@@ -1,0 +1,119 @@
+"""The packed data set: one uint8 array and one index, written once, mapped by every trial.
+
+    <XLITE_DATA>/<name>/
+        manifest.json   what it was made from and how, counts, sha256 of the two files below
+        index.csv       name, patient, view, findings ("Mass|Nodule"); row i describes image i
+        pixels.u8       raw bytes, [image, height, width]
+        splits/         who is in which split (`data/splits.py`)
+
+A mapped file is never replaced in place: a data set of another size or source takes another name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlite_search import places, records
+from xlite_search.data.sources import LabelTable
+from xlite_search.errors import BadInput, Damaged
+
+PIXELS, INDEX, MANIFEST = "pixels.u8", "index.csv", "manifest.json"
+
+
+@dataclass(frozen=True)
+class PackedSet:
+    """A prepared data set. Pickles as a path: the array is mapped where it is used."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, name: str) -> PackedSet:
+        """The data set of this name.
+
+        Raises:
+            BadInput: it is not prepared here.
+            Damaged: its manifest is.
+        """
+        folder = places.data_folder(name)
+        try:
+            return cls(folder, records.read_manifest(folder / MANIFEST))
+        except FileNotFoundError:
+            raise BadInput(
+                f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search prepare "
+                f"{name} --images DIR --labels CSV`, or try the search with --demo, which needs no data"
+            ) from None
+
+    @property
+    def size(self) -> int:
+        """Height and width of an image, in pixels."""
+        return int(self.manifest["size"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.manifest["classes"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes if a pixel, a label, a name or the order of anything does."""
+        return records.digest([self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")])[:16]
+
+    def __len__(self) -> int:
+        return int(self.manifest["images"])
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """`[image, height, width]`, mapped read-only."""
+        return np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(len(self), self.size, self.size))
+
+    @cached_property
+    def table(self) -> LabelTable:
+        return read_index((self.folder / INDEX).read_text(encoding="utf-8"), self.classes)
+
+    def verify(self) -> None:
+        """Reads every byte once.
+
+        Raises:
+            Damaged: a file is missing, or not what the manifest says.
+        """
+        for file, sha256 in ((PIXELS, "pixels_sha256"), (INDEX, "index_sha256")):
+            path = self.folder / file
+            if not path.is_file() or records.sha256_of(path) != self.manifest[sha256]:
+                raise Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "manifest": self.manifest}
+
+
+def index_text(table: LabelTable) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["name", "patient", "view", "findings"])
+    views = table.views or ("",) * len(table)
+    for name, patient, view, row in zip(table.names, table.patients, views, table.labels, strict=True):
+        writer.writerow([name, patient, view, "|".join(table.classes[c] for c in np.flatnonzero(row))])
+    return out.getvalue()
+
+
+def read_index(text: str, classes: tuple[str, ...]) -> LabelTable:
+    rows = list(csv.DictReader(io.StringIO(text)))
+    column = {name: number for number, name in enumerate(classes)}
+    labels = np.zeros((len(rows), len(classes)), np.uint8)
+    for number, row in enumerate(rows):
+        for finding in filter(None, row["findings"].split("|")):
+            labels[number, column[finding]] = 1
+    return LabelTable(
+        names=tuple(row["name"] for row in rows),
+        patients=tuple(row["patient"] for row in rows),
+        labels=labels,
+        classes=classes,
+        views=tuple(row["view"] for row in rows),
+    )

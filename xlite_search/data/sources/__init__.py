@@ -1,0 +1,69 @@
+"""Where raw radiographs come from: one reader per data set.
+
+A reader answers two questions, and nothing else: which images are there, with which labels
+(`table`), and what does image `row` look like (`pixels`). `data/prepare.py` does the rest once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The 14 findings of NIH ChestX-ray14, in the order of the original paper's label table.
+CHEST_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """One row per image.
+
+    names     unique image names, `[image]`
+    patients  patient of each image, `[image]`; a patient never crosses a split
+    labels    multi-hot uint8, `[image, class]`; an all-zero row is "No Finding"
+    classes   class names, in column order
+    views     projection of each image ("PA", "AP" or ""), `[image]`
+    """
+
+    names: tuple[str, ...]
+    patients: tuple[str, ...]
+    labels: NDArray[np.uint8]
+    classes: tuple[str, ...] = CHEST_FINDINGS
+    views: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Source(Protocol):
+    """A raw data set. It is picklable: `prepare` reads pixels in several processes."""
+
+    @property
+    def notice(self) -> str:
+        """Acknowledgement and citation that the data's owner asks for; empty if none."""
+
+    def describe(self) -> dict[str, object]:
+        """What defines the data, as JSON values: goes into the prepared set's manifest."""
+
+    def table(self) -> LabelTable:
+        """Every image with its labels, in a fixed order."""
+
+    def pixels(self, row: int) -> NDArray[np.uint8]:
+        """Image `row` of the table as gray uint8, `[height, width]`, bright = dense."""

@@ -1,0 +1,1 @@
+"""A student learns from labels and from a teacher."""

@@ -1,0 +1,90 @@
+"""A teacher: a trained model folder, loaded frozen and in eval mode.
+
+A model folder holds `model.safetensors` and `model.json` (a manifest: config, classes, input size, pos_weight,
+provenance, the weights' sha256). A study's teacher lives in `mlruns/teachers/<key>/`; a final training leaves the same
+kind of folder in `mlruns/models/<name>/`, which can teach in turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from xlite_search import places, records
+from xlite_search.errors import BadInput, Damaged
+from xlite_search.models.hybrid import build_model
+
+WEIGHTS, MANIFEST = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Answers in logits. `pos_weight` is what its own loss gave positives, `[class]`, or None."""
+
+    model: nn.Module
+    pos_weight: Tensor | None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits.float()
+
+    def speaking_like(self, pos_weight: Tensor | None) -> Tensor | float:
+        """What to add to its logits for a student whose hard loss weighs positives so: log(w_student / w_teacher).
+
+        A pos_weight w moves a logit's optimum by log w; without this the two terms of the loss would pull apart.
+        """
+        if pos_weight is None and self.pos_weight is None:
+            return 0.0
+        student = torch.log(pos_weight).to(self.device) if pos_weight is not None else 0.0
+        return student - (torch.log(self.pos_weight) if self.pos_weight is not None else 0.0)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def load_teacher(key: str, classes: tuple[str, ...], device: torch.device) -> Teacher:
+    """The study's teacher by its key.
+
+    Raises:
+        BadInput: there is no such teacher here, or it knows other classes.
+        Damaged: its weights are not those of its manifest.
+    """
+    folder = places.teacher_folder(key)
+    about = read_model(folder)
+    if tuple(about["classes"]) != classes:
+        raise BadInput(f"teacher {key} was trained on other classes ({', '.join(about['classes'])}) than this data set has")
+    model = build_model(about["config"]["model"], classes=len(classes))
+    model.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
+    model.to(device).eval().requires_grad_(False)
+    weight = about["pos_weight"]
+    return Teacher(model, torch.tensor(weight, device=device) if weight is not None else None)
+
+
+def read_model(folder: Path) -> dict[str, Any]:
+    """A model folder's manifest, its weights checked against it.
+
+    Raises:
+        BadInput: this is no model folder.
+        Damaged: the manifest is damaged, or the weights are not its.
+    """
+    try:
+        about = records.read_manifest(folder / MANIFEST)
+    except FileNotFoundError:
+        raise BadInput(f"{folder} is not a model folder (no {MANIFEST} in it)") from None
+    if not (folder / WEIGHTS).is_file() or records.sha256_of(folder / WEIGHTS) != about["sha256"]:
+        raise Damaged(f"{folder / WEIGHTS} is missing or is not the file that {MANIFEST} names")
+    return about
+
+
+def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:
+    """Leaves a model folder; returns the weights' sha256. The manifest comes last: without it there is no model."""
+    sha256 = records.write_atomic(folder / WEIGHTS, weights)
+    records.write_manifest(folder / MANIFEST, about | {"sha256": sha256})
+    return sha256

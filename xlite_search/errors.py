@@ -1,0 +1,49 @@
+"""What can go wrong, as a tree. Each error is one sentence for the person at the keyboard, and an exit code.
+
+    XliteError
+    ├── BadInput       2   a file, line or setting is wrong; the sentence says what to do
+    ├── Damaged        3   a file of ours is not what its checksum says
+    ├── RunFailed      1   a run ended without a result, for a named cause
+    └── EngineDied     4   Ray went away; the same command goes on
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class XliteError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class BadInput(XliteError):
+    """Something that the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class Damaged(XliteError):
+    """A file written by this package fails its checksum; it is never used silently."""
+
+    exit_code = 3
+
+
+class RunFailed(XliteError):
+    """A run cannot go on: its loss is not finite, for example."""
+
+    exit_code = 1
+
+
+class EngineDied(XliteError):
+    """The engine under the search ended; what was finished is safe."""
+
+    exit_code = 4
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

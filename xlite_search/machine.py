@@ -1,0 +1,70 @@
+"""This machine: settings that change how fast a result comes, never which result.
+
+`machine.toml` in the working folder (or the file that `XLITE_MACHINE` names) may say
+
+    cpus = 8              # cores that the search may use; default: all
+    gpus = 1              # GPUs that the search may use; default: all that torch sees
+    gpus_per_trial = 0.5  # a fraction shares a GPU between trials: two at a time
+    cpus_per_trial = 2    # default: the run's `threads`
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from xlite_search.errors import BadInput
+from xlite_search.spec import Spec, parse
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Machine(Spec):
+    """See the module's docstring."""
+
+    cpus: int | None = Field(None, ge=1)
+    gpus: int | None = Field(None, ge=0)
+    gpus_per_trial: float = Field(1.0, gt=0, le=1)
+    cpus_per_trial: int | None = Field(None, ge=1)
+
+    def resources(self, threads: int, gpus: int) -> dict[str, float]:
+        """What Ray reserves for one run that computes with `threads` threads."""
+        cpus = float(self.cpus_per_trial or threads)
+        return {"CPU": cpus, "GPU": self.gpus_per_trial} if gpus else {"CPU": cpus}
+
+
+def this_machine() -> Machine:
+    """The settings of this machine, or the defaults.
+
+    Raises:
+        BadInput: the file cannot be read, is not TOML, or has an unknown or impossible setting.
+    """
+    given = os.environ.get("XLITE_MACHINE")
+    path = Path(given or "machine.toml")
+    if not given and not path.is_file():
+        return Machine()
+    try:
+        return parse(Machine, tomllib.loads(path.read_text(encoding="utf-8")), f"{path}: ")
+    except OSError as error:
+        raise BadInput(f"{path} (from XLITE_MACHINE) cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not valid TOML: {error}") from None
+
+
+def visible_gpus(machine: Machine) -> int:
+    import torch
+
+    seen = torch.cuda.device_count()
+    return seen if machine.gpus is None else min(seen, machine.gpus)
+
+
+def device() -> torch.device:
+    """Where this process computes. Ray shows a worker only the GPU that it reserved for it."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

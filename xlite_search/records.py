@@ -1,0 +1,241 @@
+"""What happened, on disk: the only writer of state, and the only truth after a crash.
+
+A *run* is one training: a trial of a study, a teacher, or a final training. Each has a folder of its own:
+
+    run.json                  the run's manifest (RunRecord), rewritten after every epoch
+    checkpoints/epoch-0003.pt the state to go on from; the newest two are kept
+    checkpoints/best-0002.safetensors  the weights of the best epoch
+
+Every file is written beside its final name, fsynced, renamed, and its folder fsynced. Weights are written before the
+manifest that names them with their sha256, so a manifest never points at something that is not there. A manifest
+carries the sha256 of its own body. Ray's and MLflow's files can be made again from these; nothing is read from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from xlite_search.errors import Damaged
+
+SCHEMA = 1
+KEPT_CHECKPOINTS = 2
+
+Status = Literal["waiting", "running", "finished", "stopped", "failed"]
+
+
+def write_atomic(path: Path, data: bytes) -> str:
+    """Replaces `path` by `data` so that a reader, or a power cut, sees the old or the new file. Returns the sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+    return hashlib.sha256(data).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable. Windows has no such call: NTFS journals its renames."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """sha256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_manifest(path: Path, body: Mapping[str, Any]) -> None:
+    """Writes a JSON object with the sha256 of its body."""
+    text = json.dumps({"schema": SCHEMA, "sha256": digest(body), "body": body}, indent=1)
+    write_atomic(path, text.encode())
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The body of a manifest.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it is not JSON, of another schema, or its body does not match its sha256.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        body = document["body"]
+        if document["schema"] == SCHEMA and digest(body) == document["sha256"]:
+            return dict(body)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise Damaged(f"{path} is damaged: its content does not match its checksum; restore it from a backup or remove it")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file beside the manifest, with what it must contain."""
+
+    name: str
+    sha256: str
+    epoch: int
+
+    def good(self, folder: Path) -> bool:
+        path = folder / self.name
+        return path.is_file() and sha256_of(path) == self.sha256
+
+
+class EpochState(Protocol):
+    """What a record needs to know of `training.loop.EpochResult`."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def improved(self) -> bool: ...
+    @property
+    def ended(self) -> str | None: ...
+    def checkpoint_bytes(self) -> bytes: ...
+    def weights_bytes(self) -> bytes: ...
+
+
+R = TypeVar("R", bound=EpochState)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, as its manifest says it. Changed by writing a new one; `reload` sees what another process wrote.
+
+    key         hash of the resolved config and of everything it reads; unique within a study
+    kind        "trial", "teacher" or "final"
+    label       what differs, for people: `mobilenet_v3_small_mhsa tau=4 alpha=0.5`
+    settings    the swept settings by dotted name
+    config      the whole resolved config
+    status      waiting, running, finished (trained to its end), stopped (at a rung) or failed
+    cause       why it ended, a sentence
+    epochs      metrics of epoch 1..n, in order, each exactly once
+    facts       what the trainable's model says of itself (parameters, positives per class, ...)
+    """
+
+    folder: Path
+    key: str
+    kind: Literal["trial", "teacher", "final"]
+    label: str
+    settings: dict[str, Any]
+    config: dict[str, Any]
+    status: Status = "waiting"
+    cause: str = ""
+    epochs: tuple[dict[str, float], ...] = ()
+    checkpoints: tuple[StoredFile, ...] = ()
+    best: StoredFile | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be trained here."""
+        return self.status in ("finished", "stopped", "failed")
+
+    def metric(self, name: str) -> list[float]:
+        """A metric's course over the epochs; NaN where an epoch has no value."""
+        return [epoch.get(name, float("nan")) for epoch in self.epochs]
+
+    def best_score(self, monitor: str) -> float:
+        """The monitored metric at the best epoch; NaN before the first."""
+        return self.epochs[self.best.epoch - 1].get(monitor, float("nan")) if self.best else float("nan")
+
+    def save(self) -> RunRecord:
+        body = asdict(self)
+        del body["folder"]
+        write_manifest(self.folder / "run.json", body)
+        return self
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRecord:
+        """Raises FileNotFoundError or Damaged, as `read_manifest`."""
+        body = read_manifest(folder / "run.json")
+        body["checkpoints"] = tuple(StoredFile(**stored) for stored in body["checkpoints"])
+        body["best"] = StoredFile(**body["best"]) if body["best"] else None
+        body["epochs"] = tuple(body["epochs"])
+        return cls(folder=folder, **body)
+
+    def reload(self) -> RunRecord:
+        return RunRecord.load(self.folder)
+
+    def close(self, status: Status, cause: str) -> RunRecord:
+        return replace(self, status=status, cause=cause).save()
+
+    def rewound(self) -> RunRecord:
+        """This record at its newest checkpoint that is good; at its very start if none is."""
+        for stored in self.checkpoints:
+            if stored.good(self.folder):
+                kept = tuple(s for s in self.checkpoints if s.epoch <= stored.epoch)
+                best = self.best if self.best and self.best.epoch <= stored.epoch else None
+                if best and best.good(self.folder):
+                    return replace(self, epochs=self.epochs[: stored.epoch], checkpoints=kept, best=best)
+        return replace(self, epochs=(), checkpoints=(), best=None)
+
+    def resume_path(self) -> Path | None:
+        return self.folder / self.checkpoints[0].name if self.checkpoints else None
+
+    def add(self, result: EpochState) -> RunRecord:
+        """Files first, then the manifest that names them, then the files that nothing names any more go."""
+        name = f"checkpoints/epoch-{result.epoch:04d}.pt"
+        stored = StoredFile(name, write_atomic(self.folder / name, result.checkpoint_bytes()), result.epoch)
+        best = self.best
+        if result.improved or best is None:
+            name = f"checkpoints/best-{result.epoch:04d}.safetensors"
+            best = StoredFile(name, write_atomic(self.folder / name, result.weights_bytes()), result.epoch)
+        added = replace(
+            self,
+            status="finished" if result.ended else "running",
+            cause=result.ended or "",
+            epochs=(*self.epochs, dict(result.metrics)),
+            checkpoints=(stored, *self.checkpoints)[:KEPT_CHECKPOINTS],
+            best=best,
+            seconds=self.seconds + result.metrics.get("time/epoch_s", 0.0),
+        ).save()
+        added.tidy()
+        return added
+
+    def tidy(self) -> None:
+        """Removes checkpoint files that this record does not name, a dead process's temporary ones among them."""
+        named = {stored.name for stored in (*self.checkpoints, *([self.best] if self.best else []))}
+        for path in (self.folder / "checkpoints").glob("*"):
+            if f"checkpoints/{path.name}" not in named:
+                path.unlink(missing_ok=True)
+
+    def weights(self) -> bytes:
+        """The best epoch's weights (safetensors), checked.
+
+        Raises:
+            Damaged: the file is missing or does not match its sha256.
+        """
+        if self.best is None or not self.best.good(self.folder):
+            raise Damaged(f"the best weights of {self.label} in {self.folder} are missing or damaged")
+        return (self.folder / self.best.name).read_bytes()
+
+
+def follow(record: RunRecord, epochs: Iterable[R]) -> Iterator[tuple[RunRecord, R]]:
+    """Writes every epoch that a trainable yields, then hands it on: an epoch that anybody has heard of is on disk."""
+    record = replace(record, status="running", started=record.started or time.time()).save()
+    for result in epochs:
+        record = record.add(result)
+        yield record, result

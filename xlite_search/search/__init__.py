@@ -1,0 +1,1 @@
+"""A study's trials on Ray Tune."""

@@ -1,0 +1,102 @@
+"""Specs: small frozen models that say how a thing is set, with one dotted name for every setting.
+
+A spec lives beside what it specifies (`Cosine` in `training/optim.py`); `config.py` composes them. This module
+knows none of them: it turns dotted names into trees, trees into specs, and pydantic's complaints into sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from xlite_search.errors import BadInput, did_you_mean
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """Base of every spec: frozen, no unknown fields, equal by value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def with_settings(self: S, settings: Mapping[str, object]) -> S:
+        """A copy with dotted settings changed: `{"kd.tau": 4.0, "loss": "weighted_bce"}`.
+
+        Raises:
+            BadInput: a name is unknown (with a suggestion) or a value is out of range.
+        """
+        known = set(setting_names(type(self)))
+        tree: dict[str, Any] = self.model_dump()
+        for name in sorted(settings, key=lambda n: n.count(".")):
+            if name not in known:
+                raise BadInput(f"unknown setting '{name}'{did_you_mean(name, known)}")
+            _assign(tree, name.split("."), settings[name])
+        return parse(type(self), tree)
+
+
+def parse(spec: type[S], tree: Mapping[str, object], where: str = "") -> S:
+    """The spec that a tree of plain values describes; `where` starts the sentence if it describes none."""
+    try:
+        return spec.model_validate(tree)
+    except ValidationError as error:
+        raise BadInput(where + _sentence(spec, error)) from None
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted names; lists and scalars are leaves."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def setting_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted name that a spec understands, whichever choice of its unions is taken."""
+    for name, field in spec.model_fields.items():
+        yield prefix + name
+        for choice in _specs_in(field.annotation):
+            yield from setting_names(choice, f"{prefix}{name}.")
+
+
+def _specs_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _specs_in(argument)
+
+
+def _assign(tree: dict[str, Any], parts: list[str], value: object) -> None:
+    for part in parts[:-1]:
+        child = tree.get(part)
+        if isinstance(child, str):
+            child = {"name": child}
+        tree[part] = dict(child) if child else {}
+        tree = tree[part]
+    tree[parts[-1]] = value
+
+
+def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
+    """pydantic's first complaint, in our words and with our dotted names."""
+    first = error.errors()[0]
+    known = set(setting_names(spec))
+    name = ""
+    for part in first["loc"]:
+        longer = f"{name}.{part}" if name else str(part)
+        if longer in known or first["type"] == "extra_forbidden" and part == first["loc"][-1]:
+            name = longer
+    context = first.get("ctx", {})
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting '{name}'{did_you_mean(name, known)}"
+    if first["type"] == "union_tag_invalid":
+        choices = [choice.strip(" '") for choice in str(context["expected_tags"]).split(",")]
+        tag = str(context["tag"])
+        return f"{name} = '{tag}' is not known; expected one of {', '.join(choices)}{did_you_mean(tag, choices)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{name} = {first['input']!r}: expected a name, or a mapping with a 'name'"
+    reason = str(context["error"]) if "error" in context else first["msg"][0].lower() + first["msg"][1:]
+    return f"{name} = {first['input']!r}: {reason}" if name else reason

@@ -1,0 +1,214 @@
+"""The training loop: it yields one EpochResult per epoch and knows nobody who listens.
+
+    for result in train(recipe, model, data, objective, resume):
+        ...
+
+Ray, the final training and a test all drive this same generator; a listener that stops asking stops the training.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from xlite_search.data.loaders import Batch, Data, batches_per_epoch, ordered_batches, shuffled_batches
+from xlite_search.errors import RunFailed
+from xlite_search.machine import device as this_device
+from xlite_search.spec import Spec
+from xlite_search.training.checkpoint import Checkpoint
+from xlite_search.training.losses import BCE, Loss
+from xlite_search.training.metrics import validation_metrics
+from xlite_search.training.optim import AdamW, Course, Plateau, Schedule
+
+#: logits float `[batch, class]` and the batch they are of -> scalar
+Objective = Callable[[Tensor, Batch], Tensor]
+
+
+class Recipe(Spec):
+    """How a model is trained; every field can change the result.
+
+    early_stopping  epochs without a better `monitor` after which training ends; None: never
+    stop_after      ends after this epoch although the schedule is laid out for `epochs`; None: at `epochs`
+    precision       of the forward pass on a GPU (autocast); a CPU always computes in fp32
+    threads         torch's and OpenCV's: 1 and 2 already give different last digits
+    monitor         the validation metric that chooses the best epoch; higher is better
+    """
+
+    epochs: int = Field(20, ge=1)
+    stop_after: int | None = Field(None, ge=1)
+    batch_size: int = Field(32, ge=2)
+    loss: Loss = BCE()
+    optimizer: AdamW = AdamW()
+    schedule: Schedule = Plateau()
+    early_stopping: int | None = Field(10, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: int = Field(1, ge=1)
+    seed: int = Field(42, ge=0)
+    monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc|ap|f1)(_macro|/\w+)$")
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to. The only thing that a trainable ever says; later needs extend it, none fork it.
+
+    epoch     finished epochs, 1..n
+    metrics   finite floats by slashed name: train/loss, train/lr, val/loss, val/auroc_macro, val/auroc/<class>, ...,
+              time/epoch_s (training and validation), time/val_s; an undefined metric is absent
+    improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
+    ended     None while training goes on, else why this epoch is the last, as a sentence
+    checkpoint  the state after this epoch; valid until the generator is asked for the next
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    improved: bool
+    ended: str | None
+    checkpoint: Checkpoint
+
+    def checkpoint_bytes(self) -> bytes:
+        return self.checkpoint.to_bytes()
+
+    def weights_bytes(self) -> bytes:
+        """The model as safetensors."""
+        return safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.model.items()})
+
+
+def settle(recipe: Recipe) -> None:
+    """Makes this process the one that the recipe asks for. Processes are reused: call it before a model is built."""
+    torch.set_num_threads(recipe.threads)
+    cv2.setNumThreads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+
+
+def train(
+    recipe: Recipe, model: nn.Module, data: Data, objective: Objective, resume: Path | None = None
+) -> Iterator[EpochResult]:
+    """Trains to the recipe's end, from a checkpoint if one is given, exactly as if there had been no interruption.
+
+    Raises:
+        RunFailed: the loss is not finite.
+        Damaged: the checkpoint is no checkpoint.
+    """
+    device = this_device()
+    model = model.to(device)
+    optimizer = recipe.optimizer.build(model)
+    course = recipe.schedule.build(optimizer, recipe.epochs, batches_per_epoch(data.train, recipe.batch_size))
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and recipe.precision == "fp16")
+    done, best = 0, {"epoch": 0.0, "score": -math.inf}
+    if resume is not None:
+        done, best = _restore(Checkpoint.load(resume, device), model, optimizer, course, scaler)
+
+    for epoch in range(done + 1, (recipe.stop_after or recipe.epochs) + 1):
+        started = time.perf_counter()
+        torch.manual_seed(recipe.seed * 1_000_003 + epoch)
+        metrics = _fit(recipe, model, data, objective, epoch, optimizer, course, scaler)
+        fitted = time.perf_counter()
+        metrics |= _validate(recipe, model, data)
+        score = metrics.get(recipe.monitor) if len(data.val) else None
+        course.after_epoch(score)
+        improved = score is None or score > best["score"]
+        if improved:
+            best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
+        metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
+        state = Checkpoint(
+            epoch, model.state_dict(), optimizer.state_dict(), course.state(), scaler.state_dict(), best
+        )
+        ended = _end(recipe, epoch, best)
+        yield EpochResult(epoch, metrics, improved, ended, state)
+        if ended:
+            return
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The forward pass's precision: half on a GPU if asked for, float32 on a CPU."""
+    half = torch.float16 if recipe.precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=half, enabled=device.type == "cuda" and recipe.precision != "fp32")
+
+
+def _fit(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    objective: Objective,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    course: Course,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, float]:
+    """One pass over the training part. The loss is read from the device once, at the end."""
+    device = this_device()
+    model.train()
+    rate = optimizer.param_groups[0]["lr"]
+    total, batches = torch.zeros((), device=device), 0
+    for batch in shuffled_batches(data.train, recipe.batch_size, recipe.seed, epoch, device):
+        with autocast(recipe, device):
+            loss = objective(model(batch.images), batch)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        course.after_step()
+        total += loss.detach()
+        batches += 1
+    mean = float(total) / batches
+    if not math.isfinite(mean):
+        raise RunFailed(f"the training loss of epoch {epoch} is {mean}; try a lower optimizer.lr or precision fp32")
+    return {"train/loss": mean, "train/lr": rate}
+
+
+@torch.inference_mode()
+def predict(recipe: Recipe, model: nn.Module, data: Data) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits of the validation part, `[image, class]`, in the order of its rows."""
+    device = this_device()
+    model.eval()
+    logits = []
+    for batch in ordered_batches(data.val, recipe.batch_size, device):
+        with autocast(recipe, device):
+            logits.append(model(batch.images).float())
+    return torch.cat(logits).cpu().numpy()
+
+
+def _validate(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, float]:
+    if not len(data.val):
+        return {}
+    logits = predict(recipe, model, data)
+    labels = data.val.labels
+    if not np.isfinite(logits).all():
+        raise RunFailed("the model's logits on the validation images are not finite; try a lower optimizer.lr")
+    loss = BCE().build(data.val.positives, len(data.val))(torch.from_numpy(logits), torch.from_numpy(labels))
+    return {"val/loss": float(loss)} | validation_metrics(logits, labels, data.classes)
+
+
+def _end(recipe: Recipe, epoch: int, best: dict[str, float]) -> str | None:
+    if epoch == recipe.epochs:
+        return f"trained to its end, {epoch} epochs"
+    if epoch == recipe.stop_after:
+        return f"trained to epoch {epoch} of a schedule of {recipe.epochs}, as asked"
+    if recipe.early_stopping and epoch - best["epoch"] >= recipe.early_stopping:
+        return f"stopped early: no better {recipe.monitor} for {recipe.early_stopping} epochs since epoch {best['epoch']:.0f}"
+    return None
+
+
+def _restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    course: Course,
+    scaler: torch.amp.GradScaler,
+) -> tuple[int, dict[str, float]]:
+    model.load_state_dict(checkpoint.model)
+    optimizer.load_state_dict(checkpoint.optimizer)
+    course.restore(checkpoint.schedule)
+    scaler.load_state_dict(checkpoint.scaler)
+    return checkpoint.epoch, checkpoint.best

@@ -1,0 +1,113 @@
+"""AdamW and the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import nn
+from torch.optim import lr_scheduler
+
+from xlite_search.spec import Spec
+from xlite_search.training.losses import named
+
+
+class AdamW(Spec):
+    """AdamW (Loshchilov and Hutter 2019); norms, biases and other vectors are not decayed."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+
+    def build(self, model: nn.Module) -> torch.optim.AdamW:
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        vectors = [p for p in model.parameters() if p.ndim <= 1]
+        groups: Iterable[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+
+
+class Course:
+    """A schedule at work. Its state is plain numbers, so that it resumes exactly."""
+
+    def __init__(self, per_step: lr_scheduler.LambdaLR | None, per_epoch: lr_scheduler.LRScheduler | None) -> None:
+        self.per_step, self.per_epoch = per_step, per_epoch
+
+    def after_step(self) -> None:
+        if self.per_step is not None:
+            self.per_step.step()
+
+    def after_epoch(self, score: float | None) -> None:
+        """`score` is the monitored validation metric, higher is better; None if there is no validation."""
+        if isinstance(self.per_epoch, lr_scheduler.ReduceLROnPlateau):
+            if score is not None:
+                self.per_epoch.step(score)
+        elif self.per_epoch is not None:
+            self.per_epoch.step()
+
+    def state(self) -> dict[str, Any]:
+        active = self.per_step or self.per_epoch
+        return {k: v for k, v in active.state_dict().items() if k != "lr_lambdas"} if active else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        active = self.per_step or self.per_epoch
+        if isinstance(active, lr_scheduler.LambdaLR):
+            active.load_state_dict(state | {"lr_lambdas": [None] * len(active.lr_lambdas)})
+        elif active is not None:
+            active.load_state_dict(state)
+
+
+class Constant(Spec):
+    """The optimizer's learning rate, all along."""
+
+    name: Literal["constant"] = "constant"
+
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+        return Course(None, None)
+
+
+class Plateau(Spec):
+    """Times `factor` after more than `patience` epochs without a better validation score (the lab's schedule)."""
+
+    name: Literal["plateau"] = "plateau"
+    patience: int = Field(5, ge=0)
+    factor: float = Field(0.5, gt=0, lt=1)
+
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=self.factor, patience=self.patience, threshold=0)
+        return Course(None, plateau)
+
+
+class Cosine(Spec):
+    """Linear warm-up over `warmup` epochs, then half a cosine down to zero at the last configured step."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup: float = Field(0.0, ge=0)
+
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+        rising, total = self.warmup * steps, epochs * steps
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1.0, total - rising))))
+
+        return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
+
+
+class Recorded(Spec):
+    """One factor per epoch, as an earlier run recorded them: how a plateau is followed without a validation split."""
+
+    name: Literal["recorded"] = "recorded"
+    factors: tuple[float, ...]
+
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+        last = len(self.factors) - 1
+        return Course(lr_scheduler.LambdaLR(optimizer, lambda step: self.factors[min(step // steps, last)]), None)
+
+
+Schedule = Annotated[
+    Annotated[Constant | Plateau | Cosine | Recorded, Field(discriminator="name")], BeforeValidator(named)
+]
