@@ -14,15 +14,17 @@ teacher's gradient energy is 0.0 % at tau 1, 3.2 % at 4 and 5.6 % at 8.
 
 from trainables.distill import distill
 from xlite_search.config import RunConfig
+from xlite_search.models.weights import Weights
 from xlite_search.search.asha import ASHA
 from xlite_search.search.study import Study, grid_search
+from xlite_search.training.optim import AdamW, Plateau
 
 lab = RunConfig(
-    weights="imagenet",
+    weights=Weights(path="imagenet"),
     epochs=20,
     batch_size=32,
-    optimizer={"lr": 1e-4, "weight_decay": 1e-5},
-    schedule={"name": "plateau", "patience": 5, "factor": 0.5},
+    optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
+    schedule=Plateau(patience=5, factor=0.5),
     early_stopping=10,
     precision="bf16",
 )

@@ -62,7 +62,8 @@ def test_every_row_is_another_picture() -> None:
 
 def test_pixels_are_gray_bytes_of_the_asked_size() -> None:
     picture = Phantom(images=1, size=130).pixels(0)
-    assert picture.shape == (130, 130) and picture.dtype == np.uint8
+    assert picture.shape == (130, 130)
+    assert picture.dtype == np.uint8
     assert picture.std() > 30
 
 
@@ -81,7 +82,8 @@ def test_patients_are_contiguous_and_names_unique() -> None:
     starts = [p for p, before in zip(table.patients, (None, *table.patients), strict=False) if p != before]
     assert len(starts) == len(set(starts))
     counts = np.unique(np.array(table.patients[:-5]), return_counts=True)[1]
-    assert counts.max() == 5 and 1.9 < counts.mean() < 2.15
+    assert counts.max() == 5
+    assert 1.9 < counts.mean() < 2.15
 
 
 def test_default_prevalence() -> None:
@@ -95,7 +97,8 @@ def test_asked_prevalence() -> None:
     labels = Phantom(images=4000, prevalence={"Mass": 0.5, "Hernia": 0.0, "Edema": 1.0}).truth()
     share = dict(zip(CHEST_FINDINGS, labels.mean(axis=0), strict=True))
     assert abs(share["Mass"] - 0.5) < 0.04
-    assert share["Hernia"] == 0.0 and share["Edema"] == 1.0
+    assert share["Hernia"] == 0.0
+    assert share["Edema"] == 1.0
     assert np.allclose(Phantom(images=20000, prevalence=0.3).truth().mean(axis=0), 0.3, atol=0.02)
 
 
@@ -123,8 +126,12 @@ def test_each_drawn_finding_has_a_box_inside_the_picture() -> None:
         boxes = phantom.boxes(row)
         assert {box.finding for box in boxes} == set(phantom.findings(row))
         for box in boxes:
-            assert box.x >= 0 and box.y >= 0 and box.width > 0 and box.height > 0
-            assert box.x + box.width <= SMALL and box.y + box.height <= SMALL
+            assert box.x >= 0
+            assert box.y >= 0
+            assert box.width > 0
+            assert box.height > 0
+            assert box.x + box.width <= SMALL
+            assert box.y + box.height <= SMALL
 
 
 def test_every_finding_can_be_drawn() -> None:
@@ -171,12 +178,15 @@ def test_a_chronic_finding_keeps_its_place() -> None:
     patients = phantom.table().patients
     row = next(i for i in range(199) if patients[i] == patients[i + 1])
     first, second = (draw(phantom.chest(i), phantom.pose(i), ("Mass",), 256)[1][0] for i in (row, row + 1))
-    assert abs(first.x - second.x) < 40 and abs(first.y - second.y) < 40
+    assert abs(first.x - second.x) < 40
+    assert abs(first.y - second.y) < 40
 
 
 def test_describe_is_json_and_names_every_setting() -> None:
     described = json.loads(json.dumps(Phantom(images=5, prevalence={"Mass": 0.2}, label_noise=0.1).describe()))
-    assert described["drawing"] >= 1 and described["images"] == 5 and described["label_noise"] == 0.1
+    assert described["drawing"] >= 1
+    assert described["images"] == 5
+    assert described["label_noise"] == 0.1
     assert described["prevalence"] == {**PREVALENCE, "Mass": 0.2}
     assert Phantom().notice == ""
 
@@ -210,4 +220,5 @@ def test_a_row_outside_the_table_is_refused(row: int) -> None:
 
 def test_contact_sheet_shows_normals_and_every_finding() -> None:
     sheet = contact_sheet(Phantom(images=60, size=SMALL))
-    assert sheet.shape == (4 * SMALL, 4 * SMALL, 3) and sheet.dtype == np.uint8
+    assert sheet.shape == (4 * SMALL, 4 * SMALL, 3)
+    assert sheet.dtype == np.uint8

@@ -1,10 +1,9 @@
 """What can go wrong, as a tree. Each error is one sentence for the person at the keyboard, and an exit code.
 
-    XliteError
-    ├── BadInput       2   a file, line or setting is wrong; the sentence says what to do
-    ├── Damaged        3   a file of ours is not what its checksum says
-    ├── RunFailed      1   a run ended without a result, for a named cause
-    └── EngineDied     4   Ray went away; the same command goes on
+XliteError
+├── BadInput       2   a file, line or setting is wrong; the sentence says what to do
+├── Damaged        3   a file of ours is not what its checksum says
+└── RunFailed      1   a run ended without a result, for a named cause
 """
 
 from __future__ import annotations
@@ -35,12 +34,6 @@ class RunFailed(XliteError):
     """A run cannot go on: its loss is not finite, for example."""
 
     exit_code = 1
-
-
-class EngineDied(XliteError):
-    """The engine under the search ended; what was finished is safe."""
-
-    exit_code = 4
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

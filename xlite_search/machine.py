@@ -10,13 +10,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import shutil
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from xlite_search import places
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
 
@@ -68,3 +72,58 @@ def device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `doctor` looked at; `advice` is empty where all is well."""
+
+    what: str
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Versions, GPU, OpenCV installed twice, folders and their space."""
+    from xlite_search import provenance
+
+    findings = [Finding(name, version) for name, version in provenance.environment().items()]
+    both = {"opencv-python", "opencv-python-headless"} <= _installed()
+    if both:
+        advice = "two packages bring cv2: `pip uninstall opencv-python opencv-python-headless`, then install again"
+        findings.append(Finding("OpenCV", "installed twice", advice))
+    if gpu_without_support():
+        findings.append(Finding("NVIDIA GPU", "present, but torch is built for CPUs only", CPU_TORCH))
+    for what, folder in (("runs", places.runs_root()), ("data", places.data_root())):
+        there = next(p for p in (folder, *folder.parents) if p.is_dir())
+        free = shutil.disk_usage(there).free / 1e9
+        findings.append(Finding(what, f"{folder} ({free:.0f} GB free)", "less than 5 GB free" if free < 5 else ""))
+    settings = this_machine().model_dump(exclude_none=True)
+    findings.append(Finding("machine.toml", ", ".join(f"{k} = {v}" for k, v in settings.items())))
+    return findings
+
+
+CPU_TORCH = "install a CUDA build of torch, as pytorch.org's selector says; or run with --cpu"
+
+
+def gpu_without_support() -> bool:
+    """There is an NVIDIA driver, and a torch that cannot use it: PyPI's torch for Windows is such a one."""
+    import torch
+
+    return shutil.which("nvidia-smi") is not None and torch.version.cuda is None
+
+
+def expect_gpu_support(cpu: bool) -> None:
+    """Hides the GPUs if asked to.
+
+    Raises:
+        BadInput: there is a GPU, torch cannot use it, and nobody said --cpu: a night would be lost.
+    """
+    if cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif gpu_without_support():
+        raise BadInput(f"this machine has an NVIDIA GPU, but torch is built for CPUs only: {CPU_TORCH}")
+
+
+def _installed() -> set[str]:
+    return {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}

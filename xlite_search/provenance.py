@@ -14,7 +14,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 #: the parts of the package whose code can change a run's result
 RESULT_PARTS = ("data", "models", "training", "distill")
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "ray", "mlflow", "pydantic", "safetensors")
+#: ... but for what only makes the prepared pixels, whose own fingerprint stands in every run's key
+PIXEL_MAKERS = ("data/sources/", "data/prepare.py")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+    "ray",
+    "mlflow",
+    "pydantic",
+    "safetensors",
+)
 
 
 def code_version(trainable_file: Path) -> str:
@@ -24,6 +36,7 @@ def code_version(trainable_file: Path) -> str:
     """
     files = [path for part in RESULT_PARTS for path in sorted((PACKAGE / part).rglob("*.py"))]
     named = [(path.relative_to(PACKAGE).as_posix(), path) for path in files]
+    named = [(name, path) for name, path in named if not name.startswith(PIXEL_MAKERS)]
     named += [(path.name, path) for path in _neighbours(trainable_file)]
     sha = hashlib.sha256()
     for name, path in named:
@@ -68,6 +81,7 @@ def _tree(path: Path, modified: int) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if node.body and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
     return ast.dump(tree)

@@ -17,12 +17,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
-from xlite_search.errors import Damaged
+from xlite_search.errors import Damaged, XliteError
 
 SCHEMA = 1
 KEPT_CHECKPOINTS = 2
@@ -115,9 +116,6 @@ class EpochState(Protocol):
     def weights_bytes(self) -> bytes: ...
 
 
-R = TypeVar("R", bound=EpochState)
-
-
 @dataclass(frozen=True)
 class RunRecord:
     """One run, as its manifest says it. Changed by writing a new one; `reload` sees what another process wrote.
@@ -130,7 +128,8 @@ class RunRecord:
     status      waiting, running, finished (trained to its end), stopped (at a rung) or failed
     cause       why it ended, a sentence
     epochs      metrics of epoch 1..n, in order, each exactly once
-    facts       what the trainable's model says of itself (parameters, positives per class, ...)
+    best        the weights of the best epoch
+    started     seconds since 1970; seconds is the sum of its epochs' times
     """
 
     folder: Path
@@ -144,7 +143,6 @@ class RunRecord:
     epochs: tuple[dict[str, float], ...] = ()
     checkpoints: tuple[StoredFile, ...] = ()
     best: StoredFile | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
     started: float = 0.0
     seconds: float = 0.0
 
@@ -233,9 +231,65 @@ class RunRecord:
         return (self.folder / self.best.name).read_bytes()
 
 
-def follow(record: RunRecord, epochs: Iterable[R]) -> Iterator[tuple[RunRecord, R]]:
-    """Writes every epoch that a trainable yields, then hands it on: an epoch that anybody has heard of is on disk."""
-    record = replace(record, status="running", started=record.started or time.time()).save()
-    for result in epochs:
-        record = record.add(result)
-        yield record, result
+def follow(record: RunRecord, epochs: Callable[[Path | None], Iterable[EpochState]]) -> Iterator[RunRecord]:
+    """Drives a run from its last good checkpoint; yields its record after every epoch.
+
+    An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised.
+    """
+    record = record.rewound()
+    record = replace(record, status="running", cause="", started=record.started or time.time()).save()
+    try:
+        for result in epochs(record.resume_path()):
+            record = record.add(result)
+            yield record
+    except Exception as error:
+        cause = str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}"
+        (record.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        record.close("failed", cause)
+        raise
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it was begun: `study.json` in its folder, with the trials' own folders below `trials/`.
+
+    definition  what must not change while it goes on, by dotted name (`search.plan.definition`)
+    trials      keys of its trials, in order
+    teacher     key of its teacher, or empty
+    teacher_sha256  of the teacher's weights, once they are there
+    accepted    changes that were accepted on the way: [{"time", "changes"}]
+    tracked     MLflow has all that the records have
+    """
+
+    folder: Path
+    name: str
+    question: str
+    trainable: str
+    metric: str
+    definition: dict[str, Any]
+    trials: tuple[str, ...]
+    teacher: str = ""
+    teacher_sha256: str = ""
+    commit: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    accepted: tuple[dict[str, Any], ...] = ()
+    tracked: bool = False
+
+    def save(self) -> StudyRecord:
+        body = asdict(self)
+        del body["folder"]
+        write_manifest(self.folder / "study.json", body)
+        return self
+
+    @classmethod
+    def load(cls, folder: Path) -> StudyRecord:
+        """Raises FileNotFoundError or Damaged, as `read_manifest`."""
+        body = read_manifest(folder / "study.json")
+        return cls(folder=folder, **body | {"trials": tuple(body["trials"]), "accepted": tuple(body["accepted"])})
+
+    def trial_folder(self, key: str) -> Path:
+        return self.folder / "trials" / key
+
+    def runs(self) -> list[RunRecord]:
+        """The trials' records, in the study's order."""
+        return [RunRecord.load(self.trial_folder(key)) for key in self.trials]

@@ -87,7 +87,7 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     name = ""
     for part in first["loc"]:
         longer = f"{name}.{part}" if name else str(part)
-        if longer in known or first["type"] == "extra_forbidden" and part == first["loc"][-1]:
+        if longer in known or (first["type"] == "extra_forbidden" and part == first["loc"][-1]):
             name = longer
     context = first.get("ctx", {})
     if first["type"] == "extra_forbidden":

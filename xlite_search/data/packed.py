@@ -48,8 +48,8 @@ class PackedSet:
             return cls(folder, records.read_manifest(folder / MANIFEST))
         except FileNotFoundError:
             raise BadInput(
-                f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search prepare "
-                f"{name} --images DIR --labels CSV`, or try the search with --demo, which needs no data"
+                f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search "
+                f"prepare {name} --images DIR --labels CSV`, or try the search with --demo, which needs no data"
             ) from None
 
     @property

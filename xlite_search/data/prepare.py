@@ -129,7 +129,7 @@ def _same_or_refuse(name: str, wanted: dict[str, object]) -> packed.PackedSet:
     differs = [key for key in wanted if there.manifest.get(key) != wanted[key]]
     if differs:
         raise BadInput(
-            f"data set '{name}' exists and differs in {', '.join(differs)}; choose another name, or remove {there.folder}"
+            f"data set '{name}' exists and differs in {', '.join(differs)}; take another name, or remove {there.folder}"
         )
     return there
 
@@ -138,4 +138,6 @@ def _expect_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed * 1.05:
         folder.rmdir()
-        raise BadInput(f"{folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room or set XLITE_DATA")
+        raise BadInput(
+            f"{folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room, or set XLITE_DATA"
+        )

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from xlite_search import places, records
+from xlite_search.data.loaders import Data
 from xlite_search.errors import BadInput, Damaged
-from xlite_search.models.hybrid import build_model
+from xlite_search.models.hybrid import build_model, parameters
+from xlite_search.records import RunRecord
+from xlite_search.training.losses import Loss
 
 WEIGHTS, MANIFEST = "model.safetensors", "model.json"
 
@@ -59,7 +62,9 @@ def load_teacher(key: str, classes: tuple[str, ...], device: torch.device) -> Te
     folder = places.teacher_folder(key)
     about = read_model(folder)
     if tuple(about["classes"]) != classes:
-        raise BadInput(f"teacher {key} was trained on other classes ({', '.join(about['classes'])}) than this data set has")
+        raise BadInput(
+            f"teacher {key} was trained on other classes ({', '.join(about['classes'])}) than this data set has"
+        )
     model = build_model(about["config"]["model"], classes=len(classes))
     model.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
     model.to(device).eval().requires_grad_(False)
@@ -88,3 +93,27 @@ def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:
     sha256 = records.write_atomic(folder / WEIGHTS, weights)
     records.write_manifest(folder / MANIFEST, about | {"sha256": sha256})
     return sha256
+
+
+def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance: dict[str, Any]) -> str:
+    """Makes a finished run's best epoch a model folder; returns the weights' sha256."""
+    weight = loss.pos_weight(data.train.positives, len(data.train))
+    model = build_model(record.config["model"], classes=len(data.classes))
+    about = {
+        "config": record.config,
+        "run": record.key,
+        "classes": list(data.classes),
+        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"},
+        "parameters": parameters(model),
+        "pos_weight": weight.tolist() if weight is not None else None,
+        "best_epoch": record.best.epoch if record.best else 0,
+        "metrics": record.epochs[record.best.epoch - 1] if record.best else {},
+        "data": {
+            "name": data.packed.folder.name,
+            "fingerprint": data.packed.fingerprint,
+            "split": data.split.fingerprint,
+        },
+        "notice": data.packed.manifest["notice"],
+        "provenance": provenance,
+    }
+    return write_model(folder, record.weights(), about)

@@ -1,4 +1,4 @@
-"""`<backbone>_<attention>`: a timm backbone, attention over its last feature map, Linear(C, C/2), GELU, Linear(C/2, classes).
+"""`<backbone>_<attention>`: a timm backbone, attention on its last feature map, Linear(C, C/2), GELU, Linear(C/2, 14).
 
 This is the lab's hybrid: efficientnet_b0_mhsa has 11.395 M parameters, convnext_tiny_mhsa 30.483 M. No norm layer is
 added; ConvNeXt's own last norm is applied to its feature map. Attention is residual. The stem has three channels, so
@@ -86,7 +86,9 @@ def full_name(name: str) -> str:
     known = backbone in BACKBONES or timm.is_model(backbone)
     if not known:
         hint = did_you_mean(backbone, [*BACKBONES, *timm.list_models()])
-        raise BadInput(f"unknown backbone '{backbone}'{hint} Any of timm's names will do, with _mhsa or _performer behind")
+        raise BadInput(
+            f"unknown backbone '{backbone}'{hint} Any of timm's names will do, with _mhsa or _performer behind"
+        )
     return f"{backbone}_{attention}"
 
 

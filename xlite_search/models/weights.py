@@ -54,7 +54,9 @@ def load_backbone(backbone: nn.Module, weights: Weights, heads: tuple[str, ...])
     wanted = backbone.state_dict()
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
     if missing:
-        raise BadInput(f"weights = {path}: no tensor '{missing[0]}' ({len(missing)} missing): is it this backbone's file?")
+        raise BadInput(
+            f"weights = {path}: no tensor '{missing[0]}' ({len(missing)} missing): is it this backbone's file?"
+        )
     wrong = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     if wrong:
         shapes = f"{tuple(tensors[wrong[0]].shape)}, expected {tuple(wanted[wrong[0]].shape)}"
@@ -71,7 +73,9 @@ def _from_hub(backbone: str) -> Path:
 
     config: Any = timm.get_pretrained_cfg(backbone)
     if config is None or not config.hf_hub_id:
-        raise BadInput(f"weights = imagenet: timm's hub has none for '{backbone}'; give a file, or null to start from scratch")
+        raise BadInput(
+            f"weights = imagenet: timm's hub has none for '{backbone}'; give a file, or null to start from scratch"
+        )
     try:
         return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # the hub's client raises a dozen kinds, offline or refused

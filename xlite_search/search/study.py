@@ -7,29 +7,22 @@ and hands Ray a plain list, so that a trial has one identity whoever schedules i
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from xlite_search.config import RunConfig, run_key
-from xlite_search.errors import BadInput, XliteError, did_you_mean
+from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.search.asha import ASHA
 from xlite_search.spec import setting_names
-from xlite_search.training.loop import EpochResult
+from xlite_search.trainable import Trainable, load_file
 
-Trainable = Callable[[RunConfig, Path | None], Iterator[EpochResult]]
-
-#: every study's `--demo`, before its own `demo` settings
-DEMO_DATA = "phantom-demo"
+#: what every `--demo` runs on
+DEMO_DATA, DEMO_IMAGES, DEMO_SIZE = "phantom-demo", 1500, 64
 TEACHER = "teacher"
 
 
@@ -53,7 +46,7 @@ class Study:
     """See the module's docstring.
 
     question   what the study asks; the file's docstring
-    trainable  `module:function` of a generator of EpochResults
+    trainable  what one run does: a generator of EpochResults
     base       what all trials share
     space      what is swept
     metric     chooses a run's best epoch and ranks the trials; higher is better
@@ -132,7 +125,7 @@ class Study:
             raise BadInput(f"unknown setting '{unknown}'{did_you_mean(unknown, known)}")
         changed: RunConfig | str | None = settings.get(TEACHER, self.teacher)
         if teacher:
-            changed = self._teacher_config(changed).with_settings(teacher)
+            changed = _changed_teacher(changed, teacher)
         grids = {name: grid_search(v) for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
         fixed = {name: v for name, v in own.items() if name not in grids}
         kept = {name: values for name, values in self.space.items() if name not in fixed}
@@ -141,14 +134,6 @@ class Study:
     def as_demo(self) -> Study:
         """On phantoms, with the study's own small settings."""
         return self.with_settings({"data.name": DEMO_DATA} | dict(self.demo))
-
-    @staticmethod
-    def _teacher_config(teacher: RunConfig | str | None) -> RunConfig:
-        if isinstance(teacher, RunConfig):
-            return teacher
-        if teacher is None:
-            raise BadInput("teacher.*: this study has no teacher to set")
-        raise BadInput(f"teacher.*: the teacher is the finished model in {teacher}; it has no settings")
 
 
 def load_study(where: str) -> Study:
@@ -163,57 +148,20 @@ def load_study(where: str) -> Study:
     if path.suffix != ".py" or not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise BadInput(f"{where}: there is no such study file; expected one like search_spaces/kd_grid.py{near}")
-    study = getattr(_module(path, where), "study", None)
+    study = getattr(load_file(path, where), "study", None)
     if not isinstance(study, Study):
         raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
     return study
 
 
-def project_root(path: Path) -> Path:
-    """The folder that holds `trainables/`: the study file's, or one above it; else the working folder."""
-    return next((p for p in path.absolute().parents if (p / "trainables").is_dir()), Path.cwd())
-
-
-def reference(trainable: Trainable) -> str:
-    """How a worker finds a trainable again: `module:function`, or `file.py:function` if a study file defines it."""
-    function: Any = trainable
-    module = sys.modules[function.__module__]
-    if function.__module__.startswith(f"{SPACES}.") or function.__module__ == "__main__":
-        return f"{module.__file__}:{function.__qualname__}"
-    return f"{function.__module__}:{function.__qualname__}"
-
-
-def trainable_at(where: str) -> Trainable:
-    """The trainable of a `reference`."""
-    home, _, name = where.rpartition(":")
-    module = _module(Path(home), home) if home.endswith(".py") else importlib.import_module(home)
-    trainable: Trainable = getattr(module, name)
-    return trainable
-
-
-SPACES = "search_spaces"
-
-
-def _module(path: Path, where: str) -> ModuleType:
-    root = str(project_root(path))
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    name = f"{SPACES}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+def _changed_teacher(teacher: RunConfig | str | None, settings: Mapping[str, Any]) -> RunConfig:
+    if not isinstance(teacher, RunConfig):
+        there = f"the teacher is the finished model in {teacher}" if teacher else "this study has no teacher"
+        raise BadInput(f"teacher.{next(iter(settings))} cannot be set: {there}")
     try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise BadInput(f"{where}, line {error.lineno}: {error.msg}") from None
-    except XliteError as error:
-        raise BadInput(f"{where}: {error}") from None
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        at = f", line {lines[-1]}" if lines else ""
-        raise BadInput(f"{where}{at}: {type(error).__name__}: {error}") from None
-    return module
+        return teacher.with_settings(settings)
+    except BadInput as error:
+        raise BadInput(f"teacher: {error}") from None
 
 
 def _all_values(values: Any) -> list[Any]:
@@ -233,7 +181,7 @@ def _is_tuple(name: str) -> bool:
 
 
 def _labels(points: list[dict[str, Any]]) -> list[str]:
-    """`efficientnet_b0_mhsa tau=4 alpha=0.7`: what differs, the model first, the last part of a name where it is clear."""
+    """`efficientnet_b0_mhsa tau=4 alpha=0.7`: what differs, the model first, names cut where they are clear."""
     names = list(dict.fromkeys(name for point in points for name in point))
     short = [name.rpartition(".")[2] for name in names]
     shown = {n: s if short.count(s) == 1 else n for n, s in zip(names, short, strict=True)}

@@ -64,7 +64,7 @@ class EpochResult:
 
     epoch     finished epochs, 1..n
     metrics   finite floats by slashed name: train/loss, train/lr, val/loss, val/auroc_macro, val/auroc/<class>, ...,
-              time/epoch_s (training and validation), time/val_s; an undefined metric is absent
+              time/epoch_s (training and validation), time/val_s, model/parameters; an undefined metric is absent
     improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
     ended     None while training goes on, else why this epoch is the last, as a sentence
     checkpoint  the state after this epoch; valid until the generator is asked for the next
@@ -81,7 +81,7 @@ class EpochResult:
 
     def weights_bytes(self) -> bytes:
         """The model as safetensors."""
-        return safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.model.items()})
+        return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.model.items()}))
 
 
 def settle(recipe: Recipe) -> None:
@@ -120,10 +120,9 @@ def train(
         improved = score is None or score > best["score"]
         if improved:
             best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
+        metrics["model/parameters"] = float(sum(p.numel() for p in model.parameters()))
         metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
-        state = Checkpoint(
-            epoch, model.state_dict(), optimizer.state_dict(), course.state(), scaler.state_dict(), best
-        )
+        state = Checkpoint(epoch, model.state_dict(), optimizer.state_dict(), course.state(), scaler.state_dict(), best)
         ended = _end(recipe, epoch, best)
         yield EpochResult(epoch, metrics, improved, ended, state)
         if ended:
@@ -155,7 +154,7 @@ def _fit(
         with autocast(recipe, device):
             loss = objective(model(batch.images), batch)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)
         scaler.update()
         course.after_step()
@@ -196,7 +195,9 @@ def _end(recipe: Recipe, epoch: int, best: dict[str, float]) -> str | None:
     if epoch == recipe.stop_after:
         return f"trained to epoch {epoch} of a schedule of {recipe.epochs}, as asked"
     if recipe.early_stopping and epoch - best["epoch"] >= recipe.early_stopping:
-        return f"stopped early: no better {recipe.monitor} for {recipe.early_stopping} epochs since epoch {best['epoch']:.0f}"
+        return (
+            f"stopped early: {recipe.monitor} was best at epoch {best['epoch']:.0f}, {recipe.early_stopping} epochs ago"
+        )
     return None
 
 

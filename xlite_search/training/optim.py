@@ -76,7 +76,9 @@ class Plateau(Spec):
     factor: float = Field(0.5, gt=0, lt=1)
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
-        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=self.factor, patience=self.patience, threshold=0)
+        plateau = lr_scheduler.ReduceLROnPlateau(
+            optimizer, "max", factor=self.factor, patience=self.patience, threshold=0
+        )
         return Course(None, plateau)
 
 

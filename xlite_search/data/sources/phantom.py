@@ -127,7 +127,7 @@ class Phantom:
         """How image `row` was taken."""
         if not 0 <= row < self.images:
             raise BadInput(f"phantom: there is no image {row}; rows run from 0 to {self.images - 1}.")
-        return Pose.of(self.seed, row, "AP" if self._bedside[row] else "PA")
+        return Pose.of(self.seed, int(row), "AP" if self._bedside[row] else "PA")
 
     def _drawing(self, row: int) -> tuple[NDArray[np.uint8], list[Box]]:
         pose = self.pose(row)
@@ -170,7 +170,8 @@ class Phantom:
         lasting = stream(self.seed, "chronic").standard_normal((self.images, classes))[patient - 1]
         passing = stream(self.seed, "acute").standard_normal((self.images, classes))
         score = ILLNESS**0.5 * illness + share**0.5 * lasting + (1 - ILLNESS - share) ** 0.5 * passing
-        return (score < [_quantile(p) for p in self._prevalences]).astype(np.uint8)
+        thresholds = np.array([_quantile(p) for p in self._prevalences])
+        return np.asarray(score < thresholds, np.uint8)
 
 
 def contact_sheet(phantom: Phantom, columns: int = 4) -> NDArray[np.uint8]:
@@ -178,7 +179,7 @@ def contact_sheet(phantom: Phantom, columns: int = 4) -> NDArray[np.uint8]:
     tiles = [_tile(phantom, _pick(phantom, view), (), f"No finding, {view}") for view in ("PA", "AP")]
     tiles += [_tile(phantom, 3 * number, (finding,), finding) for number, finding in enumerate(CHEST_FINDINGS)]
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    return np.vstack(rows)
+    return np.asarray(np.vstack(rows), np.uint8)
 
 
 def _pick(phantom: Phantom, view: str) -> int:
@@ -189,12 +190,13 @@ def _tile(phantom: Phantom, row: int, findings: tuple[str, ...], caption: str) -
     """The chest of image `row` with these findings in place of its own."""
     row %= phantom.images
     gray, boxes = draw(phantom.chest(row), phantom.pose(row), findings, phantom.size)
-    picture = np.repeat(gray[..., None], 3, axis=2)
+    picture: NDArray[np.uint8] = np.repeat(gray[..., None], 3, axis=2)
     for box in boxes:
         corner = (box.x + box.width - 1, box.y + box.height - 1)
         cv2.rectangle(picture, (box.x, box.y), corner, (255, 200, 0), 1)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(picture, caption.replace("_", " "), (5, phantom.size - 7), font, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    picture[-20:] //= 3
+    font, place = cv2.FONT_HERSHEY_SIMPLEX, (5, phantom.size - 6)
+    cv2.putText(picture, caption.replace("_", " "), place, font, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
     return picture
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,15 @@ def stream(seed: int, name: str, number: int = 0) -> Generator:
 
 @dataclass(frozen=True)
 class Chest:
-    """A patient's build. Heights (`apex`, `domes`) are y of the chest frame."""
+    """A patient's build; a finding or a breath may change it for one exposure.
+
+    half_width    from the spine to the inner side of the ribs
+    apex, domes   y of the lungs' tops, and of the right and the left diaphragm
+    recess        how far the costophrenic angles reach below the domes
+    heart_ratio   the heart's width over the thorax's
+    aorta, habitus, breasts, bone, rib_slope, air, perfusion   factors around 1; 0 breasts = not visible
+    shift         how far the mediastinum has moved towards the patient's left
+    """
 
     seed: int
     patient: int
@@ -102,15 +111,22 @@ class Chest:
 
     def heart(self) -> F64:
         width = 2 * self.half_width * self.heart_ratio
-        rim = [(-0.12, -0.2), (-0.2, 0.15), (-0.285, 0.45), (-0.3, 0.7), (-0.24, 0.95), (0.0, 1.08), (0.3, 1.12),
-               (0.56, 1.06), (0.69, 0.86), (0.67, 0.62), (0.53, 0.36), (0.36, 0.12), (0.25, -0.05), (0.14, -0.25)]  # fmt: skip
+        right = [(-0.12, -0.2), (-0.2, 0.15), (-0.285, 0.45), (-0.3, 0.7), (-0.24, 0.95), (0.0, 1.08), (0.3, 1.12)]
+        left = [(0.56, 1.06), (0.69, 0.86), (0.67, 0.62), (0.53, 0.36), (0.36, 0.12), (0.25, -0.05), (0.14, -0.25)]
         top, bottom = self.height(0.5), self.height(1.0, 1)
-        return curve([(self.shift + width * u, top + v * (bottom - top)) for u, v in [*rim, rim[0]]])
+        return curve([(self.shift + width * u, top + v * (bottom - top)) for u, v in [*right, *left, right[0]]])
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How one exposure was taken: position, breath, film, and what lies on the patient."""
+    """How one exposure was taken: position, breath, film, and what lies on the patient.
+
+    turn          rotation in radians; `offset` and `collimation` are lengths, `zoom` a factor
+    breath        how far the diaphragm is lower than after an ordinary breath
+    exposure      attenuation at which the film is half black, above the usual; `contrast` is its slope there
+    blur, noise   focal spot (a length), and quantum noise of a 256-pixel picture (attenuation)
+    stomach       size of the gas bubble, 0 if there is none
+    """
 
     image: int
     view: str
@@ -221,8 +237,7 @@ class Canvas:
         layer = self.empty()
         reach = max(rx, ry) * (1 + edge / 2 + (0.6 if wobble is not None else 0)) * self.zoom
         column, row = self.linear @ np.array([x, y]) + self.origin
-        near = (slice(max(0, int(row - reach)), max(0, int(row + reach) + 2)),
-                slice(max(0, int(column - reach)), max(0, int(column + reach) + 2)))  # fmt: skip
+        near = tuple(slice(max(0, int(at - reach)), max(0, int(at + reach) + 2)) for at in (row, column))
         radius = np.sqrt(((self.x[near] - x) / rx) ** 2 + ((self.y[near] - y) / ry) ** 2)
         if wobble is not None:
             radius += wobble[near]
@@ -236,13 +251,15 @@ class Canvas:
         return np.asarray(fine, np.float32) * np.float32(1.4)
 
 
-def smooth(value: F32) -> F32:
+def smooth(value: NDArray[Any]) -> F32:
     """Smooth step from 0 (value <= -0.5) to 1 (value >= 0.5)."""
-    t = np.clip(value + np.float32(0.5), 0, 1)
+    t = np.clip(value + np.float32(0.5), 0, 1, dtype=np.float32)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
-def tree(rng: Generator, root: tuple[float, float], side: int, trunks: ArrayLike, widths: Sequence[float]) -> list[Stroke]:
+def tree(
+    rng: Generator, root: tuple[float, float], side: int, trunks: ArrayLike, widths: Sequence[float]
+) -> list[Stroke]:
     """Branches that fan out of a hilum along the `trunks` angles (0 = lateral, positive = down).
 
     Every branch forks into two thinner and fainter ones, once for each of `widths` after the first.
@@ -273,7 +290,7 @@ def vessels(canvas: Canvas, chest: Chest) -> F32:
     lines = canvas.stroke(strokes, 0.0022)
     fade = np.exp(-np.maximum(np.abs(canvas.x) - 0.06, 0) * 6.5)
     haze = 0.05 * canvas.texture(rng, 40) + 0.06 * canvas.texture(rng, 7)
-    return np.asarray(chest.perfusion * (lines * (0.15 + 0.85 * fade) + haze), np.float32)
+    return np.asarray(chest.perfusion * (lines * (0.22 + 0.78 * fade) + haze), np.float32)
 
 
 def ribs(canvas: Canvas, chest: Chest) -> F32:
@@ -320,19 +337,20 @@ def spine(canvas: Canvas, chest: Chest) -> F32:
 def torso(canvas: Canvas, chest: Chest) -> F32:
     """Soft tissue around and under the lungs: thickest at the spine and in the abdomen."""
     wide = chest.half_width + 0.07 * chest.habitus**2
-    half = np.array([(0.1, -0.3), (0.11, -0.05), (0.17, 0.0), (0.33, 0.025), (0.6, 0.09), (0.75, 0.3), (0.6, 0.45),
-                     (wide + 0.055, 0.36), (wide + 0.015, 0.43), (wide, 0.55), (wide, 0.8), (wide + 0.03, 1.2)])  # fmt: skip
-    right = curve(half * (-1, 1) + (0, chest.apex - 0.095), 6)
+    arm = [(0.1, -0.3), (0.11, -0.05), (0.17, 0.0), (0.33, 0.025), (0.6, 0.09), (0.75, 0.3), (0.6, 0.45)]
+    flank = [(wide + 0.055, 0.36), (wide + 0.015, 0.43), (wide, 0.55), (wide, 0.8), (wide + 0.03, 1.2)]
+    right = curve(np.array(arm + flank) * (-1, 1) + (0, chest.apex - 0.095), 6)
     skin = canvas.fill(np.concatenate([right, right[::-1] * (-1, 1)]), blur=0.005)
-    depth = skin * (0.42 + 0.58 * soften(skin, 0.07 * canvas.size))
+    depth = skin * (0.32 + 0.68 * soften(skin, 0.09 * canvas.size))
     abdomen = smooth((canvas.y - np.float32(min(chest.domes) + 0.05)) / 0.25)
     neck = smooth((0.1 - canvas.y) / 0.25)
     tissue = depth * (0.93 + 0.12 * abdomen - 0.2 * neck)
     for side in SIDES:
         tissue += 0.06 * canvas.blob(side * 0.3, chest.height(0.35), 0.19, 0.2, 0.5)
         if chest.breasts:
-            radius = 0.16 * chest.breasts
-            tissue += 0.13 * chest.breasts * canvas.blob(side * 0.22, chest.height(0.8), radius, radius, 0.25)
+            radius, middle = 0.17 * chest.breasts, chest.height(0.78)
+            fading = smooth((canvas.y - middle) / (1.8 * radius)) * smooth((side * canvas.x - 0.16) / 0.2)
+            tissue += 0.16 * chest.breasts * fading * canvas.blob(side * 0.24, middle, radius, radius, 0.3)
     return np.asarray(chest.habitus * tissue, np.float32)
 
 
@@ -374,24 +392,29 @@ def mediastinum(canvas: Canvas, chest: Chest) -> F32:
     heart = canvas.fill(chest.heart(), blur=0.005)
     knob, shift = chest.height(0.29), chest.shift
     arch = ellipse(shift + 0.03 + 0.015 * chest.aorta, knob, 0.04 * chest.aorta, 0.044 * chest.aorta)
-    great = np.array([(-0.07, chest.apex - 0.05), (0.05, chest.apex - 0.05), (0.06, knob), (0.085, chest.height(0.45)),
-                      (0.09, chest.height(0.56)), (-0.08, chest.height(0.56)), (-0.065, knob)])  # fmt: skip
-    trunk = canvas.fill(curve(great) + (shift, 0), blur=0.005)
+    top, below = chest.apex - 0.05, chest.height(0.56)
+    great = [(-0.07, top), (0.05, top), (0.06, knob), (0.085, chest.height(0.45)), (0.09, below), (-0.08, below)]
+    trunk = canvas.fill(curve([(shift + x, y) for x, y in (*great, (-0.065, knob))]), blur=0.005)
     arch_shadow = canvas.fill(arch, blur=0.004)
     descending = curve([(shift + 0.055, knob), (shift + 0.065, chest.height(0.5)), (0.05, chest.height(1.0))])
     aorta = canvas.stroke([(descending, 0.045, 1.0)], 0.005)
     free = (1 - 0.92 * heart) * (1 - 0.75 * trunk) * (1 - 0.85 * arch_shadow) * (1 - 0.35 * aorta)
     for side in SIDES:
-        free *= 1 - 0.45 * canvas.blob(side * 0.085 + shift, chest.height(0.485 if side < 0 else 0.45), 0.035, 0.065, 1.2)
+        free *= 1 - 0.45 * canvas.blob(
+            side * 0.085 + shift, chest.height(0.485 if side < 0 else 0.45), 0.035, 0.065, 1.2
+        )
     return np.asarray(1 - free, np.float32)
 
 
 def expose(attenuation: F32, chest: Chest, pose: Pose) -> NDArray[np.uint8]:
-    """Blur, quantum noise (fewer quanta pass where it is dense), film curve, collimator."""
+    """Blur, quantum noise, film curve, collimator.
+
+    Fewer quanta pass where it is dense, and fewer reach a smaller pixel: both have more noise.
+    """
     rng, size = stream(chest.seed, "grain", pose.image), len(attenuation)
     density = soften(attenuation, pose.blur * size)
     quanta = rng.standard_normal(density.shape, dtype=np.float32)
-    density += pose.noise * np.exp(0.7 * density) * soften(quanta, 0.6)
+    density += pose.noise * (size / 256) * np.exp(0.7 * density) * soften(quanta, 0.6)
     gray = 255 / (1 + np.exp(-pose.contrast * (density - np.float32(0.6 + pose.exposure))))
     if pose.collimation:
         edge = max(1, round(pose.collimation * size))

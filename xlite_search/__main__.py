@@ -1,0 +1,295 @@
+"""The command line: one verb, one function. Data go to stdout, progress to stderr.
+
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 130 Ctrl+C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xlite_search.errors import BadInput, XliteError
+
+if TYPE_CHECKING:
+    from xlite_search.data.sources import Source
+    from xlite_search.search.study import Study
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
+Demo = Annotated[bool, typer.Option("--demo", help="On phantoms, with small models: minutes on a CPU, no data needed.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Change a setting; a swept name takes the new values: 'kd.tau=[1,4]'."
+    ),
+]
+StudyName = Annotated[
+    str | None, typer.Option("--name", help="The study's name; default: the file's, with -demo if so.")
+]
+Space = Annotated[str, typer.Argument(metavar="SPACE", help="A study file, such as search_spaces/kd_grid.py.")]
+
+
+@app.callback()
+def about() -> None:
+    """Search and distil light chest X-ray classifiers.
+
+    The main job: python -m xlite_search run search_spaces/kd_grid.py  (add --demo to try it without data).
+    """
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the prepared data set.")],
+    images: Annotated[Path | None, typer.Option(help="The folder that holds the images, at any depth.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="NIH's Data_Entry_2017*.csv, gz or not.")] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the prepared images, in pixels.")] = 224,
+    count: Annotated[int, typer.Option(help="Phantoms: how many images to draw.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Phantoms: of the drawing.")] = 0,
+) -> None:
+    """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
+    from xlite_search import console
+    from xlite_search.data.prepare import prepare as prepare_data
+    from xlite_search.data.sources.phantom import Phantom
+
+    source: Source
+    if images is not None:
+        from xlite_search.data.sources.chestxray14 import ChestXray14
+
+        if labels is None:
+            raise BadInput("--labels is missing: give NIH's Data_Entry_2017*.csv that belongs to --images")
+        source = ChestXray14(images, labels)
+    elif labels is not None or not name.startswith("phantom"):
+        raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
+    else:
+        source = Phantom(images=count, seed=seed)
+    if source.notice:
+        console.say(source.notice)
+    data = prepare_data(name, source, size, console.Counter("prepared"))
+    print(f"{data.folder}: {len(data):,} images of {data.manifest['patients']:,} patients at {data.size} px")
+
+
+@app.command()
+def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyName = None, json_: Json = False) -> None:
+    """Trials and factors of a study; trains nothing."""
+    from xlite_search.search.plan import make_plan
+
+    study, called = _study(space, demo, set_, name)
+    found = make_plan(study, called)
+    if json_:
+        trials = [{"trial": t.key, "label": t.label, "settings": t.settings} for t in found.trials]
+        print(json.dumps({"study": called, "factors": found.factors(), "teacher": found.teacher, "trials": trials}))
+        return
+    print(f"{called}: {len(found.trials)} trials, {study.base.epochs} epochs each at most; {_scheduler(study)}")
+    if found.teacher:
+        how = f"trained first: {found.teacher_config.model}" if found.teacher_config else "a given model"
+        print(f"teacher {found.teacher}, {how}")
+    for factor, values in found.factors().items():
+        print(f"  {factor}: {', '.join(map(str, values))}")
+    for trial in found.trials:
+        print(f"  {trial.key}  {trial.label}")
+
+
+@app.command()
+def run(
+    space: Space,
+    demo: Demo = False,
+    set_: Settings = None,
+    name: StudyName = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on with a study that changed since it began; recorded.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even if there is a GPU.")] = False,
+) -> None:
+    """The main job: trains the teacher, then the trials; the same command again goes on where it stopped."""
+    from xlite_search import console, machine
+    from xlite_search.search.plan import make_plan
+
+    machine.expect_gpu_support(cpu)
+    study, called = _study(space, demo, set_, name)
+    found = make_plan(study, called)
+    if _is_complete(called, found.definition):
+        console.say(f"Study '{called}' is complete: nothing is left to train.")
+    else:
+        from xlite_search.search.runner import run as run_plan
+
+        console.say(f"Study '{called}': {len(found.trials)} trials; {_scheduler(study)}")
+        if study.teacher:
+            console.say(
+                "loss = alpha * tau^2 * KL(teacher || student at tau) + (1 - alpha) * hard; alpha weighs the teacher"
+            )
+        run_plan(found, accept_changes=accept_changes)
+    raise typer.Exit(_closing_words(called))
+
+
+@app.command()
+def compare(studies: Annotated[list[str], typer.Argument(metavar="STUDY...")], json_: Json = False) -> None:
+    """The ranked table of one or more studies, and AUROC by finding with the number of positives."""
+    from xlite_search.results import compare as results
+
+    comparison = results.compare(studies)
+    if json_:
+        print(json.dumps(results.as_json(comparison)))
+    else:
+        results.show(comparison)
+
+
+@app.command()
+def best(
+    study: Annotated[str, typer.Argument(metavar="STUDY")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")] = Path("best.yaml"),
+) -> None:
+    """Exports the best config with its provenance."""
+    from xlite_search.results.best import write_best
+
+    found = write_best(study, output)
+    print(f"{output}: {found['label']}, {found['metric']} {found['score']:.4f} at epoch {found['best_epoch']}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="BEST.YAML", help="What `best` exported.")],
+    split: Annotated[str, typer.Option(help="What to fit on: train, or train+val.")] = "train+val",
+    set_: Settings = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; default: the study's, with the config's hash.")
+    ] = None,
+) -> None:
+    """Final training of an exported config; leaves a model folder and an MLflow run."""
+    from xlite_search.results.best import read_best, train_final
+
+    record = train_final(config, split=split, settings=_settings(set_), name=name)
+    document = read_best(config)
+    metric = document["metric"]
+    print(f"model: {record.folder}")
+    if record.config["data"]["fit"] == "train":
+        print(f"{metric}: {record.best_score(metric)!r} at epoch {record.best.epoch if record.best else 0}")
+        print(f"the study's trial: {document['score']!r} at epoch {document['best_epoch']}")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="On loopback.")] = 5000) -> None:
+    """MLflow's pages on all studies; ends with Ctrl+C."""
+    from xlite_search import tracking
+
+    if not tracking.database().exists() and "MLFLOW_TRACKING_URI" not in os.environ:
+        raise BadInput(f"{tracking.database()}: there is nothing to show yet; `run` a study first")
+    print(f"http://127.0.0.1:{port}", flush=True)
+    raise typer.Exit(tracking.ui(port))
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """This machine: versions, GPU, OpenCV installed twice, disk."""
+    from xlite_search.machine import examine
+
+    findings = examine()
+    if json_:
+        print(json.dumps([{"what": f.what, "found": f.found, "advice": f.advice} for f in findings]))
+    else:
+        for finding in findings:
+            print(f"{'  ' if not finding.advice else '! '}{finding.what:24} {finding.found}")
+            if finding.advice:
+                print(f"  {'':24} -> {finding.advice}")
+    raise typer.Exit(2 if any(f.advice for f in findings) else 0)
+
+
+def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:
+    """The study as the command line asks for it, and its name. Draws the demo's phantoms if they are not there."""
+    from xlite_search.search.study import load_study
+
+    settings = _settings(set_)
+    study = load_study(space)
+    if settings and not demo and name is None:
+        raise BadInput("a study changed by --set wants a name of its own: add --name NAME")
+    if demo:
+        study = study.as_demo()
+    study = study.with_settings(settings) if settings else study
+    if demo:
+        _draw_phantoms(study.base.data.name)
+    return study, name or Path(space).stem + ("-demo" if demo else "")
+
+
+def _draw_phantoms(name: str) -> None:
+    from xlite_search import console, places
+    from xlite_search.data.prepare import prepare as prepare_data
+    from xlite_search.data.sources.phantom import Phantom
+    from xlite_search.search.study import DEMO_DATA, DEMO_IMAGES, DEMO_SIZE
+
+    if name == DEMO_DATA and not (places.data_folder(name) / "manifest.json").exists():
+        prepare_data(name, Phantom(images=DEMO_IMAGES), DEMO_SIZE, console.Counter("phantoms drawn"))
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise BadInput(f"--set {item}: expected NAME=VALUE, such as kd.tau=4 or 'kd.tau=[1,4]'")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise BadInput(f"--set {item}: the value is not a number, word or list; quote it for the shell?") from None
+    return settings
+
+
+def _scheduler(study: Study) -> str:
+    if study.scheduler is None:
+        return "every one is trained to its end"
+    rungs = ", ".join(map(str, study.scheduler.rungs(study.base.epochs)))
+    return f"ASHA stops the weak at epochs {rungs}"
+
+
+def _is_complete(name: str, definition: dict[str, Any]) -> bool:
+    """Everything trained and mirrored, and the study is still the one that it was."""
+    from xlite_search import places
+    from xlite_search.records import StudyRecord
+
+    if not (places.study_folder(name) / "study.json").exists():
+        return False
+    study = StudyRecord.load(places.study_folder(name))
+    return study.tracked and study.definition == definition and all(r.over for r in study.runs())
+
+
+def _closing_words(name: str) -> int:
+    """The table, the best config, where things are. The exit code: 1 if a trial failed or is not over."""
+    from xlite_search import console, places
+    from xlite_search.results import compare as results
+
+    comparison = results.compare([name])
+    results.show(comparison, classes=False)
+    if comparison.ranked:
+        winner = comparison.ranked[0]
+        changed = {"model": winner.config["model"], **winner.settings}
+        console.say(f"\nBest: {winner.label}   {', '.join(f'{k}={v}' for k, v in changed.items())}")
+        console.say(f"Export it:   python -m xlite_search best {name} -o best.yaml")
+        console.say(f"By finding:  python -m xlite_search compare {name}")
+    console.say(f"Files:       {places.study_folder(name)}")
+    console.say("MLflow:      python -m xlite_search ui")
+    return (
+        1 if any(run.status not in ("finished", "stopped") for run in (*comparison.ranked, *comparison.others)) else 0
+    )
+
+
+def main() -> None:
+    if Path("trainables").is_dir():  # the installed command does not have the working folder on its path
+        sys.path.insert(0, os.getcwd())
+    try:
+        app()
+    except XliteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the records say once the runs are over."""

@@ -1,0 +1,176 @@
+"""The best config leaves the study with its provenance, and comes back as the final training.
+
+`best.yaml` holds the whole resolved config, where it comes from, and what it must find to be itself: fingerprints of
+data and split, the teacher's sha256. The final training refuses to start on anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xlite_search import places, provenance, records
+from xlite_search.config import RunConfig, fingerprints, run_key
+from xlite_search.console import say
+from xlite_search.data.loaders import open_data
+from xlite_search.distill.teacher import MANIFEST, publish, read_model
+from xlite_search.errors import BadInput
+from xlite_search.records import RunRecord, follow
+from xlite_search.results.compare import compare, open_study
+from xlite_search.spec import parse
+from xlite_search.tracking import FINAL, Recorder, find_run
+from xlite_search.trainable import source_file, trainable_at
+from xlite_search.training.optim import Plateau, Recorded
+
+HEADER = """\
+# The best run of study {study}: {label}
+# Final training:  python -m xlite_search train {file}
+# The same run again, to the last digit on the same CPU:  python -m xlite_search train {file} --split train
+"""
+
+
+def best(study_name: str) -> dict[str, Any]:
+    """The best config and its provenance, as plain values.
+
+    Raises:
+        BadInput: there is no such study, or no run of it was trained to its end.
+    """
+    study, comparison = open_study(study_name), compare([study_name])
+    run = comparison.best
+    assert run.best is not None
+    return {
+        "study": study_name,
+        "trial": run.key,
+        "label": run.label,
+        "trainable": study.trainable,
+        "metric": comparison.metric,
+        "score": run.best_score(comparison.metric),
+        "best_epoch": run.best.epoch,
+        "epochs": len(run.epochs),
+        "mlflow_run": find_run(study_name, run.key),
+        "data": {"name": run.config["data"]["name"], **_pinned(study.definition)},
+        "teacher_sha256": study.teacher_sha256 if run.config["kd"] else "",
+        "code": {"version": study.definition["code"], "commit": study.commit},
+        "learning_rates": run.metric("train/lr"),
+        "config": run.config,
+    }
+
+
+def write_best(study_name: str, path: Path) -> dict[str, Any]:
+    """Writes `best.yaml`; returns what is in it."""
+    found = best(study_name)
+    header = HEADER.format(study=study_name, label=found["label"], file=path.name)
+    records.write_atomic(path, (header + yaml.safe_dump(found, sort_keys=False, allow_unicode=True)).encode())
+    return found
+
+
+def read_best(path: Path) -> dict[str, Any]:
+    """Raises BadInput if it cannot be read or is not what `best` wrote."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"{path}: {error.strerror}; export one with `python -m xlite_search best STUDY -o {path}`"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        at = "" if line is None else f", line {line + 1}"
+        raise BadInput(f"{path}{at}: not valid YAML") from None
+    wanted = ("study", "trial", "trainable", "metric", "best_epoch", "data", "teacher_sha256", "code", "config")
+    missing = [name for name in wanted if not isinstance(document, dict) or name not in document]
+    if missing:
+        raise BadInput(f"{path}: no '{missing[0]}' in it; export it with `python -m xlite_search best STUDY -o {path}`")
+    return dict(document)
+
+
+def final_config(document: dict[str, Any], split: str, settings: dict[str, Any], where: str) -> RunConfig:
+    """The config of the final training.
+
+    On train+val nothing is left to choose an epoch by: it trains for as many epochs as the best epoch of the trial, on
+    the learning rates of the trial (a plateau's decisions are taken from its record).
+    """
+    config = parse(RunConfig, document["config"], f"{where}: config.")
+    if split == "train+val":
+        schedule = config.schedule
+        if isinstance(schedule, Plateau):
+            schedule = Recorded(factors=tuple(rate / config.optimizer.lr for rate in document["learning_rates"]))
+        changed = {"early_stopping": None, "stop_after": document["best_epoch"], "schedule": schedule}
+        config = config.model_copy(update=changed | {"data": config.data.model_copy(update={"fit": "train+val"})})
+    return config.with_settings(settings).resolved()
+
+
+def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str | None = None) -> RunRecord:
+    """Trains the best config again, or goes on with it, and leaves a model folder and an MLflow run.
+
+    Raises:
+        BadInput: the file, the data, the split, the weights or the teacher are not what the study had.
+        RunFailed: the training failed.
+    """
+    document = read_best(path)
+    if split not in ("train", "train+val"):
+        raise BadInput(f"--split {split}: expected train or train+val")
+    config = final_config(document, split, settings, str(path))
+    _expect_the_same(document, config, settings, path)
+    trainable = trainable_at(document["trainable"])
+    if provenance.code_version(source_file(trainable)) != document["code"]["version"]:
+        say("The code has changed since this config was found: expect another score than the study's")
+    key = run_key(config)
+    folder = places.model_folder(name or f"{document['study']}-{key}")
+    record = _record(folder, key, config, document)
+    with Recorder(FINAL) as recorder:
+        if not record.over:
+            for after_epoch in follow(record, lambda resume: trainable(config, resume)):
+                say(_line(after_epoch, document["metric"]))
+                recorder.sync(after_epoch)
+        record = record.reload()
+        recorder.sync(record)
+    if not (folder / MANIFEST).exists():
+        found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
+        publish(folder, record, config.loss, open_data(config.data), found | {"commit": provenance.git_commit()})
+    return record
+
+
+def _record(folder: Path, key: str, config: RunConfig, document: dict[str, Any]) -> RunRecord:
+    if not (folder / "run.json").exists():
+        label = f"{document['label']} on {config.data.fit}"
+        settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit}
+        return RunRecord(folder, key, "final", label, settings, config.model_dump(mode="json")).save()
+    record = RunRecord.load(folder)
+    if record.key != key:
+        raise BadInput(f"{folder} holds another training ({record.label}); give this one a --name of its own")
+    if record.status == "failed":
+        record = replace(record, status="running")
+    return record
+
+
+def _expect_the_same(document: dict[str, Any], config: RunConfig, settings: dict[str, Any], path: Path) -> None:
+    """The data, split and weights that the score was reached with, unless --set asks for others."""
+    if not any(name.startswith("data.") for name in settings):
+        here = fingerprints(config)
+        for what in ("data", "split"):
+            if here[what] != document["data"]["fingerprint" if what == "data" else "split"]:
+                raise BadInput(
+                    f"{path}: the {what} of data set '{config.data.name}' is not the one that the study had; prepare it "
+                    f"as it was, or say --set data.name=... to train on other data"
+                )
+    was = document["config"]["weights"]
+    if was and config.weights and "weights" not in settings and config.weights.sha256 != was["sha256"]:
+        raise BadInput(f"{path}: {config.weights.path} is not the weights file that the study had (another sha256)")
+    if config.kd and read_model(places.teacher_folder(config.kd.teacher))["sha256"] != document["teacher_sha256"]:
+        raise BadInput(f"{path}: teacher {config.kd.teacher} was trained again; its students would differ")
+
+
+def _pinned(definition: dict[str, Any]) -> dict[str, str]:
+    return {"fingerprint": definition["data"], "split": definition["split"]}
+
+
+def _line(record: RunRecord, metric: str) -> str:
+    last = record.epochs[-1]
+    score = f", {metric} {last[metric]:.4f}" if metric in last else ""
+    until = record.config["stop_after"] or record.config["epochs"]
+    return (
+        f"  epoch {len(record.epochs)} of {until}: loss {last['train/loss']:.4f}{score}, {last['time/epoch_s']:.1f} s"
+    )

@@ -1,0 +1,201 @@
+"""The tables of a study: who is best, by how much, at which findings.
+
+Only runs that were trained to their end are ranked. A run that was stopped at a rung has had fewer epochs than its
+peers: it is listed with the rung and the score it had there, never ranked against them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from xlite_search import places
+from xlite_search.config import RunConfig
+from xlite_search.console import clock
+from xlite_search.data.loaders import open_data
+from xlite_search.errors import BadInput, XliteError, did_you_mean
+from xlite_search.records import RunRecord, StudyRecord
+
+CHANCE_AUROC = 0.5
+COLUMNS_OF_CLASSES = 4
+
+
+def open_study(name: str) -> StudyRecord:
+    """Raises BadInput if there is no such study here, with a suggestion."""
+    try:
+        return StudyRecord.load(places.study_folder(name))
+    except FileNotFoundError:
+        known = places.studies()
+        there = f"known are {', '.join(known)}" if known else "there is none yet"
+        where = places.runs_root() / "studies"
+        raise BadInput(f"no study '{name}' in {where}{did_you_mean(name, known) or f'; {there}'}") from None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of one or more studies that share a metric.
+
+    ranked   trained to their end, best first
+    others   stopped, failed or not over yet, in the study's order
+    support  validation images, and how many of them have each finding; empty if the data are not here any more
+    """
+
+    names: tuple[str, ...]
+    metric: str
+    ranked: list[RunRecord]
+    others: list[RunRecord]
+    images: int
+    support: dict[str, int]
+
+    @property
+    def best(self) -> RunRecord:
+        """Raises BadInput if no run was trained to its end."""
+        if not self.ranked:
+            raise BadInput(f"study '{self.names[0]}' has no run that was trained to its end; `run` it first")
+        return self.ranked[0]
+
+    def chance(self) -> dict[str, float]:
+        """What scores that know nothing reach: AUROC 0.5 by definition, average precision the mean prevalence."""
+        present = [count for count in self.support.values() if count]
+        prevalence = float(np.mean(present)) / self.images if present else math.nan
+        return {"val/auroc_macro": CHANCE_AUROC, "val/ap_macro": prevalence}
+
+
+def compare(names: list[str]) -> Comparison:
+    """Raises BadInput if a study is not there, or the studies were ranked by different metrics."""
+    studies = [open_study(name) for name in names]
+    metrics = {study.metric for study in studies}
+    if len(metrics) > 1:
+        raise BadInput(
+            f"the studies have different metrics ({', '.join(sorted(metrics))}) and cannot be ranked together"
+        )
+    metric = studies[0].metric
+    runs = [run for study in studies for run in study.runs()]
+    ranked = [run for run in runs if run.status == "finished" and math.isfinite(run.best_score(metric))]
+    ranked.sort(key=lambda run: run.best_score(metric), reverse=True)
+    others = [run for run in runs if run not in ranked]
+    images, support = _support(runs)
+    return Comparison(tuple(names), metric, ranked, others, images, support)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The same as plain values."""
+
+    def entry(run: RunRecord, rank: int | None) -> dict[str, Any]:
+        at_best = run.epochs[run.best.epoch - 1] if run.best else {}
+        return {
+            "rank": rank,
+            "trial": run.key,
+            "label": run.label,
+            "settings": run.settings,
+            "status": run.status,
+            "cause": run.cause,
+            "epochs": len(run.epochs),
+            "best_epoch": run.best.epoch if run.best else None,
+            "score": at_best.get(comparison.metric),
+            "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
+            "seconds": run.seconds,
+            "metrics": at_best,
+        }
+
+    ranked = [entry(run, rank) for rank, run in enumerate(comparison.ranked, start=1)]
+    return {
+        "studies": list(comparison.names),
+        "metric": comparison.metric,
+        "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
+        "validation": {"images": comparison.images, "positives": comparison.support},
+        "trials": ranked + [entry(run, None) for run in comparison.others],
+    }
+
+
+def show(comparison: Comparison, *, classes: bool = True) -> None:
+    """Prints the tables to stdout."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    parts: list[RenderableType] = [_ranking(comparison)]
+    if comparison.others:
+        parts.append(_others(comparison))
+    if classes and comparison.ranked:
+        parts.append(_per_class(comparison))
+    console.print(Group(*parts))
+
+
+def _ranking(comparison: Comparison) -> Table:
+    name = comparison.metric
+    table = Table(title=f"{', '.join(comparison.names)}: trained to the end, ranked by {name}", title_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("trial")
+    for column in ("best", "at epoch", "final", "AP", "F1", "params", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for rank, run in enumerate(comparison.ranked, start=1):
+        assert run.best is not None
+        at_best = run.epochs[run.best.epoch - 1]
+        table.add_row(
+            str(rank),
+            run.label,
+            f"{run.best_score(name):.4f}",
+            f"{run.best.epoch} of {len(run.epochs)}",
+            _number(run.epochs[-1].get(name)),
+            _number(at_best.get("val/ap_macro")),
+            _number(at_best.get("val/f1_macro")),
+            f"{at_best['model/parameters'] / 1e6:.2f} M",
+            clock(run.seconds),
+        )
+    chance = comparison.chance()
+    table.add_section()
+    ap = _number(chance["val/ap_macro"])
+    table.add_row("", "chance: untrained, scores that know nothing", _number(chance.get(name)), "", "", ap, style="dim")
+    return table
+
+
+def _others(comparison: Comparison) -> Table:
+    table = Table(title="not ranked: fewer epochs than the above", title_justify="left")
+    table.add_column("trial")
+    for column in ("best", "epochs"):
+        table.add_column(column, justify="right")
+    table.add_column("why")
+    for run in comparison.others:
+        why = run.cause or {"waiting": "not begun", "running": "not over"}.get(run.status, run.status)
+        score = run.best_score(comparison.metric)
+        table.add_row(run.label, _number(score), f"{len(run.epochs)} of {run.config['epochs']}", f"{run.status}: {why}")
+    return table
+
+
+def _per_class(comparison: Comparison) -> RenderableType:
+    """AUROC by finding, the rarest first, of the leading runs."""
+    shown = comparison.ranked[:COLUMNS_OF_CLASSES]
+    table = Table(title="validation AUROC by finding at the best epoch, the rarest first", title_justify="left")
+    table.add_column("finding")
+    table.add_column("positives", justify="right")
+    for rank, _ in enumerate(shown, start=1):
+        table.add_column(f"#{rank}", justify="right")
+    at_best = [run.epochs[run.best.epoch - 1] for run in shown if run.best]
+    names = {n.removeprefix("val/auroc/") for metrics in at_best for n in metrics if n.startswith("val/auroc/")}
+    for finding in sorted(names | set(comparison.support), key=lambda n: (comparison.support.get(n, 0), n)):
+        positives = comparison.support.get(finding)
+        scores = [_number(metrics.get(f"val/auroc/{finding}")) for metrics in at_best]
+        table.add_row(finding, "?" if positives is None else f"{positives:,}", *scores)
+    note = Text(
+        f"{comparison.images:,} validation images; '-': no positives, so no AUROC, and not in the mean", style="dim"
+    )
+    return Group(table, note)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _support(runs: list[RunRecord]) -> tuple[int, dict[str, int]]:
+    try:
+        data = open_data(RunConfig.model_validate(runs[0].config).data)
+    except XliteError:
+        return 0, {}
+    counts = {name: int(n) for name, n in zip(data.classes, data.val.labels.sum(axis=0), strict=True)}
+    return len(data.val), counts

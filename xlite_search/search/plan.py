@@ -1,0 +1,104 @@
+"""What a study would run, before anything runs; and what has changed since it began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xlite_search import places, provenance
+from xlite_search.config import RunConfig, fingerprints, run_key
+from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
+from xlite_search.records import StudyRecord
+from xlite_search.search.study import Study, Trial
+from xlite_search.spec import flatten
+from xlite_search.trainable import reference, source_file
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study with everything resolved: files found, keys taken, data fingerprinted. Nothing has been trained.
+
+    teacher_config is None if there is no teacher or it is a finished model already.
+    """
+
+    study: Study
+    name: str
+    trials: list[Trial]
+    teacher: str
+    teacher_config: RunConfig | None
+    definition: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return places.study_folder(self.name)
+
+    def factors(self) -> dict[str, list[Any]]:
+        """The values that each swept setting takes, those with more than one."""
+        values: dict[str, list[Any]] = {}
+        for trial in self.trials:
+            for name, value in trial.settings.items():
+                if value not in values.setdefault(name, []):
+                    values[name].append(value)
+        return {name: found for name, found in values.items() if len(found) > 1}
+
+
+def make_plan(study: Study, name: str) -> Plan:
+    """Raises BadInput if anything that the study names is not there: data, weights, a teacher's folder."""
+    places.study_folder(name)
+    teacher, teacher_config = _teacher(study)
+    trials = study.trials(teacher)
+    return Plan(study, name, trials, teacher, teacher_config, _definition(study, trials, teacher_config))
+
+
+def changes(begun: StudyRecord, plan: Plan) -> list[str]:
+    """What differs between a study's definition when it began and now, a phrase each."""
+    old, new = flatten(begun.definition), flatten(plan.definition)
+    found = []
+    for label in sorted(set(begun.definition["trials"]) - set(plan.definition["trials"])):
+        found.append(f"trial '{label}' is gone")
+    for label in sorted(set(plan.definition["trials"]) - set(begun.definition["trials"])):
+        found.append(f"trial '{label}' is new")
+    for name in sorted(set(old) & set(new)):
+        if old[name] != new[name]:
+            found.append(f"{_without_trial(name, plan)} was {old[name]}, is {new[name]}")
+    for name in sorted(set(old) ^ set(new)):
+        if not name.startswith("trials."):
+            found.append(f"{name} was {old.get(name, 'not set')}, is {new.get(name, 'not set')}")
+    return list(dict.fromkeys(found))
+
+
+def _definition(study: Study, trials: list[Trial], teacher: RunConfig | None) -> dict[str, Any]:
+    """All that makes the study this study; never its text."""
+    return {
+        "metric": study.metric,
+        "scheduler": study.scheduler.model_dump() if study.scheduler else "none",
+        "trainable": reference(study.trainable).rpartition("/")[2],
+        "trials": {trial.label: trial.config.identity() for trial in trials},
+        "teacher": teacher.identity() if teacher else ("a given model" if study.teacher else "none"),
+        "code": provenance.code_version(source_file(study.trainable)),
+        **fingerprints(trials[0].config),
+    }
+
+
+def _without_trial(name: str, plan: Plan) -> str:
+    for label in plan.definition["trials"]:
+        if name.startswith(f"trials.{label}."):
+            return name.removeprefix(f"trials.{label}.")
+    return name
+
+
+def _teacher(study: Study) -> tuple[str, RunConfig | None]:
+    """The teacher's key, and its config if it is one to train. A given model is taken in under its weights' sha256."""
+    if isinstance(study.teacher, RunConfig):
+        config = study.teacher.resolved()
+        return run_key(config), config
+    if study.teacher is None:
+        return "", None
+    given = Path(study.teacher).absolute()
+    about = read_model(given)
+    key = about["sha256"][:12]
+    home = places.teacher_folder(key)
+    if not (home / WEIGHTS).exists():
+        write_model(home, (given / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
+    return key, None

@@ -1,0 +1,332 @@
+"""A plan on Ray Tune: the teacher first, then the trials, each epoch on disk before anybody hears of it.
+
+    run(plan)
+      ├── begin        study.json and one waiting record per trial, or a refusal that lists what changed
+      ├── teach        the missing teacher, as a Ray task
+      └── search       the trials that are not over, on Tuner.fit: ASHA judges, the recorder and the board listen
+
+The worker's side is `_run_trial`: it drives the trainable's generator, writes the record and reports two numbers. The
+driver reads everything else from the record. So a run that is killed anywhere goes on from its records, and Ray's own
+files are thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from xlite_search import places, provenance
+from xlite_search.config import RunConfig
+from xlite_search.console import Board, clock, say
+from xlite_search.data.loaders import open_data
+from xlite_search.distill.teacher import MANIFEST, publish, read_model
+from xlite_search.errors import BadInput, RunFailed
+from xlite_search.machine import Machine, this_machine, visible_gpus
+from xlite_search.records import RunRecord, StudyRecord, follow
+from xlite_search.search.asha import Halving
+from xlite_search.search.plan import Plan, changes
+from xlite_search.tracking import TEACHERS, Recorder
+from xlite_search.trainable import project_root, reference, source_file, trainable_at
+
+TEACHER_TRAINABLE = "trainables.baseline:baseline"
+
+
+def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
+    """Runs a plan to its end, or goes on with it. Finished trials are never trained again.
+
+    Raises:
+        BadInput: the study's definition, data or code changed since it began.
+        RunFailed: the teacher failed, without which there is nothing to search.
+    """
+    study = begin(plan, accept_changes=accept_changes)
+    waiting = [record for record in study.runs() if not record.over]
+    if not waiting and study.tracked:
+        return study
+    open_data(plan.trials[0].config.data).packed.verify()
+    tags = {"mlflow.note.content": plan.study.question, "xlite.study": plan.name}
+    with Recorder(plan.name, parent=tags) as recorder:
+        if waiting:
+            with _engine(plan) as machine:
+                study = teach(plan, study, machine)
+                _search(plan, study, machine, recorder)
+        for record in study.runs():
+            recorder.sync(record)
+    if recorder.failed:
+        say(f"MLflow could not be written ({recorder.failed}); nothing is lost, the same command fills it in")
+    return replace(study, tracked=recorder.failed is None).save()
+
+
+def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
+    """The study's record: made now, or found and compared."""
+    fresh = StudyRecord(
+        folder=plan.folder,
+        name=plan.name,
+        question=plan.study.question,
+        trainable=reference(plan.study.trainable),
+        metric=plan.study.metric,
+        definition=plan.definition,
+        trials=tuple(trial.key for trial in plan.trials),
+        teacher=plan.teacher,
+        commit=provenance.git_commit(),
+        environment=provenance.environment(),
+    )
+    study = fresh
+    if (plan.folder / "study.json").exists():
+        study = StudyRecord.load(plan.folder)
+        changed = changes(study, plan)
+        if changed and not accept_changes:
+            raise BadInput(
+                f"study '{plan.name}' began with another definition: {'; '.join(changed[:8])}. Give this one a --name "
+                f"of its own, or go on with --accept-changes, which is recorded"
+            )
+        if changed:
+            note = {"time": time.time(), "changes": changed}
+            study = replace(fresh, teacher_sha256=study.teacher_sha256, accepted=(*study.accepted, note), tracked=False)
+    for trial in plan.trials:
+        folder = study.trial_folder(trial.key)
+        if not (folder / "run.json").exists():
+            config = trial.config.model_dump(mode="json")
+            RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config).save()
+    return study.save()
+
+
+def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
+    """Trains the study's teacher if it is missing; pins its weights' sha256 to the study.
+
+    Raises:
+        RunFailed: it failed, now or before.
+        BadInput: the teacher's weights are not those that this study began with.
+    """
+    if not plan.teacher:
+        return study
+    home = places.teacher_folder(plan.teacher)
+    if not (home / MANIFEST).exists():
+        assert plan.teacher_config is not None
+        record = _train_teacher(home, plan.teacher, plan.teacher_config, machine)
+        config = plan.teacher_config
+        publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
+    sha256 = read_model(home)["sha256"]
+    if study.teacher_sha256 not in ("", sha256):
+        raise BadInput(
+            f"teacher {plan.teacher} has been trained again since study '{plan.name}' began: its trials would not "
+            f"compare. Restore {home}, or start another study with --name"
+        )
+    return replace(study, teacher_sha256=sha256).save()
+
+
+def _train_teacher(home: Path, key: str, config: RunConfig, machine: Machine) -> RunRecord:
+    if (home / "run.json").exists():
+        record = RunRecord.load(home)
+    else:
+        label = f"teacher {config.model}"
+        record = RunRecord(home, key, "teacher", label, {"model": config.model}, config.model_dump(mode="json")).save()
+    say(f"Teacher {config.model}, trained once for every study that asks for it:")
+    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=_words(machine)) as board:
+        if not record.over:
+            resources = machine.resources(config.threads, visible_gpus(machine))
+            task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(_run_teacher)
+            for epoch in task.remote(_job(record, TEACHER_TRAINABLE)):
+                _ = _result_or_failure(epoch, home)
+                record = record.reload()
+                board.update(record)
+                recorder.sync(record)
+        record = record.reload()
+        recorder.sync(record)
+    if record.status != "finished":
+        raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
+    return record
+
+
+def _result_or_failure(epoch: ray.ObjectRef, home: Path) -> int | None:
+    """The epoch's number; None once the teacher has failed for a cause that its record names."""
+    try:
+        return int(ray.get(epoch))
+    except ray.exceptions.RayTaskError:
+        if RunRecord.load(home).status == "failed":
+            return None
+        raise
+
+
+def _search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder) -> None:
+    gpus = visible_gpus(machine)
+    resources = machine.resources(max(trial.config.threads for trial in plan.trials), gpus)
+    records = study.runs()
+    halving = Halving(plan.study.scheduler, plan.study.metric) if plan.study.scheduler else None
+    if halving:
+        _remember(halving, records)
+        records = study.runs()
+    for record in records:
+        recorder.sync(record)
+    waiting = [record for record in records if not record.over]
+    if not waiting:
+        return
+    jobs = [_job(record, study.trainable) for record in waiting]
+    cache = plan.folder / "ray"
+    shutil.rmtree(cache, ignore_errors=True)
+    total = ray.cluster_resources()
+    at_once = max(1, int(min(total.get(kind, 0) / amount for kind, amount in resources.items())))
+    say(f"{len(waiting)} of {len(records)} trials to go, {min(at_once, len(waiting))} at a time on {_words(machine)}:")
+    with Board(records, at_once=min(at_once, len(waiting)), resources=_words(machine)) as board:
+        tuner = tune.Tuner(
+            tune.with_resources(_run_trial, dict(resources)),
+            param_space={"job": tune.grid_search(jobs)},
+            tune_config=tune.TuneConfig(
+                scheduler=_Judge(halving, plan.study.metric),
+                reuse_actors=True,
+                trial_name_creator=_key_of,
+                trial_dirname_creator=_key_of,
+            ),
+            run_config=tune.RunConfig(
+                name="trials", storage_path=str(cache), verbose=0, callbacks=[_Listener(study, recorder, board)]
+            ),
+        )
+        tuner.fit()
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+def _job(record: RunRecord, trainable: str) -> dict[str, str]:
+    """All that reaches a worker."""
+    return {
+        "key": record.key,
+        "folder": str(record.folder),
+        "trainable": trainable,
+        "config": json.dumps(record.config),
+    }
+
+
+def _epochs(job: dict[str, str]) -> Iterator[RunRecord]:
+    """The worker's side of a run: the record after every epoch, on disk already."""
+    config = RunConfig.model_validate_json(job["config"])
+    trainable = trainable_at(job["trainable"])
+    yield from follow(RunRecord.load(Path(job["folder"])), lambda resume: trainable(config, resume))
+
+
+def _run_trial(config: dict[str, Any]) -> None:
+    job = config["job"]
+    for record in _epochs(job):
+        course = record.metric(record.config["monitor"])
+        tune.report({"epoch": len(course), "score": course[-1]})
+
+
+def _run_teacher(job: dict[str, str]) -> Iterator[int]:
+    for record in _epochs(job):
+        yield len(record.epochs)
+
+
+class _Judge(FIFOScheduler):  # type: ignore[misc]
+    """First come, first served; a trial whose rung says so is stopped, and its record says why."""
+
+    def __init__(self, halving: Halving | None, metric: str) -> None:
+        super().__init__()
+        self.halving, self.metric_name = halving, metric
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        record = RunRecord.load(Path(trial.config["job"]["folder"]))
+        if self.halving is None or record.over:
+            return str(TrialScheduler.CONTINUE)
+        verdict = self.halving.judge(record.key, result["epoch"], record.config["epochs"], result["score"])
+        if verdict is None:
+            return str(TrialScheduler.CONTINUE)
+        record.close("stopped", verdict)
+        return str(TrialScheduler.STOP)
+
+
+class _Listener(tune.Callback):  # type: ignore[misc]
+    """Tells the board and MLflow what the record says, whenever Ray says that something happened."""
+
+    def __init__(self, study: StudyRecord, recorder: Recorder, board: Board) -> None:
+        self.study, self.recorder, self.board = study, recorder, board
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks to restore them; ours are never restored, and hold a thread and a terminal."""
+        return {}
+
+    def _tell(self, trial: Any) -> None:
+        record = RunRecord.load(self.study.trial_folder(trial.config["job"]["key"]))
+        self.board.update(record)
+        self.recorder.sync(record)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self._tell(trial)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._tell(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        record = RunRecord.load(self.study.trial_folder(trial.config["job"]["key"]))
+        if not record.over:
+            say(f"  {record.label}: its worker was lost; the same command goes on with it")
+        self._tell(trial)
+
+
+def _key_of(trial: Any) -> str:
+    return str(trial.config["job"]["key"])
+
+
+def _remember(halving: Halving, records: list[RunRecord]) -> None:
+    """Fills the rule's table from the records; judges those that were interrupted right at a rung."""
+    standing = []
+    for record in records:
+        for rung in halving.spec.rungs(record.config["epochs"]):
+            if rung > len(record.epochs):
+                continue
+            if rung == len(record.epochs) and not record.over:
+                standing.append(record)
+            else:
+                score = record.epochs[rung - 1].get(halving.metric, -math.inf)
+                halving.scores.setdefault(rung, {})[record.key] = score
+    for record in standing:
+        epoch = len(record.epochs)
+        verdict = halving.judge(record.key, epoch, record.config["epochs"], record.metric(halving.metric)[-1])
+        if verdict:
+            record.close("stopped", verdict)
+
+
+@contextmanager
+def _engine(plan: Plan) -> Iterator[Machine]:
+    """Ray on this machine, quiet, loopback only; or the one that is running already in this process."""
+    machine = this_machine()
+    places.pin()
+    root = str(project_root(source_file(plan.study.trainable)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    own = not ray.is_initialized()
+    if own:
+        started = time.monotonic()
+        ray.init(
+            num_cpus=machine.cpus,
+            num_gpus=visible_gpus(machine),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        say(f"Ray started in {clock(time.monotonic() - started)}")
+    try:
+        yield machine
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _words(machine: Machine) -> str:
+    cpus = machine.cpus or os.cpu_count() or 1
+    gpus = visible_gpus(machine)
+    return f"{cpus} CPU cores" + (f", {gpus} GPU, {machine.gpus_per_trial:g} a trial" if gpus else "")

@@ -1,0 +1,256 @@
+"""MLflow: every run of every study, for people to look at. A mirror of the records, never read back as truth.
+
+One experiment per study, one parent run, one child run per trial (found again by the tag `xlite.trial_key`); teachers
+and final trainings have an experiment each. `sync` takes a record and makes MLflow say the same: it creates the run if
+there is none, adds the epochs that are missing and none twice, and sets the status. So live tracking, a restart after a
+kill, and a database that was away are one and the same call. A single background thread writes; training never waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xlite_search import places
+from xlite_search.records import RunRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+KEY, KIND, STATUS, CAUSE = "xlite.trial_key", "xlite.kind", "xlite.status", "xlite.cause"
+TEACHERS, FINAL = "teachers", "final"
+MLFLOW_STATUS = {
+    "waiting": "SCHEDULED",
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "failed": "FAILED",
+}
+#: MLflow takes at most 1,000 metrics and 100 params a call
+METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
+RETRY_S, PATIENCE_S = 2.0, 60.0
+
+
+def database() -> Path:
+    return places.runs_root() / "mlflow.db"
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI` if it is set, else the database under the runs' folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database().as_posix()}"
+
+
+class Recorder:
+    """Mirrors records into one experiment. Use as a context; leaving it waits until all is written, or gives up.
+
+    `failed` is the last trouble with MLflow, or None; what could not be written is written by the next run.
+    """
+
+    def __init__(self, experiment: str, parent: Mapping[str, str] | None = None) -> None:
+        """`parent` are the tags of the parent run, if the experiment has one."""
+        self.failed: str | None = None
+        self._experiment, self._parent_tags = experiment, parent
+        self._pending: dict[str, RunRecord] = {}
+        self._parent_status = "RUNNING"
+        self._changed = threading.Condition()
+        self._leaving: float | None = None
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._changed:
+            self._parent_status = "FINISHED" if kind is None else "KILLED"
+            self._leaving = time.monotonic()
+            self._changed.notify()
+        self._thread.join()
+
+    def sync(self, record: RunRecord) -> None:
+        """Has MLflow say what the record says, soon. A later record of the same run replaces one that waits."""
+        with self._changed:
+            self._pending[record.key] = record
+            self._changed.notify()
+
+    def _work(self) -> None:
+        mirror: _Mirror | None = None
+        while True:
+            with self._changed:
+                while not self._pending and self._leaving is None and mirror is not None:
+                    self._changed.wait()
+                leaving, batch, self._pending = self._leaving, self._pending, {}
+            try:
+                mirror = mirror or _Mirror(self._experiment, self._parent_tags)
+                while batch:
+                    key = next(iter(batch))
+                    mirror.sync(batch[key])
+                    del batch[key]
+                if leaving is not None:
+                    mirror.end(self._parent_status)
+                    self.failed = None
+                    return
+                self.failed = None
+            except Exception as error:  # whatever MLflow's trouble is, training goes on
+                self.failed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                with self._changed:
+                    self._pending = batch | self._pending
+                    if leaving is not None and time.monotonic() - leaving > PATIENCE_S:
+                        return
+                    self._changed.wait(RETRY_S)
+
+
+class _Mirror:
+    """The experiment as MLflow has it; lives in the recorder's thread."""
+
+    def __init__(self, experiment: str, parent_tags: Mapping[str, str] | None) -> None:
+        self.client = _client()
+        self.experiment_id = self._experiment(experiment)
+        self.runs: dict[str, str] = {}
+        self.logged: dict[str, int] = {}
+        self.live: set[str] = set()
+        self.parent = self._parent(experiment, parent_tags) if parent_tags is not None else None
+
+    def sync(self, record: RunRecord) -> None:
+        if record.status == "waiting":
+            return
+        run_id = self.runs.get(record.key) or self._run(record)
+        missing = list(self._metrics(record))
+        for start in range(0, len(missing), METRICS_A_CALL):
+            self.client.log_batch(run_id, metrics=missing[start : start + METRICS_A_CALL])
+        self.logged[record.key] = len(record.epochs)
+        if record.over:
+            self._finish(run_id, record)
+            self.live.discard(run_id)
+        elif run_id not in self.live:
+            self.client.update_run(run_id, status="RUNNING")
+            self.live.add(run_id)
+
+    def end(self, parent_status: str) -> None:
+        """No run stays RUNNING without an owner: what is not over is KILLED until somebody goes on with it."""
+        for run_id in self.live:
+            self.client.set_terminated(run_id, "KILLED")
+        if self.parent:
+            self.client.set_terminated(self.parent, parent_status)
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        local = tracking_uri().startswith("sqlite:")
+        home = (places.runs_root() / "artifacts" / name).as_uri() if local else None
+        return str(self.client.create_experiment(name, artifact_location=home))
+
+    def _find(self, tag: str, value: str) -> str | None:
+        found = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _parent(self, name: str, tags: Mapping[str, str]) -> str:
+        run_id = self._find(KIND, "study")
+        if run_id is None:
+            everything = dict(tags) | {KIND: "study", "mlflow.runName": name}
+            return str(self.client.create_run(self.experiment_id, tags=everything).info.run_id)
+        self.client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def _run(self, record: RunRecord) -> str:
+        """The record's run: found by its key, or created with its params and config."""
+        run_id = self._find(KEY, record.key)
+        if run_id is None:
+            tags = {KEY: record.key, KIND: record.kind, "mlflow.runName": record.label}
+            if self.parent:
+                tags["mlflow.parentRunId"] = self.parent
+            started = int(record.started * 1000)
+            run_id = str(self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id)
+        self._describe(run_id, record)
+        history = self.client.get_metric_history(run_id, "train/loss")
+        self.logged[record.key] = max((point.step for point in history), default=0)
+        self.runs[record.key] = run_id
+        return run_id
+
+    def _describe(self, run_id: str, record: RunRecord) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)) for name, value in record.settings.items()]
+        for start in range(0, len(params), PARAMS_A_CALL):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
+        self.client.log_dict(run_id, record.config, "config.json")
+
+    def _metrics(self, record: RunRecord) -> Iterator[Metric]:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for epoch in range(self.logged[record.key] + 1, len(record.epochs) + 1):
+            for name, value in record.epochs[epoch - 1].items():
+                yield Metric(name, value, now, epoch)
+
+    def _finish(self, run_id: str, record: RunRecord) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        tags = [RunTag(STATUS, record.status), RunTag(CAUSE, record.cause), RunTag("mlflow.note.content", record.cause)]
+        now = int(time.time() * 1000)
+        best: list[Metric] = []
+        monitor = record.config["monitor"]
+        if record.best and monitor in record.epochs[record.best.epoch - 1]:
+            name = monitor.removeprefix("val/")
+            if not self.client.get_run(run_id).data.metrics.get(f"best/{name}"):
+                best = [Metric(f"best/{name}", record.best_score(monitor), now, record.best.epoch)]
+                best.append(Metric("best/epoch", record.best.epoch, now, record.best.epoch))
+        self.client.log_batch(run_id, metrics=best, tags=tags)
+        ended = int((record.started + record.seconds) * 1000) if record.started else now
+        self.client.set_terminated(run_id, MLFLOW_STATUS[record.status], end_time=max(ended, now))
+
+
+def _client() -> MlflowClient:
+    """A client on a database that exists. Creating one takes MLflow some ten seconds; it gets WAL once, then."""
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = tracking_uri()
+    fresh = uri.startswith("sqlite:") and not database().exists()
+    if fresh:
+        places.runs_root().mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)
+    if fresh:
+        with sqlite3.connect(database()) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+    return client
+
+
+def find_run(experiment: str, key: str) -> str | None:
+    """The MLflow run of a record, or None if MLflow has none or cannot be asked."""
+    if tracking_uri().startswith("sqlite:") and not database().exists():
+        return None
+    try:
+        client = _client()
+        found = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([found.experiment_id], f"tags.`{KEY}` = '{key}'") if found else []
+    except Exception:  # MLflow's trouble is never ours
+        return None
+    return str(runs[0].info.run_id) if runs else None
+
+
+def ui(port: int) -> int:
+    """Serves MLflow's pages of this project on loopback only, until Ctrl+C. Returns its exit code."""
+    hosts = f"localhost:{port},127.0.0.1:{port}"
+    command: list[Any] = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,81 @@
+"""How a trainable is named and found again, in this process or in a worker: `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from xlite_search.config import RunConfig
+from xlite_search.errors import BadInput, XliteError
+from xlite_search.training.loop import EpochResult
+
+#: what one run does: a generator of epochs, from a checkpoint if one is given
+Trainable = Callable[[RunConfig, Path | None], Iterator[EpochResult]]
+
+SPACES = "search_spaces"
+
+
+def reference(trainable: Trainable) -> str:
+    """`module:function`, or `/path/file.py:function` if a study file defines it itself."""
+    function: Any = trainable
+    if function.__module__.startswith(f"{SPACES}."):
+        return f"{source_file(trainable)}:{function.__qualname__}"
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def trainable_at(where: str) -> Trainable:
+    """The trainable of a `reference`.
+
+    Raises:
+        BadInput: it is not there any more.
+    """
+    home, _, name = where.rpartition(":")
+    try:
+        module = load_file(Path(home), home) if home.endswith(".py") else importlib.import_module(home)
+        trainable: Trainable = getattr(module, name)
+    except (ImportError, AttributeError, FileNotFoundError):
+        raise BadInput(
+            f"trainable '{where}' is not there: start from the project's folder, where trainables/ is"
+        ) from None
+    return trainable
+
+
+def source_file(trainable: Trainable) -> Path:
+    return Path(str(sys.modules[trainable.__module__].__file__)).absolute()
+
+
+def project_root(path: Path) -> Path:
+    """The folder that holds `trainables/`: above this file, or else the working folder."""
+    return next((p for p in path.absolute().parents if (p / "trainables").is_dir()), Path.cwd())
+
+
+def load_file(path: Path, where: str) -> ModuleType:
+    """Runs a study file as module `search_spaces.<name>`, its project on the import path.
+
+    Raises:
+        BadInput: it cannot be run; the sentence begins with `where` and names the line.
+    """
+    root = str(project_root(path))
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    name = f"{SPACES}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise BadInput(f"{where}, line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        at = f", line {lines[-1]}" if lines else ""
+        what = str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}"
+        raise BadInput(f"{where}{at}: {what}") from None
+    return module
