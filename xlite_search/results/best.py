@@ -153,8 +153,8 @@ def _expect_the_same(document: dict[str, Any], config: RunConfig, settings: dict
         for what in ("data", "split"):
             if here[what] != document["data"]["fingerprint" if what == "data" else "split"]:
                 raise BadInput(
-                    f"{path}: the {what} of data set '{config.data.name}' is not the one that the study had; prepare it "
-                    f"as it was, or say --set data.name=... to train on other data"
+                    f"{path}: the {what} of data set '{config.data.name}' is not the one that the study had; prepare "
+                    f"it as it was, or say --set data.name=... to train on other data"
                 )
     was = document["config"]["weights"]
     if was and config.weights and "weights" not in settings and config.weights.sha256 != was["sha256"]:

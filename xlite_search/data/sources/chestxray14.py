@@ -28,7 +28,7 @@ NO_FINDING = "No Finding"
 
 @dataclass(frozen=True)
 class ChestXray14:
-    """`images` holds the files, at any depth (NIH ships twelve `images_0xx/images`); `labels` is the table, or its gz."""
+    """`images` holds the files at any depth (NIH ships twelve `images_0xx/images`); `labels` is the table."""
 
     images: Path
     labels: Path
@@ -119,5 +119,5 @@ class ChestXray14:
         if missing:
             raise BadInput(
                 f"{self.images}: {len(names):,} images expected from {self.labels.name}, {len(names) - len(missing):,} "
-                f"found; the first missing is {missing[0]}. Give the folder that has them all, or a table of those there"
+                f"found; the first missing is {missing[0]}. Give the folder that has them, or a table of those there"
             )
