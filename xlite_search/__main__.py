@@ -201,9 +201,11 @@ def doctor(json_: Json = False) -> None:
 
 def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:
     """The study as the command line asks for it, and its name. Draws the demo's phantoms if they are not there."""
+    from xlite_search import places
     from xlite_search.search.study import load_study
 
-    settings = _settings(set_)
+    settings, called = _settings(set_), name or Path(space).stem + ("-demo" if demo else "")
+    places.study_folder(called)
     study = load_study(space)
     if settings and not demo and name is None:
         raise BadInput("a study changed by --set wants a name of its own: add --name NAME")
@@ -212,7 +214,7 @@ def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> 
     study = study.with_settings(settings) if settings else study
     if demo:
         _draw_phantoms(study.base.data.name)
-    return study, name or Path(space).stem + ("-demo" if demo else "")
+    return study, called
 
 
 def _draw_phantoms(name: str) -> None:
@@ -267,8 +269,8 @@ def _closing_words(name: str) -> int:
     results.show(comparison, classes=False)
     if comparison.ranked:
         winner = comparison.ranked[0]
-        changed = {"model": winner.config["model"], **winner.settings}
-        console.say(f"\nBest: {winner.label}   {', '.join(f'{k}={v}' for k, v in changed.items())}")
+        settings = " ".join(f"{name}={value}" for name, value in winner.settings.items())
+        console.say(f"\nBest config: {settings}  ({comparison.metric} {winner.best_score(comparison.metric):.4f})")
         console.say(f"Export it:   python -m xlite_search best {name} -o best.yaml")
         console.say(f"By finding:  python -m xlite_search compare {name}")
     console.say(f"Files:       {places.study_folder(name)}")

@@ -35,7 +35,8 @@ class Counter:
     """`done of total` with rate and time left, at most a few times a second (a line every 15 s outside a terminal)."""
 
     def __init__(self, what: str) -> None:
-        self.what, self.started, self.shown = what, time.monotonic(), 0.0
+        self.what, self.started = what, time.monotonic()
+        self.shown = self.started
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -72,7 +73,7 @@ class Board:
         before, self.records[record.key] = self.records.get(record.key), record
         if record.over and not (before and before.over):
             say(f"  {self.done()} {record.label}: {score_of(record)} at epoch {best_epoch(record)}; {record.cause}")
-        elif not stderr.is_terminal and time.monotonic() - self.spoken > PLAIN_EVERY_S:
+        elif self.running() and not stderr.is_terminal and time.monotonic() - self.spoken > PLAIN_EVERY_S:
             self.spoken = time.monotonic()
             say(f"  {self.done()} running: {', '.join(self.running_words())}; {self.left()}")
 
@@ -83,7 +84,7 @@ class Board:
         return [record for record in self.records.values() if record.status == "running"]
 
     def running_words(self) -> list[str]:
-        return [f"{r.label} {len(r.epochs)}/{r.config['epochs']}" for r in self.running()] or ["starting"]
+        return [f"{r.label} {len(r.epochs)}/{r.config['epochs']}" for r in self.running()]
 
     def left(self) -> str:
         """Time to the end if nobody were stopped: epochs left, times the mean epoch, over the runs at once."""

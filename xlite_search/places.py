@@ -41,10 +41,9 @@ def model_folder(name: str) -> Path:
     return runs_root() / "models" / plain_name(name, "the model name")
 
 
-def pin() -> None:
-    """Makes both folders absolute in the environment, for processes that start elsewhere."""
-    os.environ["XLITE_RUNS"] = str(runs_root())
-    os.environ["XLITE_DATA"] = str(data_root())
+def environment() -> dict[str, str]:
+    """Both folders, for the environment of a process that starts elsewhere."""
+    return {"XLITE_RUNS": str(runs_root()), "XLITE_DATA": str(data_root())}
 
 
 def plain_name(name: str, what: str) -> str:

@@ -85,9 +85,9 @@ def full_name(name: str) -> str:
     backbone, attention = split_name(name)
     known = backbone in BACKBONES or timm.is_model(backbone)
     if not known:
-        hint = did_you_mean(backbone, [*BACKBONES, *timm.list_models()])
+        hint = did_you_mean(backbone, BACKBONES) or did_you_mean(backbone, timm.list_models())
         raise BadInput(
-            f"unknown backbone '{backbone}'{hint} Any of timm's names will do, with _mhsa or _performer behind"
+            f"unknown backbone '{backbone}'{hint or ';'} any of timm's names will do, with _mhsa or _performer behind"
         )
     return f"{backbone}_{attention}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ class Weights(Spec):
         Raises:
             BadInput: there is no such file, or the hub cannot be reached or has no weights for this backbone.
         """
+        self.expect_file()
         path = _from_hub(backbone) if self.path == IMAGENET else Path(self.path).absolute()
-        if not path.is_file():
-            raise BadInput(f"weights = {self.path}: there is no such file; give a safetensors file with timm's names")
         return Weights(path=str(path), sha256=records.sha256_of(path))
+
+    def expect_file(self) -> None:
+        """Raises BadInput if a file is named that is not there; asks no network."""
+        if self.path != IMAGENET and not Path(self.path).is_file():
+            raise BadInput(f"weights = {self.path}: there is no such file; give a safetensors file with timm's names")
 
 
 def load_backbone(backbone: nn.Module, weights: Weights, heads: tuple[str, ...]) -> None:
@@ -76,6 +81,7 @@ def _from_hub(backbone: str) -> Path:
         raise BadInput(
             f"weights = imagenet: timm's hub has none for '{backbone}'; give a file, or null to start from scratch"
         )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # the hub's client raises a dozen kinds, offline or refused

@@ -24,6 +24,7 @@ from xlite_search.records import RunRecord, StudyRecord
 
 CHANCE_AUROC = 0.5
 COLUMNS_OF_CLASSES = 4
+WHY = {"waiting": "not begun", "running": "not over", "finished": "no score", "stopped": "", "failed": "failed"}
 
 
 def open_study(name: str) -> StudyRecord:
@@ -162,7 +163,7 @@ def _others(comparison: Comparison) -> Table:
         table.add_column(column, justify="right")
     table.add_column("why")
     for run in comparison.others:
-        why = run.cause or {"waiting": "not begun", "running": "not over"}.get(run.status, run.status)
+        why = run.cause if run.status == "stopped" else f"{run.status}: {run.cause}" if run.cause else WHY[run.status]
         score = run.best_score(comparison.metric)
         table.add_row(run.label, _number(score), f"{len(run.epochs)} of {run.config['epochs']}", f"{run.status}: {why}")
     return table

@@ -8,6 +8,7 @@ from typing import Any
 
 from xlite_search import places, provenance
 from xlite_search.config import RunConfig, fingerprints, run_key
+from xlite_search.data.packed import PackedSet
 from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
 from xlite_search.records import StudyRecord
 from xlite_search.search.study import Study, Trial
@@ -46,6 +47,7 @@ class Plan:
 def make_plan(study: Study, name: str) -> Plan:
     """Raises BadInput if anything that the study names is not there: data, weights, a teacher's folder."""
     places.study_folder(name)
+    _expect_local_inputs(study)
     teacher, teacher_config = _teacher(study)
     trials = study.trials(teacher)
     return Plan(study, name, trials, teacher, teacher_config, _definition(study, trials, teacher_config))
@@ -79,6 +81,15 @@ def _definition(study: Study, trials: list[Trial], teacher: RunConfig | None) ->
         "code": provenance.code_version(source_file(study.trainable)),
         **fingerprints(trials[0].config),
     }
+
+
+def _expect_local_inputs(study: Study) -> None:
+    """What can be missed without asking the network comes first: it is the likelier mistake, and quicker to say."""
+    configs = [config for _, config in study.configs()]
+    for config in (*configs, *([study.teacher] if isinstance(study.teacher, RunConfig) else [])):
+        if config.weights:
+            config.weights.expect_file()
+        PackedSet.open(config.data.name)
 
 
 def _without_trial(name: str, plan: Plan) -> str:

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
     tags = {"mlflow.note.content": plan.study.question, "xlite.study": plan.name}
     with Recorder(plan.name, parent=tags) as recorder:
         if waiting:
-            with _engine(plan) as machine:
+            with _engine() as machine:
                 study = teach(plan, study, machine)
                 _search(plan, study, machine, recorder)
         for record in study.runs():
@@ -121,8 +122,8 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
     home = places.teacher_folder(plan.teacher)
     if not (home / MANIFEST).exists():
         assert plan.teacher_config is not None
-        record = _train_teacher(home, plan.teacher, plan.teacher_config, machine)
         config = plan.teacher_config
+        record = _train_teacher(home, plan, config, machine)
         publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
     sha256 = read_model(home)["sha256"]
     if study.teacher_sha256 not in ("", sha256):
@@ -133,37 +134,35 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
     return replace(study, teacher_sha256=sha256).save()
 
 
-def _train_teacher(home: Path, key: str, config: RunConfig, machine: Machine) -> RunRecord:
+def _train_teacher(home: Path, plan: Plan, config: RunConfig, machine: Machine) -> RunRecord:
+    """A single run as a Ray task that yields its epochs, on all that one run may have of the machine."""
     if (home / "run.json").exists():
         record = RunRecord.load(home)
     else:
-        label = f"teacher {config.model}"
-        record = RunRecord(home, key, "teacher", label, {"model": config.model}, config.model_dump(mode="json")).save()
+        tree = config.model_dump(mode="json")
+        record = RunRecord(
+            home, plan.teacher, "teacher", f"teacher {config.model}", {"model": config.model}, tree
+        ).save()
     say(f"Teacher {config.model}, trained once for every study that asks for it:")
+    trouble = ""
     with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=_words(machine)) as board:
         if not record.over:
             resources = machine.resources(config.threads, visible_gpus(machine))
             task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(_run_teacher)
-            for epoch in task.remote(_job(record, TEACHER_TRAINABLE)):
-                _ = _result_or_failure(epoch, home)
-                record = record.reload()
-                board.update(record)
-                recorder.sync(record)
+            try:
+                for epoch in task.remote(_job(record, TEACHER_TRAINABLE, plan)):
+                    ray.get(epoch)
+                    board.update(record.reload())
+                    recorder.sync(record.reload())
+            except ray.exceptions.RayError as error:
+                trouble = f"{type(error).__name__}; the same command goes on with it"
         record = record.reload()
         recorder.sync(record)
-    if record.status != "finished":
+    if record.status == "failed":
         raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
+    if record.status != "finished":
+        raise RunFailed(f"the teacher's worker was lost ({trouble})")
     return record
-
-
-def _result_or_failure(epoch: ray.ObjectRef, home: Path) -> int | None:
-    """The epoch's number; None once the teacher has failed for a cause that its record names."""
-    try:
-        return int(ray.get(epoch))
-    except ray.exceptions.RayTaskError:
-        if RunRecord.load(home).status == "failed":
-            return None
-        raise
 
 
 def _search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder) -> None:
@@ -179,7 +178,7 @@ def _search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder
     waiting = [record for record in records if not record.over]
     if not waiting:
         return
-    jobs = [_job(record, study.trainable) for record in waiting]
+    jobs = [_job(record, study.trainable, plan) for record in waiting]
     cache = plan.folder / "ray"
     shutil.rmtree(cache, ignore_errors=True)
     total = ray.cluster_resources()
@@ -203,18 +202,23 @@ def _search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder
     shutil.rmtree(cache, ignore_errors=True)
 
 
-def _job(record: RunRecord, trainable: str) -> dict[str, str]:
-    """All that reaches a worker."""
+def _job(record: RunRecord, trainable: str, plan: Plan) -> dict[str, Any]:
+    """All that reaches a worker: what to run, and where things are. Workers are reused, so they are told every time."""
     return {
         "key": record.key,
         "folder": str(record.folder),
         "trainable": trainable,
         "config": json.dumps(record.config),
+        "places": json.dumps(places.environment()),
+        "root": str(project_root(source_file(plan.study.trainable))),
     }
 
 
-def _epochs(job: dict[str, str]) -> Iterator[RunRecord]:
+def _epochs(job: dict[str, Any]) -> Iterator[RunRecord]:
     """The worker's side of a run: the record after every epoch, on disk already."""
+    os.environ.update(json.loads(job["places"]))
+    if job["root"] not in sys.path:
+        sys.path.insert(0, job["root"])
     config = RunConfig.model_validate_json(job["config"])
     trainable = trainable_at(job["trainable"])
     yield from follow(RunRecord.load(Path(job["folder"])), lambda resume: trainable(config, resume))
@@ -227,7 +231,7 @@ def _run_trial(config: dict[str, Any]) -> None:
         tune.report({"epoch": len(course), "score": course[-1]})
 
 
-def _run_teacher(job: dict[str, str]) -> Iterator[int]:
+def _run_teacher(job: dict[str, Any]) -> Iterator[int]:
     for record in _epochs(job):
         yield len(record.epochs)
 
@@ -302,12 +306,9 @@ def _remember(halving: Halving, records: list[RunRecord]) -> None:
 
 
 @contextmanager
-def _engine(plan: Plan) -> Iterator[Machine]:
+def _engine() -> Iterator[Machine]:
     """Ray on this machine, quiet, loopback only; or the one that is running already in this process."""
     machine = this_machine()
-    places.pin()
-    root = str(project_root(source_file(plan.study.trainable)))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     own = not ray.is_initialized()
     if own:
         started = time.monotonic()
