@@ -66,7 +66,8 @@ def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
     tags = {"mlflow.note.content": plan.study.question, "xlite.study": plan.name}
     with Recorder(plan.name, parent=tags) as recorder:
         if waiting:
-            with _engine() as machine:
+            machine = this_machine()
+            with engine(machine):
                 study = teach(plan, study, machine)
                 _search(plan, study, machine, recorder)
         for record in study.runs():
@@ -306,25 +307,24 @@ def _remember(halving: Halving, records: list[RunRecord]) -> None:
 
 
 @contextmanager
-def _engine() -> Iterator[Machine]:
-    """Ray on this machine, quiet, loopback only; or the one that is running already in this process."""
-    machine = this_machine()
-    own = not ray.is_initialized()
-    if own:
-        started = time.monotonic()
-        ray.init(
-            num_cpus=machine.cpus,
-            num_gpus=visible_gpus(machine),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        say(f"Ray started in {clock(time.monotonic() - started)}")
+def engine(machine: Machine) -> Iterator[None]:
+    """Ray on this machine, quiet, loopback only; or the one that runs in this process already."""
+    if ray.is_initialized():
+        yield
+        return
+    started = time.monotonic()
+    ray.init(
+        num_cpus=machine.cpus,
+        num_gpus=visible_gpus(machine),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    say(f"Ray started in {clock(time.monotonic() - started)}")
     try:
-        yield machine
+        yield
     finally:
-        if own:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _words(machine: Machine) -> str:

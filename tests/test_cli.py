@@ -1,0 +1,160 @@
+"""The command line as a person meets it: exit codes, sentences, and what works without anything prepared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xlite_search import __main__ as cli
+from xlite_search.config import RunConfig
+
+ROOT = Path(__file__).parents[1]
+KD_GRID = str(ROOT / "search_spaces" / "kd_grid.py")
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["xlite_search", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def bare_study(folder: Path, body: str) -> str:
+    path = folder / "mine.py"
+    imports = (
+        "from trainables.baseline import baseline\nfrom xlite_search.config import RunConfig\n"
+        "from xlite_search.search.study import Study, grid_search\n"
+    )
+    path.write_text(imports + body)
+    return str(path)
+
+
+BAD_INPUT = [
+    (["run", "search_spaces/kd_gird.py"], "there is no such study file"),
+    (["run", KD_GRID, "--set", "kd.tua=4", "--name", "x"], "unknown setting 'kd.tua'; did you mean 'kd.tau'?"),
+    (["run", KD_GRID, "--set", "kd.alpha=2", "--name", "x"], "kd.alpha = 2: input should be less than or equal to 1"),
+    (["run", KD_GRID, "--set", "loss=focul", "--name", "x"], "loss = 'focul' is not known; expected one of bce"),
+    (["run", KD_GRID, "--set", "model=efficientnet_bo", "--name", "x"], "did you mean 'efficientnet_b0'?"),
+    (["run", KD_GRID, "--set", "weights=null", "--set", "teacher.weights=null", "--name", "x"], "is not prepared"),
+    (["run", KD_GRID, "--set", "epochs=3"], "wants a name of its own"),
+    (["run", KD_GRID, "--set", "epochs", "--name", "x"], "expected NAME=VALUE"),
+    (["run", KD_GRID, "--demo", "--name", "../x"], "use letters, digits"),
+    (["run", KD_GRID, "--set", "weights=no.safetensors", "--name", "x"], "there is no such file"),
+    (["prepare", "chestxray14", "--images", "nowhere", "--labels", "x.csv"], "there is no such folder"),
+    (["prepare", "chestxray14"], "--images is missing"),
+    (["prepare", "phantom", "--size", "7"], "--size 7: expected 32 to 1024 pixels"),
+    (["compare", "nothing"], "no study 'nothing'"),
+    (["best", "nothing"], "no study 'nothing'"),
+    (["train", "none.yaml"], "export one with"),
+    (["ui"], "there is nothing to show yet"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"), BAD_INPUT, ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_a_table_without_the_label_column_names_file_and_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("Image Index,Patient ID\na.png,1\n")
+    code, _, err = call(capsys, "prepare", "x", "--images", str(tmp_path), "--labels", str(labels))
+    assert code == 2
+    assert f"{labels}, line 1: no column 'Finding Labels'" in err
+
+
+def test_an_unprepared_data_set_says_how_to_prepare_it_and_that_the_demo_needs_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = call(capsys, "plan", bare_study(tmp_path, "study = Study('?', baseline, RunConfig(), {})\n"))
+    assert code == 2
+    assert "prepare chestxray14 --images DIR --labels CSV" in err
+    assert "--demo" in err
+
+
+def test_bad_input_is_found_before_ray_is_even_imported(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom xlite_search import __main__ as cli\n"
+        f"sys.argv = ['xlite_search', 'run', {KD_GRID!r}, '--set', 'kd.tua=4', '--name', 'x']\n"
+        "try:\n    cli.main()\nexcept SystemExit as ended:\n    assert ended.code == 2\n"
+        "assert not {'ray', 'mlflow'} & set(sys.modules), 'imported too early'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom xlite_search import __main__ as cli\nsys.argv = ['xlite_search', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "assert not {'ray', 'mlflow', 'torch', 'pydantic', 'numpy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_plan_lists_trials_and_factors(capsys: pytest.CaptureFixture[str], tiny: RunConfig, tmp_path: Path) -> None:
+    base = f"RunConfig.model_validate_json({tiny.model_dump_json()!r})"
+    study = bare_study(tmp_path, f"study = Study('?', baseline, {base}, {{'seed': grid_search([1, 2])}})\n")
+    code, out, _ = call(capsys, "plan", study, "--json")
+    assert code == 0
+    plan = json.loads(out)
+    assert plan["factors"] == {"seed": [1, 2]}
+    assert [trial["label"] for trial in plan["trials"]] == ["seed=1", "seed=2"]
+    code, out, _ = call(capsys, "plan", study)
+    assert code == 0
+    assert "mine: 2 trials, 3 epochs each at most; every one is trained to its end" in out
+
+
+def test_prepare_draws_phantoms_and_is_idempotent(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["prepare", "phantom-small", "--count", "20", "--size", "32"]
+    code, out, _ = call(capsys, *arguments)
+    assert (code, out.strip().endswith("at 32 px")) == (0, True)
+    assert call(capsys, *arguments)[:2] == (0, out)
+    code, _, err = call(capsys, *arguments, "--seed", "1")
+    assert code == 2
+    assert "exists and differs in source" in err
+
+
+def test_doctor_names_versions_and_finds_nothing_odd_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "doctor", "--json")
+    found = {entry["what"]: entry["found"] for entry in json.loads(out)}
+    assert {"torch", "ray", "mlflow", "gpu", "runs", "data"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("gpus_per_trail = 0.5", "did you mean 'gpus_per_trial'?"), ("cpus = 0", "cpus = 0"), ("cpus", "not valid TOML")],
+)
+def test_a_wrong_machine_file_is_bad_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, sentence: str
+) -> None:
+    path = tmp_path / "machine.toml"
+    path.write_text(text)
+    monkeypatch.setenv("XLITE_MACHINE", str(path))
+    code, _, err = call(capsys, "doctor")
+    assert code == 2
+    assert sentence in err
+    assert str(path) in err

@@ -1,0 +1,252 @@
+"""The main job as a whole, small: a teacher, a grid with ASHA, MLflow, a kill, and the best config trained again.
+
+Ray is started once for the module, by the first study that runs in this process; the kill has a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from trainables.distill import distill
+from xlite_search import tracking
+from xlite_search.config import RunConfig
+from xlite_search.data.packed import PackedSet
+from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.machine import Machine
+from xlite_search.records import StudyRecord
+from xlite_search.results.best import train_final, write_best
+from xlite_search.results.compare import as_json, compare
+from xlite_search.search.asha import ASHA
+from xlite_search.search.plan import make_plan
+from xlite_search.search.runner import engine, run
+from xlite_search.search.study import Study, grid_search
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray for all tests of this process; a study that finds it running uses it."""
+    with engine(Machine(cpus=2)):
+        yield
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes some ten seconds, copying it none."""
+    folder = tmp_path_factory.mktemp("database")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLITE_RUNS", str(folder))
+        tracking._client()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def _has_database(database: Path, runs: Path) -> None:
+    runs.mkdir(parents=True)
+    shutil.copy(database, runs / "mlflow.db")
+
+
+@pytest.fixture
+def grid(tiny: RunConfig) -> Study:
+    """Four students of one teacher; the first rung cuts."""
+    return Study(
+        question="small?",
+        trainable=distill,
+        base=tiny,
+        teacher=tiny.with_settings({"epochs": 2, "seed": 7}),
+        space={"optimizer.lr": grid_search([3e-3, 1e-9]), "kd.alpha": grid_search([0.3, 0.7])},
+        scheduler=ASHA(grace=1, reduction=2),
+    )
+
+
+def steps(experiment: str) -> dict[str, tuple[str, list[int]]]:
+    """Status and steps of every run of an experiment, as MLflow has them."""
+    client: MlflowClient = tracking._client()
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id])
+    names = [run.data.tags["mlflow.runName"] for run in runs]
+    assert len(names) == len(set(names)), "two runs for one trial"
+    points = {run.info.run_id: client.get_metric_history(run.info.run_id, "val/auroc_macro") for run in runs}
+    return {n: (run.info.status, [p.step for p in points[run.info.run_id]]) for n, run in zip(names, runs, strict=True)}
+
+
+def assert_mirrored(study: StudyRecord) -> None:
+    """One parent, one run a trial, every epoch once, nothing left running."""
+    seen = steps(study.name)
+    assert seen.pop(study.name) == ("FINISHED", [])
+    expected = {
+        record.label: (tracking.MLFLOW_STATUS[record.status], list(range(1, len(record.epochs) + 1)))
+        for record in study.runs()
+    }
+    assert seen == expected
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(grid, "small")
+    study = run(plan)
+
+    records = study.runs()
+    assert {record.status for record in records} == {"finished", "stopped"}
+    stopped = next(record for record in records if record.status == "stopped")
+    assert re.match(r"stopped at rung \d: val/auroc_macro 0\.\d+ is below the cut of 0\.\d+ among \d", stopped.cause)
+    assert stopped.cause in capsys.readouterr().err
+    assert_mirrored(study)
+    assert list(steps(tracking.TEACHERS).values()) == [("FINISHED", [1, 2])]
+    assert study.teacher_sha256
+
+    before = {record.key: (record.folder / "run.json").read_bytes() for record in records}
+    again = run(plan)
+    assert {record.key: (record.folder / "run.json").read_bytes() for record in again.runs()} == before
+
+    comparison = compare(["small"])
+    winner = comparison.best
+    table = as_json(comparison)
+    assert [trial["rank"] for trial in table["trials"]].count(None) == len(comparison.others)
+    assert table["chance"]["val/auroc_macro"] == 0.5
+    assert set(table["validation"]["positives"]) == set(PackedSet.open(winner.config["data"]["name"]).classes)
+
+    path = tmp_path / "best.yaml"
+    exported = write_best("small", path)
+    assert exported["trial"] == winner.key
+    assert exported["mlflow_run"]
+    final = train_final(path, split="train", settings={})
+    assert final.metric(study.metric) == winner.metric(study.metric)
+    assert final.metric("train/loss") == winner.metric("train/loss")
+    assert (final.folder / "model.safetensors").is_file()
+    everything = train_final(path, split="train+val", settings={}, name="everything")
+    assert len(everything.epochs) == exported["best_epoch"]
+    assert study.metric not in everything.epochs[-1]
+    assert {status for status, _ in steps(tracking.FINAL).values()} == {"FINISHED"}
+    assert_final_training_refuses_other_data(path, exported)
+
+
+def assert_final_training_refuses_other_data(path: Path, exported: dict[str, object]) -> None:
+    text = path.read_text()
+    path.write_text(text.replace(str(exported["data"]["fingerprint"]), "0" * 16))  # type: ignore[index]
+    with pytest.raises(BadInput, match="the data of data set 'phantom-tiny' is not the one that the study had"):
+        train_final(path, split="train", settings={})
+    path.write_text(text.replace(str(exported["teacher_sha256"]), "0" * 64))
+    with pytest.raises(BadInput, match="was trained again"):
+        train_final(path, split="train", settings={})
+    path.write_text("study: [")
+    with pytest.raises(BadInput, match="not valid YAML"):
+        train_final(path, split="train", settings={})
+    path.write_text("study: x\n")
+    with pytest.raises(BadInput, match="no 'trial' in it"):
+        train_final(path, split="train", settings={})
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_trial_that_fails_is_named_and_the_others_go_on(tiny: RunConfig) -> None:
+    space = {"optimizer.lr": grid_search([3e-3, 1e30])}
+    study = run(make_plan(Study(question="?", trainable=distill, base=tiny, space=space), "failing"))
+    good, bad = study.runs()
+    assert (good.status, bad.status) == ("finished", "failed")
+    assert "not finite" in bad.cause or "is nan" in bad.cause
+    assert_mirrored(study)
+    assert [run.label for run in compare(["failing"]).ranked] == [good.label]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_failed_teacher_ends_the_study_with_its_cause(grid: Study) -> None:
+    with pytest.raises(RunFailed, match=r"the teacher failed: .*(not finite|is nan)"):
+        run(make_plan(grid.with_settings({"teacher.optimizer.lr": 1e30}), "no-teacher"))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_final_model_can_teach(grid: Study, tmp_path: Path) -> None:
+    run(make_plan(grid.with_settings({"optimizer.lr": 3e-3, "kd.alpha": 0.5}), "first"))
+    write_best("first", tmp_path / "best.yaml")
+    model = train_final(tmp_path / "best.yaml", split="train", settings={}).folder
+    taught = grid.with_settings({"teacher": str(model), "optimizer.lr": 3e-3, "kd.alpha": [0.5]})
+    study = run(make_plan(taught, "second"))
+    assert study.runs()[0].config["kd"]["teacher"] == study.teacher_sha256[:12]
+
+
+def test_a_damaged_data_set_is_found_before_anything_is_trained(grid: Study, phantom: PackedSet) -> None:
+    plan = make_plan(grid, "damaged")
+    path = phantom.folder / "pixels.u8"
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=r"pixels\.u8 is missing or damaged"):
+        run(plan)
+
+
+SMALL = """\
+from trainables.distill import distill
+from xlite_search.config import RunConfig
+from xlite_search.search.asha import ASHA
+from xlite_search.search.study import Study, grid_search
+
+base = RunConfig.model_validate_json({base!r})
+study = Study(
+    question="?", trainable=distill, base=base, teacher=base,
+    space={{"seed": grid_search([1, 2, 3, 4]), "kd.alpha": 0.5}}, scheduler=ASHA(grace=2, reduction=2),
+)
+"""
+
+
+def test_kill_9_in_the_middle_of_the_grid_and_the_same_command_again(
+    tiny: RunConfig, tmp_path: Path, runs: Path
+) -> None:
+    path = tmp_path / "small.py"
+    path.write_text(SMALL.format(base=tiny.with_settings({"epochs": 6}).model_dump_json()))
+    command = [sys.executable, "-m", "xlite_search", "run", str(path)]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folder = runs / "studies" / "small"
+    wait_until(lambda: in_the_middle(folder), driver)
+    driver.kill()
+    _, said = driver.communicate()
+    assert driver.returncode == (-signal.SIGKILL if os.name == "posix" else 1)
+    finished = {r.key: r.epochs for r in StudyRecord.load(folder).runs() if r.over}
+    assert finished, said
+    assert len(finished) < 4, said
+
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    study = StudyRecord.load(folder)
+    for record in study.runs():
+        assert record.over
+        assert record.epochs == finished.get(record.key, record.epochs), "a finished trial was trained again"
+    assert_mirrored(study)
+    clean = list(distill(RunConfig.model_validate(study.runs()[-1].config), None))
+    course = [result.metrics["val/auroc_macro"] for result in clean]
+    assert study.runs()[-1].metric("val/auroc_macro") == course[: len(study.runs()[-1].epochs)]
+
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "Study 'small' is complete: nothing is left to train." in ended.stderr
+
+
+def in_the_middle(folder: Path) -> bool:
+    """One trial is over, and another has begun and is not."""
+    try:
+        records = StudyRecord.load(folder).runs()
+    except FileNotFoundError:
+        return False
+    return any(r.over for r in records) and any(r.status == "running" and r.epochs for r in records)
+
+
+def wait_until(true: object, driver: subprocess.Popen[str]) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + 240
+    while not true():
+        assert driver.poll() is None, driver.communicate()[1]
+        assert time.monotonic() < deadline, "the study did not get to its middle"
+        time.sleep(0.05)

@@ -1,0 +1,167 @@
+"""A study's space: expansion, labels, `--set`, and everything that a study file can have wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables.baseline import baseline
+from trainables.distill import distill
+from xlite_search.config import RunConfig
+from xlite_search.errors import BadInput
+from xlite_search.search.plan import changes, make_plan
+from xlite_search.search.runner import begin
+from xlite_search.search.study import Study, grid_search, load_study
+from xlite_search.trainable import reference, trainable_at
+
+
+def study_of(tiny: RunConfig, space: dict[str, Any], **more: Any) -> Study:
+    return Study(question="?", trainable=baseline, base=tiny, space=space, **more)
+
+
+def test_a_grid_is_every_combination_in_order(tiny: RunConfig) -> None:
+    study = study_of(tiny, {"epochs": grid_search([1, 2]), "seed": grid_search([3, 4]), "batch_size": 8})
+    assert study.points() == [
+        {"epochs": 1, "seed": 3, "batch_size": 8},
+        {"epochs": 1, "seed": 4, "batch_size": 8},
+        {"epochs": 2, "seed": 3, "batch_size": 8},
+        {"epochs": 2, "seed": 4, "batch_size": 8},
+    ]
+
+
+def test_rays_own_grid_and_samplers_are_understood(tiny: RunConfig) -> None:
+    from ray import tune
+
+    space = {"epochs": tune.grid_search([1, 2]), "seed": tune.choice([5, 6, 7])}
+    study = study_of(tiny, space, samples=4)
+    points = study.points()
+    assert points == study.points()
+    assert [p["epochs"] for p in points] == [1, 2] * 4
+    assert {p["seed"] for p in points} <= {5, 6, 7}
+
+
+def test_alpha_zero_is_one_trial_however_many_taus(tiny: RunConfig) -> None:
+    space = {"kd.tau": grid_search([1.0, 4.0, 8.0]), "kd.alpha": grid_search([0.0, 0.5])}
+    study = Study(question="?", trainable=distill, base=tiny, space=space, teacher=tiny)
+    trials = study.trials("a-teacher")
+    assert len(trials) == 4
+    assert sum(trial.config.kd is None for trial in trials) == 1
+    assert len({trial.key for trial in trials}) == 4
+
+
+def test_labels_say_what_differs_and_are_unique(tiny: RunConfig) -> None:
+    space = {"optimizer.lr": grid_search([1e-3, 1e-4]), "model": grid_search(["test_resnet", "test_resnet_mhsa"])}
+    labels = [trial.label for trial in study_of(tiny, space).trials("")]
+    assert labels[0] == "test_resnet lr=0.001"
+    assert len(set(labels)) == 4
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ({"kd.tua": grid_search([1])}, "unknown setting 'kd.tua'; did you mean 'kd.tau'?"),
+        ({"kd.alpha": grid_search([0.5, 1.5])}, "kd.alpha = 1.5: input should be less than or equal to 1"),
+        ({"loss": grid_search(["bce", "focl"])}, "loss = 'focl' is not known; expected one of bce, weighted_bce"),
+        ({"model": "efficientnet_bo_mhsa"}, "did you mean 'efficientnet_b0'?"),
+        ({"epochs": grid_search([0])}, "epochs = 0"),
+    ],
+)
+def test_a_wrong_space_is_refused_when_the_study_is_built(
+    tiny: RunConfig, space: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadInput) as error:
+        study_of(tiny, space)
+    assert sentence in str(error.value)
+
+
+def test_set_replaces_a_swept_name_and_a_list_makes_a_grid(tiny: RunConfig) -> None:
+    study = study_of(tiny, {"epochs": grid_search([1, 2])})
+    fixed = study.with_settings({"epochs": 5})
+    assert fixed.points() == [{}]
+    assert fixed.base.epochs == 5
+    assert [p["seed"] for p in study.with_settings({"seed": [1, 2]}).points()] == [1, 2, 1, 2]
+
+
+def test_what_is_set_of_the_data_goes_for_the_teacher_too(tiny: RunConfig) -> None:
+    study = study_of(tiny, {}, teacher=tiny).with_settings({"data.split.seed": 7, "teacher.epochs": 9, "epochs": 4})
+    assert isinstance(study.teacher, RunConfig)
+    assert study.teacher.data == study.base.data
+    assert study.base.data.split.seed == 7
+    assert (study.teacher.epochs, study.base.epochs) == (9, 4)
+
+
+def test_a_teachers_wrong_setting_names_the_teacher(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match=r"teacher: unknown setting 'epoch'; did you mean 'epochs'"):
+        study_of(tiny, {}, teacher=tiny).with_settings({"teacher.epoch": 1})
+    with pytest.raises(BadInput, match=r"teacher.epochs cannot be set: this study has no teacher"):
+        study_of(tiny, {}).with_settings({"teacher.epochs": 1})
+
+
+STUDY = """\
+from trainables.baseline import baseline
+from xlite_search.config import RunConfig
+from xlite_search.search.study import Study, grid_search
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = 1\n", "has no `study = Study(...)`"),
+        ("study = 3\n", "has no `study = Study(...)`"),
+        ("a = 1\ndef f(:\n", "line 2: invalid syntax"),
+        ("import math\n\nmath.nothing\n", "line 3: AttributeError"),
+        ("import no_such_module\n", "line 1: ModuleNotFoundError"),
+        (
+            STUDY + 'study = Study("?", baseline, RunConfig(), {"epoch": 3})\n',
+            "line 4: unknown setting 'epoch'; did you mean 'epochs'?",
+        ),
+    ],
+)
+def test_a_wrong_study_file_gets_one_sentence_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(BadInput) as error:
+        load_study(str(path))
+    assert str(error.value).startswith(str(path))
+    assert sentence in str(error.value)
+
+
+def test_a_missing_study_file_suggests_one_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "kd_grid.py").write_text("")
+    with pytest.raises(BadInput, match=r"there is no such study file.*did you mean 'kd_grid.py'"):
+        load_study(str(tmp_path / "kd_gird.py"))
+
+
+def test_a_trainable_is_found_again_by_its_name_or_file(tmp_path: Path) -> None:
+    assert trainable_at(reference(distill)) is distill
+    path = tmp_path / "own.py"
+    path.write_text(STUDY + "def mine(config, resume=None):\n    yield 7\nstudy = Study('?', mine, RunConfig(), {})\n")
+    where = reference(load_study(str(path)).trainable)
+    assert where == f"{path}:mine"
+    assert list(trainable_at(where)(RunConfig(), None)) == [7]
+    with pytest.raises(BadInput, match="is not there"):
+        trainable_at("trainables.distill:gone")
+
+
+def test_a_study_that_changed_is_refused_with_a_list_of_what(tiny: RunConfig) -> None:
+    study = study_of(tiny, {"seed": grid_search([1, 2])})
+    begin(make_plan(study, "s"))
+    assert begin(make_plan(study, "s")).accepted == ()
+    changed = make_plan(study.with_settings({"epochs": 7, "seed": [1, 3]}), "s")
+    with pytest.raises(BadInput) as error:
+        begin(changed)
+    for phrase in ("trial 'seed=2' is gone", "trial 'seed=3' is new", "epochs was 3, is 7", "--accept-changes"):
+        assert phrase in str(error.value)
+    accepted = begin(changed, accept_changes=True).accepted
+    assert "epochs was 3, is 7" in accepted[0]["changes"]
+    assert changes(begin(changed), changed) == []
+
+
+def test_beginning_again_keeps_what_was_trained(tiny: RunConfig) -> None:
+    plan = make_plan(study_of(tiny, {"seed": grid_search([1, 2])}), "s")
+    record = begin(plan).runs()[0]
+    record.close("finished", "done")
+    assert [run.status for run in begin(plan).runs()] == ["finished", "waiting"]

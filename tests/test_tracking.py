@@ -1,0 +1,148 @@
+"""MLflow mirrors the records: one run a trial, every epoch once, whatever was there before."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from xlite_search import tracking
+from xlite_search.records import RunRecord, StoredFile
+from xlite_search.tracking import Recorder
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tracking")
+
+
+@pytest.fixture
+def client(database: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """Making a database takes MLflow some ten seconds: these tests share one, each in an experiment of its own."""
+    monkeypatch.setenv("XLITE_RUNS", str(database))
+    return tracking._client()
+
+
+def a_run(key: str, epochs: int, status: str = "running") -> RunRecord:
+    scores = tuple({"train/loss": 1 / e, "val/auroc_macro": 0.5 + e / 100} for e in range(1, epochs + 1))
+    record = RunRecord(
+        Path("unused"), key, "trial", f"run {key}", {"kd.tau": 4.0}, {"monitor": "val/auroc_macro"}, epochs=scores
+    )
+    best = StoredFile("best.safetensors", "0", epochs) if epochs else None
+    return replace(record, best=best, started=1_700_000_000.0, status=status, cause="why")
+
+
+def runs_of(client: MlflowClient, experiment: str) -> dict[str, object]:
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return {run.data.tags.get(tracking.KEY, "parent"): run for run in client.search_runs([found.experiment_id])}
+
+
+def steps(client: MlflowClient, run: object, name: str = "val/auroc_macro") -> list[int]:
+    return [point.step for point in client.get_metric_history(run.info.run_id, name)]  # type: ignore[attr-defined]
+
+
+def test_a_study_is_a_parent_with_one_child_a_trial(client: MlflowClient) -> None:
+    with Recorder("nested", parent={"xlite.study": "nested"}) as recorder:
+        recorder.sync(a_run("a", 3, "finished"))
+        recorder.sync(a_run("b", 1, "stopped"))
+        recorder.sync(a_run("c", 0, "failed"))
+        recorder.sync(a_run("d", 0, "waiting"))
+    assert recorder.failed is None
+    runs = runs_of(client, "nested")
+    assert set(runs) == {"parent", "a", "b", "c"}
+    status = {key: run.info.status for key, run in runs.items()}  # type: ignore[attr-defined]
+    assert status == {"parent": "FINISHED", "a": "FINISHED", "b": "KILLED", "c": "FAILED"}
+    a = runs["a"]
+    assert a.data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id  # type: ignore[attr-defined]
+    assert a.data.params == {"kd.tau": "4.0"}  # type: ignore[attr-defined]
+    assert a.data.metrics["best/auroc_macro"] == pytest.approx(0.53)  # type: ignore[attr-defined]
+    assert steps(client, a) == [1, 2, 3]
+
+
+def test_what_was_logged_before_a_kill_is_neither_lost_nor_doubled(client: MlflowClient) -> None:
+    dead = tracking._Mirror("killed", {})
+    dead.sync(a_run("a", 2))
+    dead.sync(a_run("b", 1))
+    assert {run.info.status for run in runs_of(client, "killed").values()} == {"RUNNING"}  # type: ignore[attr-defined]
+    for _ in range(2):
+        with Recorder("killed", parent={}) as recorder:
+            recorder.sync(a_run("a", 3))
+            recorder.sync(a_run("a", 5, "finished"))
+            recorder.sync(a_run("b", 1, "stopped"))
+    runs = runs_of(client, "killed")
+    assert len(runs) == 3
+    assert {run.info.status for run in runs.values()} == {"FINISHED", "KILLED"}  # type: ignore[attr-defined]
+    assert steps(client, runs["a"]) == [1, 2, 3, 4, 5]
+    assert steps(client, runs["a"], "best/auroc_macro") == [5]
+    assert steps(client, runs["b"]) == [1]
+
+
+def test_a_run_that_is_interrupted_is_not_left_running(client: MlflowClient) -> None:
+    recorder = Recorder("interrupted", parent={})
+    recorder.__enter__()
+    recorder.sync(a_run("a", 1))
+    recorder.__exit__(KeyboardInterrupt)
+    assert {run.info.status for run in runs_of(client, "interrupted").values()} == {"KILLED"}  # type: ignore[attr-defined]
+
+
+def test_a_thousand_metrics_and_more_go_in_several_calls(client: MlflowClient) -> None:
+    many = {f"val/auroc/{n}": 0.5 for n in range(300)} | {"train/loss": 1.0}
+    with Recorder("wide") as recorder:
+        recorder.sync(replace(a_run("a", 5, "finished"), epochs=(many,) * 5))
+    run = runs_of(client, "wide")["a"]
+    assert steps(client, run, "val/auroc/299") == [1, 2, 3, 4, 5]
+
+
+def test_trouble_with_mlflow_is_told_and_stops_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: object, **__: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(tracking, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    monkeypatch.setattr(MlflowClient, "log_batch", down)
+    with Recorder("down") as recorder:
+        recorder.sync(a_run("a", 2, "finished"))
+    assert recorder.failed == "OSError: the disk is gone"
+
+
+def test_trouble_that_passes_loses_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    real, calls = MlflowClient.log_batch, []
+
+    def sometimes(self: MlflowClient, *arguments: object, **named: object) -> None:
+        calls.append(1)
+        if len(calls) % 2:
+            raise OSError("database is locked")
+        real(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", sometimes)
+    with Recorder("locked") as recorder:
+        recorder.sync(a_run("a", 4, "finished"))
+    assert recorder.failed is None
+    assert steps(client, runs_of(client, "locked")["a"]) == [1, 2, 3, 4]
+
+
+def test_the_database_is_in_wal_mode_so_that_the_ui_can_read_beside_the_writer(
+    client: MlflowClient, database: Path
+) -> None:
+    import sqlite3
+
+    with Recorder("wal"):
+        pass
+    connection = sqlite3.connect(database / "mlflow.db")
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    connection.close()
+    assert mode == "wal"
+
+
+def test_a_run_is_found_by_its_key(client: MlflowClient) -> None:
+    with Recorder("found") as recorder:
+        recorder.sync(a_run("k", 1, "finished"))
+    assert tracking.find_run("found", "k") == runs_of(client, "found")["k"].info.run_id  # type: ignore[attr-defined]
+    assert tracking.find_run("found", "other") is None
+    assert tracking.find_run("no such study", "k") is None
+    assert "MLFLOW_TRACKING_URI" not in os.environ
