@@ -31,8 +31,8 @@ def a_run(key: str, epochs: int, status: str = "running") -> RunRecord:
     record = RunRecord(
         Path("unused"), key, "trial", f"run {key}", {"kd.tau": 4.0}, {"monitor": "val/auroc_macro"}, epochs=scores
     )
-    best = StoredFile("best.safetensors", "0", epochs) if epochs else None
-    return replace(record, best=best, started=1_700_000_000.0, status=status, cause="why")
+    bests = (StoredFile("best.safetensors", "0", epochs),) if epochs else ()
+    return replace(record, bests=bests, started=1_700_000_000.0, status=status, cause="why")
 
 
 def runs_of(client: MlflowClient, experiment: str) -> dict[str, object]:

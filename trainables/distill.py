@@ -19,9 +19,9 @@ from xlite_search.training.loop import EpochResult, settle, train
 def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:
     """Trains `config.model` with `alpha * soft + (1 - alpha) * hard` (`distill/losses.py`).
 
-    Without `config.kd` (alpha = 0) this is `baseline`, bit for bit. The teacher sees the very pixels the student sees.
+    Without `config.kd`, or with alpha = 0, this is `baseline`, bit for bit. The teacher sees the very pixels the student sees.
     """
-    kd = config.kd
+    kd = config.canonical().kd
     if kd is None:
         yield from baseline(config, resume)
         return

@@ -41,11 +41,9 @@ class RunConfig(Recipe):
         except BadInput as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("kd")
-    @classmethod
-    def _without_a_silent_teacher(cls, kd: KD | None) -> KD | None:
+    def canonical(self) -> RunConfig:
         """alpha = 0 gives the teacher no say: it is the same run at every tau, and as if there were no teacher."""
-        return kd if kd and kd.alpha else None
+        return self.model_copy(update={"kd": None}) if self.kd and not self.kd.alpha else self
 
     def resolved(self, teacher: str = "") -> RunConfig:
         """With its files found and their sha256 taken, and its teacher's key filled in.
@@ -54,7 +52,8 @@ class RunConfig(Recipe):
             BadInput: a file is missing, or a teacher is asked for and there is none.
         """
         weights = self.weights.resolved(timm_name(self.model)) if self.weights else None
-        kd = self.kd.model_copy(update={"teacher": teacher or self.kd.teacher}) if self.kd else None
+        kd = self.canonical().kd
+        kd = kd.model_copy(update={"teacher": teacher or kd.teacher}) if kd else None
         if kd and not kd.teacher:
             raise BadInput("kd is set and there is no teacher: give the study a `teacher`, or set kd to null")
         return self.model_copy(update={"weights": weights, "kd": kd})

@@ -4,7 +4,7 @@ A *run* is one training: a trial of a study, a teacher, or a final training. Eac
 
     run.json                  the run's manifest (RunRecord), rewritten after every epoch
     checkpoints/epoch-0003.pt the state to go on from; the newest two are kept
-    checkpoints/best-0002.safetensors  the weights of the best epoch
+    checkpoints/best-0002.safetensors  the weights of the best epoch; the newest two again, to fall back with the state
 
 Every file is written beside its final name, fsynced, renamed, and its folder fsynced. Weights are written before the
 manifest that names them with their sha256, so a manifest never points at something that is not there. A manifest
@@ -128,8 +128,9 @@ class RunRecord:
     status      waiting, running, finished (trained to its end), stopped (at a rung) or failed
     cause       why it ended, a sentence
     epochs      metrics of epoch 1..n, in order, each exactly once
-    best        the weights of the best epoch
-    started     seconds since 1970; seconds is the sum of its epochs' times
+    bests       the weights of the best epoch, and of the best before it
+    started     when it first began, in seconds since 1970
+    ended       when it was over
     """
 
     folder: Path
@@ -142,9 +143,19 @@ class RunRecord:
     cause: str = ""
     epochs: tuple[dict[str, float], ...] = ()
     checkpoints: tuple[StoredFile, ...] = ()
-    best: StoredFile | None = None
+    bests: tuple[StoredFile, ...] = ()
     started: float = 0.0
-    seconds: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def best(self) -> StoredFile | None:
+        """The weights of the best epoch so far."""
+        return self.bests[0] if self.bests else None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in its epochs."""
+        return sum(epoch.get("time/epoch_s", 0.0) for epoch in self.epochs)
 
     @property
     def over(self) -> bool:
@@ -170,7 +181,7 @@ class RunRecord:
         """Raises FileNotFoundError or Damaged, as `read_manifest`."""
         body = read_manifest(folder / "run.json")
         body["checkpoints"] = tuple(StoredFile(**stored) for stored in body["checkpoints"])
-        body["best"] = StoredFile(**body["best"]) if body["best"] else None
+        body["bests"] = tuple(StoredFile(**stored) for stored in body["bests"])
         body["epochs"] = tuple(body["epochs"])
         return cls(folder=folder, **body)
 
@@ -178,17 +189,18 @@ class RunRecord:
         return RunRecord.load(self.folder)
 
     def close(self, status: Status, cause: str) -> RunRecord:
-        return replace(self, status=status, cause=cause).save()
+        """Ends the run here; `cause` is a sentence."""
+        return replace(self, status=status, cause=cause, ended=time.time()).save()
 
     def rewound(self) -> RunRecord:
         """This record at its newest checkpoint that is good; at its very start if none is."""
         for stored in self.checkpoints:
             if stored.good(self.folder):
                 kept = tuple(s for s in self.checkpoints if s.epoch <= stored.epoch)
-                best = self.best if self.best and self.best.epoch <= stored.epoch else None
-                if best and best.good(self.folder):
-                    return replace(self, epochs=self.epochs[: stored.epoch], checkpoints=kept, best=best)
-        return replace(self, epochs=(), checkpoints=(), best=None)
+                bests = tuple(s for s in self.bests if s.epoch <= stored.epoch)
+                if bests and bests[0].good(self.folder):
+                    return replace(self, epochs=self.epochs[: stored.epoch], checkpoints=kept, bests=bests)
+        return replace(self, epochs=(), checkpoints=(), bests=())
 
     def resume_path(self) -> Path | None:
         return self.folder / self.checkpoints[0].name if self.checkpoints else None
@@ -197,25 +209,26 @@ class RunRecord:
         """Files first, then the manifest that names them, then the files that nothing names any more go."""
         name = f"checkpoints/epoch-{result.epoch:04d}.pt"
         stored = StoredFile(name, write_atomic(self.folder / name, result.checkpoint_bytes()), result.epoch)
-        best = self.best
-        if result.improved or best is None:
+        bests = self.bests
+        if result.improved or not bests:
             name = f"checkpoints/best-{result.epoch:04d}.safetensors"
             best = StoredFile(name, write_atomic(self.folder / name, result.weights_bytes()), result.epoch)
+            bests = (best, *bests)[:KEPT_CHECKPOINTS]
         added = replace(
             self,
             status="finished" if result.ended else "running",
             cause=result.ended or "",
             epochs=(*self.epochs, dict(result.metrics)),
             checkpoints=(stored, *self.checkpoints)[:KEPT_CHECKPOINTS],
-            best=best,
-            seconds=self.seconds + result.metrics.get("time/epoch_s", 0.0),
+            bests=bests,
+            ended=time.time() if result.ended else 0.0,
         ).save()
         added.tidy()
         return added
 
     def tidy(self) -> None:
         """Removes checkpoint files that this record does not name, a dead process's temporary ones among them."""
-        named = {stored.name for stored in (*self.checkpoints, *([self.best] if self.best else []))}
+        named = {stored.name for stored in (*self.checkpoints, *self.bests)}
         for path in (self.folder / "checkpoints").glob("*"):
             if f"checkpoints/{path.name}" not in named:
                 path.unlink(missing_ok=True)
@@ -237,7 +250,7 @@ def follow(record: RunRecord, epochs: Callable[[Path | None], Iterable[EpochStat
     An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised.
     """
     record = record.rewound()
-    record = replace(record, status="running", cause="", started=record.started or time.time()).save()
+    record = replace(record, status="running", cause="", ended=0.0, started=record.started or time.time()).save()
     try:
         for result in epochs(record.resume_path()):
             record = record.add(result)

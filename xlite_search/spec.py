@@ -90,6 +90,8 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
         if longer in known or (first["type"] == "extra_forbidden" and part == first["loc"][-1]):
             name = longer
     context = first.get("ctx", {})
+    if first["type"] == "extra_forbidden" and name in known:
+        return f"'{name}' is not a setting of {name.rpartition('.')[0]} = '{first['loc'][-2]}'"
     if first["type"] == "extra_forbidden":
         return f"unknown setting '{name}'{did_you_mean(name, known)}"
     if first["type"] == "union_tag_invalid":

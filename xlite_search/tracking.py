@@ -152,7 +152,8 @@ class _Mirror:
             return str(found.experiment_id)
         local = tracking_uri().startswith("sqlite:")
         home = (places.runs_root() / "artifacts" / name).as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=home))
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self.client.create_experiment(name, artifact_location=home, tags=tags))
 
     def _find(self, tag: str, value: str) -> str | None:
         found = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
@@ -190,12 +191,14 @@ class _Mirror:
         self.client.log_dict(run_id, record.config, "config.json")
 
     def _metrics(self, record: RunRecord) -> Iterator[Metric]:
+        """What is missing. The monitored metric comes first: MLflow's comparison opens on it, not on a loss."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         for epoch in range(self.logged[record.key] + 1, len(record.epochs) + 1):
-            for name, value in record.epochs[epoch - 1].items():
-                yield Metric(name, value, now, epoch)
+            metrics = record.epochs[epoch - 1]
+            for name in sorted(metrics, key=lambda name: name != record.config["monitor"]):
+                yield Metric(name, metrics[name], now, epoch)
 
     def _finish(self, run_id: str, record: RunRecord) -> None:
         from mlflow.entities import Metric, RunTag
@@ -210,8 +213,7 @@ class _Mirror:
                 best = [Metric(f"best/{name}", record.best_score(monitor), now, record.best.epoch)]
                 best.append(Metric("best/epoch", record.best.epoch, now, record.best.epoch))
         self.client.log_batch(run_id, metrics=best, tags=tags)
-        ended = int((record.started + record.seconds) * 1000) if record.started else now
-        self.client.set_terminated(run_id, MLFLOW_STATUS[record.status], end_time=max(ended, now))
+        self.client.set_terminated(run_id, MLFLOW_STATUS[record.status], end_time=int(record.ended * 1000) or now)
 
 
 def _client() -> MlflowClient:
@@ -249,7 +251,7 @@ def ui(port: int) -> int:
     """Serves MLflow's pages of this project on loopback only, until Ctrl+C. Returns its exit code."""
     hosts = f"localhost:{port},127.0.0.1:{port}"
     command: list[Any] = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts, "--workers", "1"]
     try:
         return subprocess.run(command, check=False).returncode
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ A mapped file is never replaced in place: a data set of another size or source t
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,7 +77,12 @@ class PackedSet:
 
     @cached_property
     def table(self) -> LabelTable:
-        return read_index((self.folder / INDEX).read_text(encoding="utf-8"), self.classes)
+        """Names, patients and labels. Raises Damaged if they are not those that were prepared."""
+        path = self.folder / INDEX
+        raw = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(raw).hexdigest() != self.manifest["index_sha256"]:
+            raise Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
+        return read_index(raw.decode(), self.classes)
 
     def verify(self) -> None:
         """Reads every byte once.

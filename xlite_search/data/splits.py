@@ -8,6 +8,7 @@ images bring closest to its share.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from dataclasses import dataclass
 from typing import Literal
@@ -56,16 +57,17 @@ def split_of(data: PackedSet, spec: ByPatient) -> Split:
     """
     key = records.digest([data.fingerprint, spec.model_dump()])[:12]
     path = data.folder / "splits" / f"patient-{key}.csv"
-    if not path.is_file():
+    about = path.with_suffix(".json")
+    if not (path.is_file() and about.is_file()):
         text = _text(data.table, deal(data.table, spec))
-        records.write_atomic(path, text.encode())
-        records.write_manifest(path.with_suffix(".json"), {"spec": spec.model_dump(mode="json"), "sha256": _sha(text)})
-    text = path.read_text(encoding="utf-8")
-    if _sha(text) != records.read_manifest(path.with_suffix(".json"))["sha256"]:
+        sha256 = records.write_atomic(path, text.encode())
+        records.write_manifest(about, {"spec": spec.model_dump(mode="json"), "sha256": sha256})
+    raw, sha256 = path.read_bytes(), records.read_manifest(about)["sha256"]
+    if hashlib.sha256(raw).hexdigest() != sha256:
         raise Damaged(f"{path} was changed since it was written: remove it, and it is made again")
-    named = [row["split"] for row in csv.DictReader(io.StringIO(text))]
+    named = [row["split"] for row in csv.DictReader(io.StringIO(raw.decode()))]
     codes = np.array([SPLITS.index(name) for name in named])
-    return Split({name: np.flatnonzero(codes == number) for number, name in enumerate(SPLITS)}, _sha(text)[:16])
+    return Split({name: np.flatnonzero(codes == number) for number, name in enumerate(SPLITS)}, sha256[:16])
 
 
 def deal(table: LabelTable, spec: ByPatient) -> NDArray[np.int64]:
@@ -101,7 +103,3 @@ def _text(table: LabelTable, codes: NDArray[np.int64]) -> str:
     for name, patient, code in zip(table.names, table.patients, codes, strict=True):
         writer.writerow([name, patient, SPLITS[code]])
     return out.getvalue()
-
-
-def _sha(text: str) -> str:
-    return records.digest(text)

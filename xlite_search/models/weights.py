@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,14 @@ def load_backbone(backbone: nn.Module, weights: Weights, heads: tuple[str, ...])
     path = Path(weights.path)
     try:
         data = path.read_bytes()
-        tensors = safetensors.torch.load(data)
     except OSError as error:
         raise BadInput(f"weights = {path}: {error.strerror}") from None
+    if weights.sha256 and hashlib.sha256(data).hexdigest() != weights.sha256:
+        raise Damaged(f"{path} is not the file that this config names (its sha256 has changed)")
+    try:
+        tensors = safetensors.torch.load(data)
     except SafetensorError as error:
         raise BadInput(f"weights = {path}: not a safetensors file ({error})") from None
-    if weights.sha256 and records.sha256_of(path) != weights.sha256:
-        raise Damaged(f"{path} is not the file that this config names (its sha256 has changed)")
     wanted = backbone.state_dict()
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
     if missing:

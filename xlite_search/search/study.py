@@ -93,7 +93,7 @@ class Study:
         """Settings and config of every trial, without duplicates: alpha 0 is one run, not one per tau."""
         found: dict[str, tuple[dict[str, Any], RunConfig]] = {}
         for settings in self.points():
-            config = self.base.with_settings(settings)
+            config = self.base.with_settings(settings).canonical()
             found.setdefault(config.model_dump_json(), (settings, config))
         return list(found.values())
 

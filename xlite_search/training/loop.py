@@ -54,7 +54,7 @@ class Recipe(Spec):
     early_stopping: int | None = Field(10, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int = Field(1, ge=1)
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
     monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc|ap|f1)(_macro|/\w+)$")
 
 

@@ -103,7 +103,7 @@ class Recorded(Spec):
     """One factor per epoch, as an earlier run recorded them: how a plateau is followed without a validation split."""
 
     name: Literal["recorded"] = "recorded"
-    factors: tuple[float, ...]
+    factors: tuple[float, ...] = Field(min_length=1)
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
         last = len(self.factors) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,12 +50,12 @@ class ChestXray14:
         Raises:
             BadInput: a column is missing, a label is unknown, a name appears twice, or an image is not there.
         """
-        rows = self._rows()
+        numbered = self._rows()
+        rows = [row for _, row in numbered]
         names = [row[NAME] for row in rows]
         labels = np.zeros((len(rows), len(CHEST_FINDINGS)), np.uint8)
         seen: dict[str, int] = {}
-        for number, row in enumerate(rows):
-            line = number + 2
+        for number, (line, row) in enumerate(numbered):
             if seen.setdefault(row[NAME], line) != line:
                 raise BadInput(f"{self.labels}, line {line}: image '{row[NAME]}' is already in line {seen[row[NAME]]}")
             labels[number, self._columns(row[FINDINGS], line)] = 1
@@ -79,13 +80,14 @@ class ChestXray14:
 
     @cached_property
     def _names(self) -> list[str]:
-        return [row[NAME] for row in self._rows()]
+        return [row[NAME] for _, row in self._rows()]
 
-    def _rows(self) -> list[dict[str, str]]:
+    def _rows(self) -> list[tuple[int, dict[str, str]]]:
+        """Rows with the file's line that they end on."""
         try:
             raw = self.labels.read_bytes()
             text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise BadInput(f"{self.labels} cannot be read as a CSV file: {error}") from None
         reader = csv.DictReader(io.StringIO(text))
         columns = list(reader.fieldnames or [])
@@ -95,10 +97,13 @@ class ChestXray14:
                     f"{self.labels}, line 1: no column '{wanted}'; expected NIH's header with '{NAME}', '{FINDINGS}' "
                     f"and '{PATIENT}', found {', '.join(repr(c) for c in columns[:6]) or 'nothing'}"
                 )
-        rows = list(reader)
-        for number, row in enumerate(rows):
+        try:
+            rows = [(reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            raise BadInput(f"{self.labels}, line {reader.line_num}: not a CSV row ({error})") from None
+        for line, row in rows:
             if not all(row[wanted] for wanted in (NAME, FINDINGS, PATIENT)):
-                raise BadInput(f"{self.labels}, line {number + 2}: '{NAME}', '{FINDINGS}' or '{PATIENT}' is empty")
+                raise BadInput(f"{self.labels}, line {line}: '{NAME}', '{FINDINGS}' or '{PATIENT}' is empty")
         if not rows:
             raise BadInput(f"{self.labels} has a header and no rows")
         return rows

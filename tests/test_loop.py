@@ -1,0 +1,374 @@
+"""The training loop, through the trainables that drive it.
+
+The golden losses are recorded again, after a change that is meant to move them, by
+
+    python -m tests.test_loop --record
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainables.baseline import baseline
+from trainables.distill import distill
+from xlite_search import places
+from xlite_search.config import RunConfig
+from xlite_search.data.loaders import Batch, Data, DataSpec, open_data, ordered_batches, shuffled_batches
+from xlite_search.data.packed import PackedSet
+from xlite_search.data.prepare import prepare
+from xlite_search.data.sources.phantom import Phantom
+from xlite_search.distill.losses import KD
+from xlite_search.distill.teacher import WEIGHTS, load_teacher, publish
+from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.models.hybrid import build_model
+from xlite_search.records import RunRecord, follow
+from xlite_search.training.checkpoint import Checkpoint
+from xlite_search.training.loop import EpochResult, settle, train
+from xlite_search.training.losses import WeightedBCE, bce
+from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau
+
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="exact on a CPU only; a GPU is visible")
+
+
+def untimed(result: EpochResult) -> dict[str, float]:
+    return {name: value for name, value in result.metrics.items() if not name.startswith("time/")}
+
+
+def run_of(epochs: Iterator[EpochResult]) -> tuple[list[dict[str, float]], bytes, str | None]:
+    """Metrics of every epoch, the last weights, why it ended."""
+    metrics, weights, ended = [], b"", None
+    for result in epochs:
+        metrics.append(untimed(result))
+        weights, ended = result.weights_bytes(), result.ended
+    return metrics, weights, ended
+
+
+def checkpoint_after(epochs: Iterator[EpochResult], epoch: int, path: Path) -> Path:
+    for result in epochs:
+        if result.epoch == epoch:
+            path.write_bytes(result.checkpoint_bytes())
+            return path
+    raise AssertionError(f"there is no epoch {epoch}")
+
+
+def small_model(config: RunConfig, data: Data) -> nn.Module:
+    settle(config)
+    return build_model(config.model, classes=len(data.classes))
+
+
+@pytest.fixture
+def teacher(tiny: RunConfig) -> str:
+    """The key of a teacher that was trained for one epoch and published."""
+    config = tiny.with_settings({"model": "test_resnet_none", "epochs": 1, "loss": "weighted_bce"})
+    folder = places.runs_root() / "teachers" / "abc"
+    waiting = RunRecord(folder, "abc", "teacher", "teacher", {}, config.model_dump(mode="json"))
+    (record,) = follow(waiting, lambda resume: baseline(config, resume))
+    publish(places.teacher_folder("abc"), record, config.loss, open_data(config.data), {})
+    return "abc"
+
+
+def test_what_an_epoch_says(tiny: RunConfig, phantom: PackedSet) -> None:
+    results = [(r.epoch, r.improved, r.ended, r.metrics) for r in baseline(tiny)]
+    assert [epoch for epoch, *_ in results] == [1, 2, 3]
+    assert [ended for _, _, ended, _ in results] == [None, None, "trained to its end, 3 epochs"]
+    best = -math.inf
+    val = open_data(tiny.data).val
+    varying = {c for c, positive in zip(phantom.classes, val.labels.mean(axis=0), strict=True) if 0 < positive < 1}
+    for _, improved, _, metrics in results:
+        assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
+        means = {"val/auroc_macro", "val/ap_macro", "val/f1_macro", "val/classes_scored", "val/positive_rate"}
+        run = {"train/loss", "train/lr", "val/loss", "val/brier", "time/epoch_s", "time/val_s", "model/parameters"}
+        per_class = {f"val/{name}/{c}" for name in ("auroc", "ap", "f1") for c in varying}
+        assert set(metrics) == means | run | per_class
+        assert improved == (metrics["val/auroc_macro"] > best)
+        best = max(best, metrics["val/auroc_macro"])
+    assert results[0][3]["train/loss"] > results[2][3]["train/loss"]
+    assert results[0][3]["train/lr"] == 3e-3
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Plateau(patience=0, factor=0.1), Cosine(warmup=1)])
+def test_a_resumed_run_is_the_uninterrupted_run(
+    schedule: Constant | Plateau | Cosine, tiny: RunConfig, tmp_path: Path
+) -> None:
+    config = tiny.model_copy(update={"schedule": schedule, "epochs": 4})
+    whole, weights, _ = run_of(baseline(config))
+    checkpoint = checkpoint_after(baseline(config), 2, tmp_path / "two.pt")
+    torch.manual_seed(99)
+    rest, resumed, _ = run_of(baseline(config, checkpoint))
+    assert rest == whole[2:]
+    assert resumed == weights
+
+
+def test_early_stopping_remembers_the_best_over_a_resume(tiny: RunConfig, tmp_path: Path) -> None:
+    config = tiny.with_settings({"epochs": 8, "early_stopping": 1, "optimizer.lr": 0.03, "schedule": "constant"})
+    whole, _, ended = run_of(baseline(config))
+    assert ended is not None
+    assert 2 <= len(whole) < 8
+    checkpoint = checkpoint_after(baseline(config), len(whole) - 1, tmp_path / "last_but_one.pt")
+    assert run_of(baseline(config, checkpoint))[2] == ended
+
+
+def test_the_same_config_gives_the_same_run(tiny: RunConfig) -> None:
+    assert run_of(baseline(tiny)) == run_of(baseline(tiny))
+
+
+def test_another_seed_gives_another_run(tiny: RunConfig) -> None:
+    config = tiny.with_settings({"epochs": 1})
+    assert run_of(baseline(config))[0] != run_of(baseline(config.with_settings({"seed": 1})))[0]
+
+
+def test_without_a_say_the_teacher_changes_no_bit(tiny: RunConfig) -> None:
+    silent = tiny.with_settings({"kd.alpha": 0.0, "kd.tau": 8.0})
+    assert run_of(distill(silent)) == run_of(baseline(tiny))
+
+
+def test_distilling_learns_from_the_teacher(tiny: RunConfig, teacher: str) -> None:
+    alone = run_of(baseline(tiny))[0]
+    config = tiny.model_copy(update={"kd": KD(tau=4, alpha=0.5, teacher=teacher)})
+    metrics, _, ended = run_of(distill(config))
+    assert ended == "trained to its end, 3 epochs"
+    assert metrics[2]["train/loss"] < metrics[0]["train/loss"]
+    assert metrics[0]["train/loss"] != alone[0]["train/loss"]
+
+
+def test_a_teacher_alone_is_imitated(tiny: RunConfig, teacher: str) -> None:
+    data = open_data(tiny.data)
+    config = tiny.model_copy(update={"kd": KD(tau=2, alpha=1.0, teacher=teacher), "schedule": Constant(), "epochs": 5})
+    speaker = load_teacher(teacher, data.classes, CPU)
+    shift = speaker.speaking_like(None)
+    images = torch.cat([batch.images for batch in ordered_batches(data.val, 16, CPU)])
+    student = build_model(config.model, classes=14)
+    off = []
+    for result in distill(config):
+        student.load_state_dict(result.checkpoint.model)
+        with torch.no_grad():
+            off.append((student.eval()(images) - (speaker(images) + shift)).abs().mean().item())
+    assert off[-1] < 0.7 * off[0]
+
+
+def test_a_resumed_student_is_the_uninterrupted_student(tiny: RunConfig, teacher: str, tmp_path: Path) -> None:
+    config = tiny.model_copy(update={"kd": KD(teacher=teacher)})
+    whole, weights, _ = run_of(distill(config))
+    checkpoint = checkpoint_after(distill(config), 2, tmp_path / "two.pt")
+    assert run_of(distill(config, checkpoint))[:2] == (whole[2:], weights)
+
+
+def test_a_published_teacher_answers_as_its_best_epoch(tiny: RunConfig, teacher: str) -> None:
+    data = open_data(tiny.data)
+    loaded = load_teacher(teacher, data.classes, CPU)
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert not any(module.training for module in loaded.model.modules())
+    assert loaded.pos_weight is not None
+    expected = WeightedBCE().pos_weight(data.train.positives, len(data.train))
+    assert expected is not None
+    assert loaded.pos_weight.tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_changed_teacher_is_damaged(tiny: RunConfig, teacher: str) -> None:
+    path = places.teacher_folder(teacher) / WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=WEIGHTS):
+        next(distill(tiny.model_copy(update={"kd": KD(teacher=teacher)})))
+
+
+def test_a_teacher_of_other_classes_or_of_nowhere_is_refused(teacher: str) -> None:
+    with pytest.raises(BadInput, match="other classes"):
+        load_teacher(teacher, ("Mass", "Nodule"), CPU)
+    with pytest.raises(BadInput, match="not a model folder"):
+        load_teacher("nowhere", ("Mass",), CPU)
+
+
+def test_the_order_depends_on_seed_and_epoch_only(tiny: RunConfig) -> None:
+    data = open_data(tiny.data)
+
+    def order(batch_size: int, seed: int, epoch: int) -> list[int]:
+        batches = shuffled_batches(data.train, batch_size, seed, epoch, CPU)
+        return [int(row) for batch in batches for row in batch.rows]
+
+    one = order(16, 0, 1)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert order(16, 0, 1) == one
+    assert order(8, 0, 1)[: len(one)] == one
+    assert order(16, 0, 2) != one
+    assert order(16, 1, 1) != one
+    assert len(one) == len(set(one)) == len(data.train) // 16 * 16
+    assert set(one) <= set(data.train.rows.tolist())
+
+
+def test_batches_carry_the_images_and_labels_of_their_rows(tiny: RunConfig, phantom: PackedSet) -> None:
+    data = open_data(tiny.data)
+    batch = next(shuffled_batches(data.train, 16, 0, 1, CPU))
+    assert batch.images.dtype == torch.uint8
+    assert np.array_equal(batch.images.numpy()[:, 0], phantom.pixels[batch.rows])
+    assert np.array_equal(batch.labels.numpy(), phantom.table.labels[batch.rows])
+    seen = np.concatenate([b.rows for b in ordered_batches(data.val, 16, CPU)])
+    assert np.array_equal(seen, data.val.rows)
+
+
+def test_a_batch_that_holds_everything_is_kept(tiny: RunConfig) -> None:
+    data = open_data(tiny.data)
+    (batch,) = shuffled_batches(data.train, 1000, 0, 1, CPU)
+    assert sorted(batch.rows.tolist()) == data.train.rows.tolist()
+
+
+def test_early_stopping_ends_with_its_reason(tiny: RunConfig) -> None:
+    config = tiny.with_settings({"epochs": 8, "early_stopping": 1, "optimizer.lr": 0.03, "schedule": "constant"})
+    metrics, _, ended = run_of(baseline(config))
+    scores = [epoch["val/auroc_macro"] for epoch in metrics]
+    assert scores[-1] <= max(scores[:-1])
+    assert ended == f"stopped early: val/auroc_macro was best at epoch {len(scores) - 1}, 1 epochs ago"
+
+
+def test_stop_after_cuts_a_longer_schedule(tiny: RunConfig) -> None:
+    whole, _, _ = run_of(baseline(tiny))
+    metrics, _, ended = run_of(baseline(tiny.with_settings({"stop_after": 2})))
+    assert metrics == whole[:2]
+    assert ended == "trained to epoch 2 of a schedule of 3, as asked"
+
+
+def test_a_run_that_is_over_trains_nothing_more(tiny: RunConfig, tmp_path: Path) -> None:
+    checkpoint = checkpoint_after(baseline(tiny), 3, tmp_path / "end.pt")
+    assert list(baseline(tiny, checkpoint)) == []
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(tiny: RunConfig) -> None:
+    data = open_data(tiny.data)
+
+    def broken(logits: Tensor, batch: Batch) -> Tensor:
+        return bce(logits, batch.labels) * float("nan")
+
+    with pytest.raises(RunFailed, match=r"training loss of epoch 1 is nan.*lower optimizer\.lr"):
+        next(train(tiny, small_model(tiny, data), data, broken))
+
+
+def test_logits_that_are_not_numbers_end_the_run(tiny: RunConfig) -> None:
+    data = open_data(tiny.data)
+
+    class BlindInValidation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = small_model(tiny, data)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.model(images)
+            return logits if self.training else logits * float("nan")
+
+    with pytest.raises(RunFailed, match="logits on the validation images"):
+        next(train(tiny, BlindInValidation(), data, lambda logits, batch: bce(logits, batch.labels)))
+
+
+def test_fitted_on_everything_there_is_no_validation(tiny: RunConfig) -> None:
+    config = tiny.with_settings({"data.fit": "train+val", "early_stopping": 1, "schedule": "plateau"})
+    results = [(r.improved, r.ended, set(r.metrics)) for r in baseline(config)]
+    assert [improved for improved, _, _ in results] == [True, True, True]
+    assert results[-1][1] == "trained to its end, 3 epochs"
+    names = {"train/loss", "train/lr", "model/parameters", "time/epoch_s", "time/val_s"}
+    assert all(metrics == names for _, _, metrics in results)
+    both, apart = open_data(config.data), open_data(tiny.data)
+    assert set(both.train.rows) == set(apart.train.rows) | set(apart.val.rows)
+    assert len(both.val) == 0
+
+
+class Trap:
+    """Unpickled, it leaves a folder behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_code_in_a_checkpoint_never_runs(tiny: RunConfig, tmp_path: Path) -> None:
+    path, mark = tmp_path / "trap.pt", tmp_path / "mark"
+    torch.save({"epoch": 1, "model": Trap(mark)}, path)
+    with pytest.raises(Damaged, match="is not a checkpoint"):
+        next(baseline(tiny, path))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", ["cut", "text", "empty", "another schema", "another dict", "missing"])
+def test_what_is_no_checkpoint_is_damaged(content: str, tiny: RunConfig, tmp_path: Path) -> None:
+    path = checkpoint_after(baseline(tiny), 1, tmp_path / "one.pt")
+    match content:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-1000])
+        case "text":
+            path.write_text("no checkpoint")
+        case "empty":
+            path.write_bytes(b"")
+        case "another schema":
+            path.write_bytes(replace(Checkpoint.load(path, CPU), schema=2).to_bytes())
+        case "another dict":
+            torch.save({"state_dict": {}}, path)
+        case "missing":
+            path.unlink()
+    with pytest.raises(Damaged, match=r"one\.pt"):
+        next(baseline(tiny, path))
+
+
+def circumstances() -> dict[str, Any]:
+    return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability(), "threads": 1}
+
+
+def golden_run() -> list[dict[str, float]]:
+    """Two epochs, seed 0, of a config that never changes; data set `golden` must be prepared."""
+    config = RunConfig(
+        model="test_efficientnet_mhsa",
+        data=DataSpec(name="golden"),
+        epochs=2,
+        batch_size=16,
+        optimizer=AdamW(lr=3e-3),
+        schedule=Cosine(warmup=1),
+        threads=1,
+        seed=0,
+    )
+    kept = ("train/loss", "val/loss", "val/auroc_macro")
+    return [{name: result.metrics[name] for name in kept} for result in baseline(config)]
+
+
+def draw_golden() -> None:
+    prepare("golden", Phantom(images=60, size=64), 32)
+
+
+def test_golden_losses() -> None:
+    draw_golden()
+    recorded = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    found = golden_run()
+    if recorded["circumstances"] == circumstances():
+        assert found == recorded["epochs"]
+    else:
+        flat = [[epoch[name] for name in sorted(epoch)] for epoch in found]
+        expected = [[epoch[name] for name in sorted(epoch)] for epoch in recorded["epochs"]]
+        assert np.allclose(flat, expected, rtol=1e-3, atol=1e-3)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--record"]:
+        sys.exit("usage: python -m tests.test_loop --record")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XLITE_DATA"] = folder
+        draw_golden()
+        text = json.dumps({"circumstances": circumstances(), "epochs": golden_run()}, indent=1)
+    GOLDEN.parent.mkdir(exist_ok=True)
+    GOLDEN.write_text(text + "\n", encoding="utf-8")
+    print(text)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from xlite_search.models.hybrid import build_model
+from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau, Recorded
+
+Schedules = Constant | Cosine | Plateau | Recorded
+State = tuple[dict[str, Any], dict[str, Any]]  # of optimizer and course
+
+
+def one_weight(lr: float = 1.0) -> torch.optim.AdamW:
+    return AdamW(lr=lr).build(nn.Linear(1, 1, bias=False))
+
+
+def rates(schedule: Schedules, *, epochs: int, steps: int, lr: float = 1.0) -> list[float]:
+    """The learning rate of every step."""
+    optimizer = one_weight(lr)
+    course = schedule.build(optimizer, epochs, steps)
+    found = []
+    for _ in range(epochs):
+        for _ in range(steps):
+            found.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            course.after_step()
+        course.after_epoch(None)
+    return found
+
+
+def rates_by_epoch(schedule: Schedules, scores: list[float | None]) -> list[float]:
+    """The learning rate after each epoch with such a score."""
+    optimizer = one_weight()
+    course = schedule.build(optimizer, len(scores), 1)
+    found = []
+    for score in scores:
+        optimizer.step()
+        course.after_step()
+        course.after_epoch(score)
+        found.append(float(optimizer.param_groups[0]["lr"]))
+    return found
+
+
+def test_constant_stays() -> None:
+    assert rates(Constant(), epochs=3, steps=2, lr=0.25) == [0.25] * 6
+
+
+def test_cosine_by_hand() -> None:
+    expected = [1.0, 0.5 + 0.5 * math.cos(math.pi / 4), 0.5, 0.5 - 0.5 * math.cos(math.pi / 4)]
+    assert rates(Cosine(), epochs=2, steps=2) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_with_warm_up_by_hand() -> None:
+    # 4 rising steps: 1/4 to 1; then a cosine over 8 steps from 1
+    falling = [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    found = rates(Cosine(warmup=1), epochs=3, steps=4, lr=2.0)
+    assert found == pytest.approx([2 * x for x in [0.25, 0.5, 0.75, 1.0, *falling]], abs=1e-12)
+
+
+def test_warm_up_may_end_within_an_epoch() -> None:
+    # half of an epoch of 4 steps
+    assert rates(Cosine(warmup=0.5), epochs=1, steps=4) == pytest.approx([0.5, 1.0, 1.0, 0.5], abs=1e-12)
+
+
+def test_cosine_ends_at_zero_and_stays_there() -> None:
+    optimizer = one_weight()
+    course = Cosine().build(optimizer, 2, 3)
+    seen = []
+    for _ in range(8):
+        optimizer.step()
+        course.after_step()
+        seen.append(float(optimizer.param_groups[0]["lr"]))
+    assert seen[4] > 0
+    assert seen[5:] == [0.0, 0.0, 0.0]
+
+
+def test_plateau_halves_after_its_patience() -> None:
+    # better, then 2 epochs that are not (patience), the third halves; a new best starts again
+    scores: list[float | None] = [0.5, 0.6, 0.6, 0.59, 0.6, 0.7, 0.1, 0.1, 0.1, 0.1]
+    expected = [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert rates_by_epoch(Plateau(patience=2, factor=0.5), scores) == expected
+
+
+def test_plateau_takes_any_improvement_however_small() -> None:
+    scores: list[float | None] = [0.5 + 1e-6 * epoch for epoch in range(6)]
+    assert rates_by_epoch(Plateau(patience=0), scores) == [1.0] * 6
+
+
+def test_plateau_without_validation_stays() -> None:
+    assert rates_by_epoch(Plateau(patience=0), [None] * 4) == [1.0] * 4
+
+
+def test_recorded_factors_are_followed_epoch_by_epoch() -> None:
+    found = rates(Recorded(factors=(1.0, 0.5, 0.25)), epochs=4, steps=2, lr=0.1)
+    assert found == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 0.025])
+
+
+def test_recorded_needs_a_factor() -> None:
+    with pytest.raises(ValidationError):
+        Recorded(factors=())
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine(warmup=1), Plateau(patience=1), Recorded(factors=(1.0, 0.5))])
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_a_restored_course_goes_on_as_if_uninterrupted(schedule: Schedules, cut: int) -> None:
+    scores = [0.5, 0.4, 0.3, 0.6, 0.5, 0.5, 0.5]
+
+    def epochs(first: int, last: int, state: State | None = None) -> tuple[list[float], State]:
+        optimizer = one_weight()
+        course = schedule.build(optimizer, len(scores), 3)
+        if state is not None:
+            optimizer.load_state_dict(state[0])
+            course.restore(state[1])
+        found = []
+        for score in scores[first:last]:
+            for _ in range(3):
+                found.append(float(optimizer.param_groups[0]["lr"]))
+                optimizer.step()
+                course.after_step()
+            course.after_epoch(score)
+        return found, (optimizer.state_dict(), course.state())
+
+    whole, _ = epochs(0, len(scores))
+    head, state = epochs(0, cut)
+    tail, _ = epochs(cut, len(scores), state)
+    assert head + tail == whole
+
+
+def test_vectors_are_not_decayed() -> None:
+    model = build_model("test_convnext_mhsa", classes=14)
+    optimizer = AdamW(lr=1e-3, weight_decay=0.05).build(model)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0.05 if parameter.ndim > 1 else 0.0), name
+
+
+def test_decay_alone_shrinks_a_matrix_and_leaves_its_bias() -> None:
+    layer = nn.Linear(3, 2)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    optimizer = AdamW(lr=0.1, weight_decay=0.5).build(layer)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.allclose(layer.weight, weight * (1 - 0.1 * 0.5))
+    assert torch.equal(layer.bias, bias)
+
+
+@pytest.mark.parametrize(
+    ("spec", "setting"),
+    [
+        (AdamW, {"lr": 0}),
+        (AdamW, {"lr": float("inf")}),
+        (AdamW, {"weight_decay": -1}),
+        (Plateau, {"factor": 1.0}),
+        (Plateau, {"patience": -1}),
+        (Cosine, {"warmup": -0.5}),
+    ],
+)
+def test_impossible_settings_are_refused(spec: type[AdamW | Plateau | Cosine], setting: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        spec.model_validate(setting)

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import builtins
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from xlite_search import records
+from xlite_search.errors import Damaged, RunFailed
+from xlite_search.records import RunRecord, StudyRecord, follow, read_manifest, write_atomic, write_manifest
+
+MONITOR = "val/auroc_macro"
+
+
+class PowerCut(BaseException):
+    """Nothing catches it, as nothing catches the real one."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a record needs to know of an epoch."""
+
+    epoch: int
+    score: float = 0.5
+    improved: bool = True
+    ended: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.metrics.update({MONITOR: self.score, "time/epoch_s": 2.0})
+
+    def checkpoint_bytes(self) -> bytes:
+        return f"checkpoint {self.epoch} ".encode() * 50
+
+    def weights_bytes(self) -> bytes:
+        return f"weights {self.epoch} ".encode() * 50
+
+
+def new_run(folder: Path) -> RunRecord:
+    return RunRecord(folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, {"epochs": 5}).save()
+
+
+def run_with(folder: Path, epochs: list[Epoch]) -> RunRecord:
+    record = new_run(folder)
+    for epoch in epochs:
+        record = record.add(epoch)
+    return record
+
+
+def files(record: RunRecord) -> set[str]:
+    return {path.name for path in (record.folder / "checkpoints").iterdir()}
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+class Power:
+    """Fails at the n-th write, fsync, rename or removal; a cut write leaves half of its bytes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, n: int) -> None:
+        self.left, self.cut = n, False
+        for name in ("fsync", "replace", "unlink"):
+            patch.setattr(os, name, self.counted(getattr(os, name)))
+        real = builtins.open
+
+        def open_counted(path: Any, mode: str = "r", **options: Any) -> Any:
+            file = real(path, mode, **options)
+            return CountedFile(file, self) if "w" in mode else file
+
+        patch.setattr(builtins, "open", open_counted)
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.cut = True
+            raise PowerCut
+
+    def counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def doing(*args: Any, **options: Any) -> Any:
+            self.spend()
+            return call(*args, **options)
+
+        return doing
+
+
+class CountedFile:
+    def __init__(self, file: IO[Any], power: Power) -> None:
+        self.file, self.power = file, power
+
+    def write(self, data: bytes) -> int:
+        try:
+            self.power.spend()
+        except PowerCut:
+            self.file.write(data[: len(data) // 2])
+            self.file.close()
+            raise
+        return int(self.file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> CountedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def steps_of(action: Callable[[], object]) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        power = Power(patch, 10_000)
+        action()
+        return 10_000 - power.left
+
+
+def cut_at(n: int, action: Callable[[], object]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        power = Power(patch, n)
+        with pytest.raises(PowerCut):
+            action()
+        assert power.cut
+
+
+@pytest.mark.parametrize("improved", [True, False])
+def test_a_power_cut_at_any_step_of_an_epoch_leaves_the_old_or_the_new_state(improved: bool, tmp_path: Path) -> None:
+    third = Epoch(3, improved=improved)
+    steps = steps_of(lambda: run_with(tmp_path / "whole", [Epoch(1), Epoch(2)]).add(third))
+    steps -= steps_of(lambda: run_with(tmp_path / "two", [Epoch(1), Epoch(2)]))
+    assert steps >= 9
+    after = run_with(tmp_path / "new", [Epoch(1), Epoch(2), third])
+    outcomes = []
+    for n in range(1, steps + 1):
+        before = run_with(tmp_path / str(n), [Epoch(1), Epoch(2)])
+        cut_at(n, lambda before=before: before.add(third))  # type: ignore[misc]
+        found = RunRecord.load(before.folder)
+        assert found in (before, replace(after, folder=before.folder))
+        assert found.rewound() == found
+        assert len(found.weights()) > 0
+        outcomes.append(len(found.epochs))
+        again = found.add(third) if len(found.epochs) == 2 else found
+        assert RunRecord.load(before.folder) == again == replace(after, folder=before.folder)
+        again.tidy()
+        assert files(again) == files(after)
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {2, 3}
+
+
+def test_a_power_cut_at_any_step_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    steps = steps_of(lambda: write_atomic(path, b"old" * 1000))
+    for n in range(1, steps + 1):
+        write_atomic(path, b"old" * 1000)
+        cut_at(n, lambda: write_atomic(path, b"new!" * 1000))
+        assert path.read_bytes() in (b"old" * 1000, b"new!" * 1000)
+
+
+def test_files_are_synced_before_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls.append(name)
+            return real(*args)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
+    write_atomic(tmp_path / "file", b"data")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 0.99])
+def test_a_flipped_bit_in_a_manifest_is_damage(share: float, tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1)])
+    path = record.folder / "run.json"
+    flip(path, int(share * path.stat().st_size))
+    with pytest.raises(Damaged, match=r"run\.json is damaged"):
+        RunRecord.load(record.folder)
+
+
+def test_every_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    path, body = tmp_path / "m.json", {"a": [1, 2.5, "x"], "b": {"c": None}}
+    write_manifest(path, body)
+    good = path.read_bytes()
+    for place in range(len(good)):
+        for bit in range(8):
+            data = bytearray(good)
+            data[place] ^= 1 << bit
+            path.write_bytes(data)
+            try:
+                assert read_manifest(path) == body
+            except Damaged:
+                continue
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"schema": 1, "sha256": "", "body": {}}']
+)
+def test_what_is_no_manifest_is_damage(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_bytes(content)
+    with pytest.raises(Damaged):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    write_manifest(path, {"a": 1})
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
+    with pytest.raises(Damaged):
+        read_manifest(path)
+
+
+def test_a_missing_manifest_is_not_damage(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.5, improved=False, ended="trained to its end, 2 epochs")])
+    assert RunRecord.load(record.folder) == record == record.reload()
+    assert (record.status, record.cause) == ("finished", "trained to its end, 2 epochs")
+    assert record.over
+    assert record.metric(MONITOR) == [0.6, 0.5]
+    assert record.best_score(MONITOR) == 0.6
+    assert record.seconds == 4.0
+    assert record.weights() == Epoch(1).weights_bytes()
+
+
+def test_the_newest_two_checkpoints_and_the_newest_two_best_weights_are_kept(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(n, improved=n < 4) for n in (1, 2, 3, 4)])
+    assert files(record) == {"epoch-0003.pt", "epoch-0004.pt", "best-0002.safetensors", "best-0003.safetensors"}
+    assert record.resume_path() == record.folder / "checkpoints" / "epoch-0004.pt"
+
+
+def test_tidy_removes_what_no_manifest_names(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1)])
+    kept = files(record)
+    for stray in ("epoch-0007.pt", "best-0009.safetensors", "epoch-0002.pt.1234.tmp"):
+        (record.folder / "checkpoints" / stray).write_bytes(b"stray")
+    record.tidy()
+    assert files(record) == kept
+
+
+def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(n, improved=n == 1) for n in (1, 2, 3)])
+    flip(record.folder / "checkpoints" / "epoch-0003.pt", 10)
+    found = record.rewound()
+    assert found.resume_path() == record.folder / "checkpoints" / "epoch-0002.pt"
+    assert len(found.epochs) == 2
+    assert found.best == record.best
+    assert found.weights() == Epoch(1).weights_bytes()
+
+
+def test_a_damaged_newest_checkpoint_costs_one_epoch_although_that_was_the_best(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(n, 0.5 + 0.1 * n) for n in (1, 2, 3)])
+    flip(record.folder / "checkpoints" / "epoch-0003.pt", 10)
+    assert len(record.rewound().epochs) == 2
+
+
+def test_a_rewound_run_has_spent_the_time_of_its_epochs(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(n, improved=n == 1) for n in (1, 2, 3)])
+    flip(record.folder / "checkpoints" / "epoch-0003.pt", 10)
+    assert record.rewound().seconds == 4.0
+
+
+@pytest.mark.parametrize("lost", [["epoch-0002.pt", "epoch-0003.pt"], ["best-0001.safetensors"]])
+def test_without_a_good_checkpoint_or_its_best_weights_a_run_starts_anew(lost: list[str], tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(n, improved=n == 1) for n in (1, 2, 3)])
+    for name in lost:
+        (record.folder / "checkpoints" / name).unlink()
+    found = record.rewound()
+    assert (found.epochs, found.checkpoints, found.best, found.resume_path()) == ((), (), None, None)
+
+
+def test_an_undamaged_run_is_not_rewound(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1), Epoch(2, improved=False)])
+    assert record.rewound() == record
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_damaged_best_weights_are_not_handed_out(damage: str, tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1)])
+    path = record.folder / "checkpoints" / "best-0001.safetensors"
+    if damage == "flipped":
+        flip(path, 3)
+    else:
+        path.unlink()
+    with pytest.raises(Damaged, match="best weights of a tau=4"):
+        record.weights()
+
+
+def course(first: int, last: int) -> Iterator[Epoch]:
+    for n in range(first, last + 1):
+        yield Epoch(n, 0.5 + 0.1 * n, ended="trained to its end, 3 epochs" if n == 3 else None)
+
+
+def test_following_a_run_writes_every_epoch_before_it_is_told(tmp_path: Path) -> None:
+    told = 0
+    for record in follow(new_run(tmp_path), lambda resume: course(1, 3)):
+        told += 1
+        assert len(RunRecord.load(record.folder).epochs) == told
+    assert told == 3
+    assert record.status == "finished"
+
+
+def test_following_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
+    steps = follow(new_run(tmp_path), lambda resume: course(1, 3))
+    next(steps)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    asked: list[Path | None] = []
+
+    def rest(resume: Path | None) -> Iterator[Epoch]:
+        asked.append(resume)
+        return course(3, 3)
+
+    (record,) = follow(RunRecord.load(tmp_path / "run"), rest)
+    assert asked == [tmp_path / "run" / "checkpoints" / "epoch-0002.pt"]
+    assert record.metric(MONITOR) == pytest.approx([0.6, 0.7, 0.8])
+    assert record.seconds == 6.0
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"), [(RunFailed("the loss is nan"), "the loss is nan"), (ValueError("odd"), "ValueError: odd")]
+)
+def test_a_failure_is_written_with_its_cause_and_raised(error: Exception, cause: str, tmp_path: Path) -> None:
+    def failing(resume: Path | None) -> Iterator[Epoch]:
+        yield Epoch(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        list(follow(new_run(tmp_path), failing))
+    record = RunRecord.load(tmp_path / "run")
+    assert (record.status, record.cause, len(record.epochs)) == ("failed", cause, 1)
+    assert record.over
+
+
+def test_an_interruption_is_no_failure(tmp_path: Path) -> None:
+    def interrupted(resume: Path | None) -> Iterator[Epoch]:
+        yield Epoch(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(follow(new_run(tmp_path), interrupted))
+    assert RunRecord.load(tmp_path / "run").status == "running"
+
+
+def test_a_study_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    study = StudyRecord(tmp_path, "s", "why?", "m:f", MONITOR, {"metric": MONITOR}, ("a", "b"), teacher="t")
+    study.save()
+    assert StudyRecord.load(tmp_path) == study
+    assert study.trial_folder("a") == tmp_path / "trials" / "a"
+
+
+@pytest.mark.parametrize("value", [{"b": 1, "a": [1.5, None]}, [], "x", 3])
+def test_a_digest_does_not_depend_on_the_order_of_keys(value: object) -> None:
+    mixed = {"a": [1.5, None], "b": 1} if isinstance(value, dict) else value
+    assert records.digest(value) == records.digest(mixed)
+    assert records.digest(value) != records.digest([value])
