@@ -115,6 +115,18 @@ def test_a_resumed_run_is_the_uninterrupted_run(
     assert resumed == weights
 
 
+def test_random_numbers_of_an_epoch_do_not_depend_on_the_epochs_before(tiny: RunConfig, tmp_path: Path) -> None:
+    data = open_data(tiny.data)
+
+    def epochs(resume: Path | None = None) -> Iterator[EpochResult]:
+        model = nn.Sequential(small_model(tiny, data), nn.Dropout(0.5))
+        return train(tiny, model, data, lambda logits, batch: bce(logits, batch.labels), resume)
+
+    whole, weights, _ = run_of(epochs())
+    checkpoint = checkpoint_after(epochs(), 2, tmp_path / "two.pt")
+    assert run_of(epochs(checkpoint))[:2] == (whole[2:], weights)
+
+
 def test_early_stopping_remembers_the_best_over_a_resume(tiny: RunConfig, tmp_path: Path) -> None:
     config = tiny.with_settings({"epochs": 8, "early_stopping": 1, "optimizer.lr": 0.03, "schedule": "constant"})
     whole, _, ended = run_of(baseline(config))

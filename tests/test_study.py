@@ -141,7 +141,7 @@ def test_a_trainable_is_found_again_by_its_name_or_file(tmp_path: Path) -> None:
     path.write_text(STUDY + "def mine(config, resume=None):\n    yield 7\nstudy = Study('?', mine, RunConfig(), {})\n")
     where = reference(load_study(str(path)).trainable)
     assert where == f"{path}:mine"
-    assert list(trainable_at(where)(RunConfig(), None)) == [7]
+    assert [str(seven) for seven in trainable_at(where)(RunConfig(), None)] == ["7"]
     with pytest.raises(BadInput, match="is not there"):
         trainable_at("trainables.distill:gone")
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from xlite_search import tracking
-from xlite_search.records import RunRecord, StoredFile
+from xlite_search.records import RunRecord, Status, StoredFile
 from xlite_search.tracking import Recorder
 
 
@@ -26,7 +26,7 @@ def client(database: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return tracking._client()
 
 
-def a_run(key: str, epochs: int, status: str = "running") -> RunRecord:
+def a_run(key: str, epochs: int, status: Status = "running") -> RunRecord:
     scores = tuple({"train/loss": 1 / e, "val/auroc_macro": 0.5 + e / 100} for e in range(1, epochs + 1))
     record = RunRecord(
         Path("unused"), key, "trial", f"run {key}", {"kd.tau": 4.0}, {"monitor": "val/auroc_macro"}, epochs=scores

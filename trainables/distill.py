@@ -19,7 +19,7 @@ from xlite_search.training.loop import EpochResult, settle, train
 def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:
     """Trains `config.model` with `alpha * soft + (1 - alpha) * hard` (`distill/losses.py`).
 
-    Without `config.kd`, or with alpha = 0, this is `baseline`, bit for bit. The teacher sees the very pixels the student sees.
+    Without `config.kd`, or with alpha = 0, this is `baseline`, bit for bit. The teacher sees the student's very pixels.
     """
     kd = config.canonical().kd
     if kd is None:

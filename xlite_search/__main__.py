@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
 Demo = Annotated[bool, typer.Option("--demo", help="On phantoms, with small models: minutes on a CPU, no data needed.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even if there is a GPU.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -104,7 +105,7 @@ def run(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="Go on with a study that changed since it began; recorded.")
     ] = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even if there is a GPU.")] = False,
+    cpu: Cpu = False,
 ) -> None:
     """The main job: trains the teacher, then the trials; the same command again goes on where it stopped."""
     from xlite_search import console, machine
@@ -159,10 +160,13 @@ def train(
     name: Annotated[
         str | None, typer.Option(help="The model's name; default: the study's, with the config's hash.")
     ] = None,
+    cpu: Cpu = False,
 ) -> None:
     """Final training of an exported config; leaves a model folder and an MLflow run."""
+    from xlite_search import machine
     from xlite_search.results.best import read_best, train_final
 
+    machine.expect_gpu_support(cpu)
     record = train_final(config, split=split, settings=_settings(set_), name=name)
     document = read_best(config)
     metric = document["metric"]

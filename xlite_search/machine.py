@@ -114,12 +114,12 @@ def gpu_without_support() -> bool:
 
 
 def expect_gpu_support(cpu: bool) -> None:
-    """Hides the GPUs if asked to.
+    """Hides the GPUs if `--cpu` or `gpus = 0` asks for it.
 
     Raises:
         BadInput: there is a GPU, torch cannot use it, and nobody said --cpu: a night would be lost.
     """
-    if cpu:
+    if cpu or this_machine().gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif gpu_without_support():
         raise BadInput(f"this machine has an NVIDIA GPU, but torch is built for CPUs only: {CPU_TORCH}")

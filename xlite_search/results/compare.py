@@ -165,7 +165,7 @@ def _others(comparison: Comparison) -> Table:
     for run in comparison.others:
         why = run.cause if run.status == "stopped" else f"{run.status}: {run.cause}" if run.cause else WHY[run.status]
         score = run.best_score(comparison.metric)
-        table.add_row(run.label, _number(score), f"{len(run.epochs)} of {run.config['epochs']}", f"{run.status}: {why}")
+        table.add_row(run.label, _number(score), f"{len(run.epochs)} of {run.config['epochs']}", why)
     return table
 
 
