@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xlite_search.data.sources import Source
     from xlite_search.search.study import Study
 
+INTERRUPTED = 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
@@ -292,9 +293,10 @@ def main() -> None:
     except XliteError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:  # typer's way of handing Ctrl+C on
+        if ended.code == INTERRUPTED:
+            print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

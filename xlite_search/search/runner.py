@@ -315,6 +315,7 @@ def _remember(halving: Halving, records: list[RunRecord]) -> None:
         verdict = halving.judge(record.key, epoch, record.config["epochs"], record.metric(halving.metric)[-1])
         if verdict:
             record.close("stopped", verdict)
+            say(f"  {record.label}: {verdict}")
 
 
 @contextmanager
