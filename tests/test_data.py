@@ -341,3 +341,12 @@ def test_the_fingerprint_follows_labels_and_pixels_and_not_the_name() -> None:
     }
     assert prints.pop("again") == prints["same"]
     assert len(set(prints.values())) == 4
+
+
+def test_one_name_in_two_folders_is_refused(tmp_path: Path) -> None:
+    source = source_of(tmp_path)
+    here = next(source.images.rglob("*.png"))
+    (source.images / "again").mkdir()
+    (source.images / "again" / here.name).write_bytes(here.read_bytes())
+    with pytest.raises(BadInput, match=f"two files are named {here.name}"):
+        source.table()

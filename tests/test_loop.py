@@ -374,6 +374,11 @@ def test_golden_losses() -> None:
         assert np.allclose(flat, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_metric_that_has_no_value_ends_the_run_with_a_sentence(tiny: RunConfig) -> None:
+    with pytest.raises(RunFailed, match="val/auroc/Hernai has no value: no such class"):
+        list(baseline(tiny.with_settings({"monitor": "val/auroc/Hernai"})))
+
+
 if __name__ == "__main__":
     if sys.argv[1:] != ["--record"]:
         sys.exit("usage: python -m tests.test_loop --record")

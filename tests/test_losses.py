@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xlite_search.distill.losses import KD, soft
 from xlite_search.distill.teacher import Teacher
+from xlite_search.errors import BadInput
 from xlite_search.training.losses import BCE, WeightedBCE, bce
 
 N = 78_484
@@ -176,3 +177,8 @@ def test_a_teacher_speaks_with_the_pos_weight_of_its_student(
     speaker = Teacher(nn.Linear(2, 2), None if teacher is None else torch.tensor(teacher))
     found = speaker.speaking_like(None if student is None else torch.tensor(student))
     assert (found.tolist() if isinstance(found, Tensor) else found) == pytest.approx(shift, abs=1e-6)
+
+
+def test_a_finding_in_every_image_cannot_be_balanced_by_its_ratio() -> None:
+    with pytest.raises(BadInput, match="positive in every training image"):
+        WeightedBCE().pos_weight(torch.tensor([3.0, 10.0]), 10)

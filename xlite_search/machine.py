@@ -36,10 +36,18 @@ class Machine(Spec):
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
     cpus_per_trial: int | None = Field(None, ge=1)
 
+    @property
+    def cores(self) -> int:
+        return self.cpus or os.cpu_count() or 1
+
     def resources(self, threads: int, gpus: int) -> dict[str, float]:
-        """What Ray reserves for one run that computes with `threads` threads."""
-        cpus = float(self.cpus_per_trial or threads)
+        """What Ray reserves for one run that computes with `threads` threads; never more than there is."""
+        cpus = float(min(self.cpus_per_trial or threads, self.cores))
         return {"CPU": cpus, "GPU": self.gpus_per_trial} if gpus else {"CPU": cpus}
+
+    def words(self, gpus: int) -> str:
+        """`16 CPU cores, 1 GPU, 0.5 a trial`."""
+        return f"{self.cores} CPU cores" + (f", {gpus} GPU, {self.gpus_per_trial:g} a trial" if gpus else "")
 
 
 def this_machine() -> Machine:

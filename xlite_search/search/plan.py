@@ -13,7 +13,7 @@ from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
 from xlite_search.records import StudyRecord
 from xlite_search.search.study import Study, Trial
 from xlite_search.spec import flatten
-from xlite_search.trainable import reference, source_file
+from xlite_search.trainable import project_root, reference, source_file
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Plan:
     @property
     def folder(self) -> Path:
         return places.study_folder(self.name)
+
+    @property
+    def root(self) -> Path:
+        """The project's folder, where its trainables are."""
+        return project_root(source_file(self.study.trainable))
 
     def factors(self) -> dict[str, list[Any]]:
         """The values that each swept setting takes, those with more than one."""

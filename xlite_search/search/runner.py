@@ -3,21 +3,17 @@
     run(plan)
       ├── begin        study.json and one waiting record per trial, or a refusal that lists what changed
       ├── teach        the missing teacher, as a Ray task
-      └── search       the trials that are not over, on Tuner.fit: ASHA judges, the recorder and the board listen
+      └── search       the trials that are not over, on Tuner.fit: ASHA judges, MLflow and the board listen
 
-The worker's side is `_run_trial`: it drives the trainable's generator, writes the record and reports two numbers. The
-driver reads everything else from the record. So a run that is killed anywhere goes on from its records, and Ray's own
-files are thrown away.
+Workers (`worker.py`) write the records and say that there is news; the driver reads the news from the records. So a run
+that is killed anywhere goes on from its records, and Ray's own files are thrown away.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +29,6 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 
 import ray
-import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -44,11 +39,12 @@ from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine, this_machine, visible_gpus
-from xlite_search.records import RunRecord, StudyRecord, follow
+from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Halving
 from xlite_search.search.plan import Plan, changes
+from xlite_search.search.worker import job_for, run_teacher, run_trial
 from xlite_search.tracking import TEACHERS, Recorder
-from xlite_search.trainable import project_root, reference, source_file, trainable_at
+from xlite_search.trainable import reference
 
 TEACHER_TRAINABLE = "trainables.baseline:baseline"
 
@@ -71,7 +67,7 @@ def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
             machine = this_machine()
             with engine(machine):
                 study = teach(plan, study, machine)
-                _search(plan, study, machine, recorder)
+                search(plan, study, machine, recorder)
         for record in study.runs():
             recorder.sync(record)
     if recorder.failed:
@@ -142,18 +138,17 @@ def _train_teacher(home: Path, plan: Plan, config: RunConfig, machine: Machine) 
     if (home / "run.json").exists():
         record = RunRecord.load(home)
     else:
-        tree = config.model_dump(mode="json")
-        record = RunRecord(
-            home, plan.teacher, "teacher", f"teacher {config.model}", {"model": config.model}, tree
-        ).save()
+        label, tree = f"teacher {config.model}", config.model_dump(mode="json")
+        record = RunRecord(home, plan.teacher, "teacher", label, {"model": config.model}, tree).save()
     say(f"Teacher {config.model}, trained once for every study that asks for it:")
     trouble = ""
-    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=_words(machine)) as board:
+    gpus = visible_gpus(machine)
+    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus)) as board:
         if not record.over:
-            resources = machine.resources(config.threads, visible_gpus(machine))
-            task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(_run_teacher)
+            resources = machine.resources(config.threads, gpus)
+            task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
             try:
-                for epoch in task.remote(_job(record, TEACHER_TRAINABLE, plan)):
+                for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, plan.root)):
                     ray.get(epoch)
                     board.update(record.reload())
                     recorder.sync(record.reload())
@@ -168,92 +163,45 @@ def _train_teacher(home: Path, plan: Plan, config: RunConfig, machine: Machine) 
     return record
 
 
-def _search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder) -> None:
-    gpus = visible_gpus(machine)
-    resources = machine.resources(max(trial.config.threads for trial in plan.trials), gpus)
-    records = study.runs()
+def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder) -> None:
+    """Trains every trial that is not over; returns when all are, or when Ray has lost some."""
     halving = Halving(plan.study.scheduler, plan.study.metric) if plan.study.scheduler else None
     if halving:
-        _remember(halving, records)
-        records = study.runs()
+        _remember(halving, study.runs())
+    records = study.runs()
     for record in records:
         recorder.sync(record)
     waiting = [record for record in records if not record.over]
     if not waiting:
         return
-    jobs = [_job(record, study.trainable, plan) for record in waiting]
-    cache = plan.folder / "ray"
-    shutil.rmtree(cache, ignore_errors=True)
+    gpus = visible_gpus(machine)
+    resources = machine.resources(max(trial.config.threads for trial in plan.trials), gpus)
     total = ray.cluster_resources()
     at_once = max(1, int(min(total.get(kind, 0) / amount for kind, amount in resources.items())))
-    say(f"{len(waiting)} of {len(records)} trials to go, {min(at_once, len(waiting))} at a time on {_words(machine)}:")
-    with Board(records, at_once=min(at_once, len(waiting)), resources=_words(machine)) as board:
-        tuner = tune.Tuner(
-            tune.with_resources(_run_trial, dict(resources)),
-            param_space={"job": tune.grid_search(jobs)},
+    at_once = min(at_once, len(waiting))
+    say(f"{len(waiting)} of {len(records)} trials to go, {at_once} at a time on {machine.words(gpus)}:")
+    cache = plan.folder / "ray"
+    shutil.rmtree(cache, ignore_errors=True)
+    with Board(records, at_once=at_once, resources=machine.words(gpus)) as board:
+        tune.Tuner(
+            tune.with_resources(run_trial, resources),
+            param_space={"job": tune.grid_search([job_for(r, study.trainable, plan.root) for r in waiting])},
             tune_config=tune.TuneConfig(
-                scheduler=_Judge(halving, plan.study.metric),
-                reuse_actors=True,
-                trial_name_creator=_key_of,
-                trial_dirname_creator=_key_of,
+                scheduler=_Judge(halving), reuse_actors=True, trial_name_creator=_key, trial_dirname_creator=_key
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=str(cache), verbose=0, callbacks=[_Listener(study, recorder, board)]
             ),
-        )
-        tuner.fit()
+        ).fit()
     shutil.rmtree(cache, ignore_errors=True)
-
-
-def _job(record: RunRecord, trainable: str, plan: Plan) -> dict[str, Any]:
-    """All that reaches a worker: what to run, and where things are. Workers are reused, so they are told every time."""
-    return {
-        "key": record.key,
-        "folder": str(record.folder),
-        "trainable": trainable,
-        "config": json.dumps(record.config),
-        "places": json.dumps(places.environment()),
-        "root": str(project_root(source_file(plan.study.trainable))),
-    }
-
-
-def _epochs(job: dict[str, Any]) -> Iterator[RunRecord]:
-    """The worker's side of a run: the record after every epoch, on disk already."""
-    os.environ.update(json.loads(job["places"]))
-    if job["root"] not in sys.path:
-        sys.path.insert(0, job["root"])
-    config = RunConfig.model_validate_json(job["config"])
-    trainable = trainable_at(job["trainable"])
-    yield from follow(RunRecord.load(Path(job["folder"])), lambda resume: trainable(config, resume))
-
-
-def _run_trial(config: dict[str, Any]) -> None:
-    try:
-        for record in _epochs(config["job"]):
-            course = record.metric(record.config["monitor"])
-            tune.report({"epoch": len(course), "score": course[-1]})
-    finally:
-        _release()
-
-
-def _release() -> None:
-    """Gives the GPU's memory back: the process is reused by the next trial, and by neighbours on the same GPU."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _run_teacher(job: dict[str, Any]) -> Iterator[int]:
-    for record in _epochs(job):
-        yield len(record.epochs)
 
 
 class _Judge(FIFOScheduler):  # type: ignore[misc]
     """First come, first served; a trial whose rung says so is stopped, and its record says why."""
 
-    def __init__(self, halving: Halving | None, metric: str) -> None:
+    def __init__(self, halving: Halving | None) -> None:
         super().__init__()
-        self.halving, self.metric_name = halving, metric
+        self.halving = halving
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         record = RunRecord.load(Path(trial.config["job"]["folder"]))
@@ -294,7 +242,7 @@ class _Listener(tune.Callback):  # type: ignore[misc]
         self._tell(trial)
 
 
-def _key_of(trial: Any) -> str:
+def _key(trial: Any) -> str:
     return str(trial.config["job"]["key"])
 
 
@@ -326,7 +274,7 @@ def engine(machine: Machine) -> Iterator[None]:
         return
     started = time.monotonic()
     ray.init(
-        num_cpus=machine.cpus,
+        num_cpus=machine.cores,
         num_gpus=visible_gpus(machine),
         include_dashboard=False,
         log_to_driver=False,
@@ -337,9 +285,3 @@ def engine(machine: Machine) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _words(machine: Machine) -> str:
-    cpus = machine.cpus or os.cpu_count() or 1
-    gpus = visible_gpus(machine)
-    return f"{cpus} CPU cores" + (f", {gpus} GPU, {machine.gpus_per_trial:g} a trial" if gpus else "")

@@ -97,7 +97,7 @@ def train(
     """Trains to the recipe's end, from a checkpoint if one is given, exactly as if there had been no interruption.
 
     Raises:
-        RunFailed: the loss is not finite.
+        RunFailed: the loss is not finite, or the monitored metric has no value.
         Damaged: the checkpoint is no checkpoint.
     """
     device = this_device()
@@ -115,7 +115,7 @@ def train(
         metrics = _fit(recipe, model, data, objective, epoch, optimizer, course, scaler)
         fitted = time.perf_counter()
         metrics |= _validate(recipe, model, data)
-        score = metrics.get(recipe.monitor) if len(data.val) else None
+        score = _score(recipe, metrics) if len(data.val) else None
         course.after_epoch(score)
         improved = score is None or score > best["score"]
         if improved:
@@ -187,6 +187,12 @@ def _validate(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, float]:
         raise RunFailed("the model's logits on the validation images are not finite; try a lower optimizer.lr")
     loss = BCE().build(data.val.positives, len(data.val))(torch.from_numpy(logits), torch.from_numpy(labels))
     return {"val/loss": float(loss)} | validation_metrics(logits, labels, data.classes)
+
+
+def _score(recipe: Recipe, metrics: dict[str, float]) -> float:
+    if recipe.monitor not in metrics:
+        raise RunFailed(f"{recipe.monitor} has no value: no such class, or no positives in the validation split")
+    return metrics[recipe.monitor]
 
 
 def _end(recipe: Recipe, epoch: int, best: dict[str, float]) -> str | None:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
 
 #: logits float `[batch, class]`, targets float `[batch, class]` -> scalar
@@ -42,7 +43,12 @@ class WeightedBCE(Spec):
     weighting: Literal["ratio", "inverse_sqrt"] = "ratio"
 
     def pos_weight(self, positives: Tensor, images: int) -> Tensor | None:
+        """Raises BadInput if a finding is in every training image: it would weigh nothing."""
         if self.weighting == "ratio":
+            if (positives >= images).any():
+                raise BadInput(
+                    "loss.weighting = 'ratio': a finding is positive in every training image; use inverse_sqrt"
+                )
             return (images - positives) / (positives + 1)
         weight = (positives + 1) ** -0.5
         return weight / weight.mean()

@@ -76,7 +76,11 @@ class ChestXray14:
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        return {path.name: path for path in sorted(self.images.rglob("*.png"))}
+        found: dict[str, Path] = {}
+        for path in sorted(self.images.rglob("*.png")):
+            if found.setdefault(path.name, path) != path:
+                raise BadInput(f"{self.images}: two files are named {path.name}: {found[path.name]} and {path}")
+        return found
 
     @cached_property
     def _names(self) -> list[str]:

@@ -1,0 +1,78 @@
+"""The far side of Ray: what a worker process does with a job.
+
+A job says what to run and where things are, as strings; workers are reused, so each is told everything every time. The
+worker drives the trainable's generator and writes the record; to the driver it says only that there is news.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from ray import tune
+
+from xlite_search import places
+from xlite_search.config import RunConfig
+from xlite_search.records import RunRecord, follow
+from xlite_search.trainable import trainable_at
+
+
+class Job(TypedDict):
+    """`root` is the project's folder, where trainables are; `config` and `places` are JSON."""
+
+    key: str
+    folder: str
+    trainable: str
+    config: str
+    places: str
+    root: str
+
+
+def job_for(record: RunRecord, trainable: str, root: Path) -> Job:
+    return Job(
+        key=record.key,
+        folder=str(record.folder),
+        trainable=trainable,
+        config=json.dumps(record.config),
+        places=json.dumps(places.environment()),
+        root=str(root),
+    )
+
+
+def run_trial(config: dict[str, Job]) -> None:
+    """A Tune trial: reports epoch and score, which is all that a scheduler needs."""
+    try:
+        for record in _epochs(config["job"]):
+            course = record.metric(record.config["monitor"])
+            tune.report({"epoch": len(course), "score": course[-1]})
+    finally:
+        _release()
+
+
+def run_teacher(job: Job) -> Iterator[int]:
+    """A Ray task that yields its finished epochs."""
+    for record in _epochs(job):
+        yield len(record.epochs)
+
+
+def _epochs(job: Job) -> Iterator[RunRecord]:
+    """The record after every epoch, on disk already."""
+    os.environ.update(json.loads(job["places"]))
+    if job["root"] not in sys.path:
+        sys.path.insert(0, job["root"])
+    config = RunConfig.model_validate_json(job["config"])
+    trainable = trainable_at(job["trainable"])
+    yield from follow(RunRecord.load(Path(job["folder"])), lambda resume: trainable(config, resume))
+
+
+def _release() -> None:
+    """Gives the GPU's memory back: the process is reused by the next trial, and has neighbours on the same GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
