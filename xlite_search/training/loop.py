@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -27,9 +28,9 @@ from xlite_search.errors import RunFailed
 from xlite_search.machine import device as this_device
 from xlite_search.spec import Spec
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.losses import BCE, Loss
+from xlite_search.training.losses import BCE, Loss, bce
 from xlite_search.training.metrics import validation_metrics
-from xlite_search.training.optim import AdamW, Course, Plateau, Schedule
+from xlite_search.training.optim import AdamW, Plateau, Schedule
 
 #: logits float `[batch, class]` and the batch they are of -> scalar
 Objective = Callable[[Tensor, Batch], Tensor]
@@ -100,93 +101,100 @@ def train(
         RunFailed: the loss is not finite, or the monitored metric has no value.
         Damaged: the checkpoint is no checkpoint.
     """
-    device = this_device()
-    model = model.to(device)
-    optimizer = recipe.optimizer.build(model)
-    course = recipe.schedule.build(optimizer, recipe.epochs, batches_per_epoch(data.train, recipe.batch_size))
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and recipe.precision == "fp16")
+    training = _Training(recipe, model.to(this_device()), data, objective)
     done, best = 0, {"epoch": 0.0, "score": -math.inf}
     if resume is not None:
-        done, best = _restore(Checkpoint.load(resume, device), model, optimizer, course, scaler)
+        checkpoint = Checkpoint.load(resume, training.device)
+        training.restore(checkpoint)
+        done, best = checkpoint.epoch, checkpoint.best
 
     for epoch in range(done + 1, (recipe.stop_after or recipe.epochs) + 1):
         started = time.perf_counter()
-        torch.manual_seed(recipe.seed * 1_000_003 + epoch)
-        metrics = _fit(recipe, model, data, objective, epoch, optimizer, course, scaler)
+        metrics = training.fit(epoch)
         fitted = time.perf_counter()
-        metrics |= _validate(recipe, model, data)
+        metrics |= training.validate()
         score = _score(recipe, metrics) if len(data.val) else None
-        course.after_epoch(score)
+        training.course.after_epoch(score)
         improved = score is None or score > best["score"]
         if improved:
             best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
-        metrics["model/parameters"] = float(sum(p.numel() for p in model.parameters()))
         metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
-        state = Checkpoint(epoch, model.state_dict(), optimizer.state_dict(), course.state(), scaler.state_dict(), best)
         ended = _end(recipe, epoch, best)
-        yield EpochResult(epoch, metrics, improved, ended, state)
+        yield EpochResult(epoch, metrics, improved, ended, training.checkpoint(epoch, best))
         if ended:
             return
 
 
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The forward pass's precision: half on a GPU if asked for, float32 on a CPU."""
-    half = torch.float16 if recipe.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=half, enabled=device.type == "cuda" and recipe.precision != "fp32")
+class _Training:
+    """A model with its optimizer, schedule and scaler: what trains together, and is remembered together."""
 
+    def __init__(self, recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> None:
+        self.recipe, self.model, self.data, self.objective = recipe, model, data, objective
+        self.device = this_device()
+        self.optimizer = recipe.optimizer.build(model)
+        steps = batches_per_epoch(data.train, recipe.batch_size)
+        self.course = recipe.schedule.build(self.optimizer, recipe.epochs, steps)
+        scaled = self.device.type == "cuda" and recipe.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
 
-def _fit(
-    recipe: Recipe,
-    model: nn.Module,
-    data: Data,
-    objective: Objective,
-    epoch: int,
-    optimizer: torch.optim.Optimizer,
-    course: Course,
-    scaler: torch.amp.GradScaler,
-) -> dict[str, float]:
-    """One pass over the training part. The loss is read from the device once, at the end."""
-    device = this_device()
-    model.train()
-    rate = optimizer.param_groups[0]["lr"]
-    total, batches = torch.zeros((), device=device), 0
-    for batch in shuffled_batches(data.train, recipe.batch_size, recipe.seed, epoch, device):
-        with autocast(recipe, device):
-            loss = objective(model(batch.images), batch)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaler.scale(loss))
-        scaler.step(optimizer)
-        scaler.update()
-        course.after_step()
-        total += loss.detach()
-        batches += 1
-    mean = float(total) / batches
-    if not math.isfinite(mean):
-        raise RunFailed(f"the training loss of epoch {epoch} is {mean}; try a lower optimizer.lr or precision fp32")
-    return {"train/loss": mean, "train/lr": rate}
+    def fit(self, epoch: int) -> dict[str, float]:
+        """One pass over the training part, from a seed of its own. The loss leaves the device once, at the end."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed * 1_000_003 + epoch)
+        self.model.train()
+        rate = self.optimizer.param_groups[0]["lr"]
+        total, batches = torch.zeros((), device=self.device), 0
+        for batch in shuffled_batches(self.data.train, recipe.batch_size, recipe.seed, epoch, self.device):
+            with self.autocast():
+                loss = self.objective(self.model(batch.images), batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(self.scaler.scale(loss))
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.course.after_step()
+            total += loss.detach()
+            batches += 1
+        mean = float(total) / batches
+        if not math.isfinite(mean):
+            raise RunFailed(f"the training loss of epoch {epoch} is {mean}; try a lower optimizer.lr or precision fp32")
+        parameters = float(sum(p.numel() for p in self.model.parameters()))
+        return {"train/loss": mean, "train/lr": rate, "model/parameters": parameters}
 
+    def validate(self) -> dict[str, float]:
+        """Metrics of the validation part; none if there is none."""
+        if not len(self.data.val):
+            return {}
+        logits, labels = self.predict(), self.data.val.labels
+        if not np.isfinite(logits).all():
+            raise RunFailed("the model's logits on the validation images are not finite; try a lower optimizer.lr")
+        loss = bce(torch.from_numpy(logits), torch.from_numpy(labels))
+        return {"val/loss": float(loss)} | validation_metrics(logits, labels, self.data.classes)
 
-@torch.inference_mode()
-def predict(recipe: Recipe, model: nn.Module, data: Data) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits of the validation part, `[image, class]`, in the order of its rows."""
-    device = this_device()
-    model.eval()
-    logits = []
-    for batch in ordered_batches(data.val, recipe.batch_size, device):
-        with autocast(recipe, device):
-            logits.append(model(batch.images).float())
-    return torch.cat(logits).cpu().numpy()
+    @torch.inference_mode()
+    def predict(self) -> NDArray[np.float32]:
+        """Logits of the validation part, `[image, class]`, in the order of its rows."""
+        self.model.eval()
+        logits = []
+        for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device):
+            with self.autocast():
+                logits.append(self.model(batch.images).float())
+        return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)
 
+    def autocast(self) -> torch.autocast:
+        """The forward pass's precision: half on a GPU if asked for, float32 on a CPU."""
+        half = torch.float16 if self.recipe.precision == "fp16" else torch.bfloat16
+        enabled = self.device.type == "cuda" and self.recipe.precision != "fp32"
+        return torch.autocast(self.device.type, dtype=half, enabled=enabled)
 
-def _validate(recipe: Recipe, model: nn.Module, data: Data) -> dict[str, float]:
-    if not len(data.val):
-        return {}
-    logits = predict(recipe, model, data)
-    labels = data.val.labels
-    if not np.isfinite(logits).all():
-        raise RunFailed("the model's logits on the validation images are not finite; try a lower optimizer.lr")
-    loss = BCE().build(data.val.positives, len(data.val))(torch.from_numpy(logits), torch.from_numpy(labels))
-    return {"val/loss": float(loss)} | validation_metrics(logits, labels, data.classes)
+    def checkpoint(self, epoch: int, best: dict[str, float]) -> Checkpoint:
+        optimizer, schedule, scaler = self.optimizer.state_dict(), self.course.state(), self.scaler.state_dict()
+        return Checkpoint(epoch, self.model.state_dict(), optimizer, schedule, scaler, best)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.course.restore(checkpoint.schedule)
+        self.scaler.load_state_dict(checkpoint.scaler)
 
 
 def _score(recipe: Recipe, metrics: dict[str, float]) -> float:
@@ -205,17 +213,3 @@ def _end(recipe: Recipe, epoch: int, best: dict[str, float]) -> str | None:
             f"stopped early: {recipe.monitor} was best at epoch {best['epoch']:.0f}, {recipe.early_stopping} epochs ago"
         )
     return None
-
-
-def _restore(
-    checkpoint: Checkpoint,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    course: Course,
-    scaler: torch.amp.GradScaler,
-) -> tuple[int, dict[str, float]]:
-    model.load_state_dict(checkpoint.model)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    course.restore(checkpoint.schedule)
-    scaler.load_state_dict(checkpoint.scaler)
-    return checkpoint.epoch, checkpoint.best
