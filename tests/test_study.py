@@ -11,8 +11,9 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search.config import RunConfig
 from xlite_search.errors import BadInput
+from xlite_search.records import alone
 from xlite_search.search.plan import changes, make_plan
-from xlite_search.search.runner import begin
+from xlite_search.search.runner import begin, run
 from xlite_search.search.study import Study, grid_search, load_study
 from xlite_search.trainable import reference, trainable_at
 
@@ -165,3 +166,14 @@ def test_beginning_again_keeps_what_was_trained(tiny: RunConfig) -> None:
     record = begin(plan).runs()[0]
     record.close("finished", "done")
     assert [run.status for run in begin(plan).runs()] == ["finished", "waiting"]
+
+
+def test_an_empty_list_of_values_is_refused(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match="seed: the list of values is empty"):
+        study_of(tiny, {}).with_settings({"seed": []})
+
+
+def test_a_study_has_one_driver_at_a_time(tiny: RunConfig) -> None:
+    plan = make_plan(study_of(tiny, {"seed": grid_search([1, 2])}), "s")
+    with alone(plan.folder, "study 's'"), pytest.raises(BadInput, match="study 's' is being run by another process"):
+        run(plan)

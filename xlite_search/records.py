@@ -19,11 +19,14 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from xlite_search.errors import Damaged, XliteError
+from filelock import FileLock, Timeout
+
+from xlite_search.errors import BadInput, Damaged, XliteError
 
 SCHEMA = 1
 KEPT_CHECKPOINTS = 2
@@ -99,6 +102,25 @@ class StoredFile:
     def good(self, folder: Path) -> bool:
         path = folder / self.name
         return path.is_file() and sha256_of(path) == self.sha256
+
+
+@contextmanager
+def alone(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+    """Holds a folder against other processes; the lock goes with its process, however that ends.
+
+    Raises:
+        BadInput: another process holds it, and we do not wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BadInput(f"{what} is being run by another process on this machine; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class EpochState(Protocol):

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.splits import ByPatient, Split, split_of
+from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
 
 PREFETCH = 3
+SMALLEST_TRAIN = 2
 
 
 class DataSpec(Spec):
@@ -80,12 +82,23 @@ class Data:
 
 
 def open_data(spec: DataSpec) -> Data:
-    """Raises BadInput if the data set is not prepared, Damaged if its manifest or split is."""
+    """The parts of a data set.
+
+    Raises:
+        BadInput: it is not prepared, or its split leaves nothing to train on or to be judged by.
+        Damaged: its manifest, index or split is.
+    """
     packed = PackedSet.open(spec.name)
     split = split_of(packed, spec.split)
     train, val = split.rows["train"], split.rows["val"]
     if spec.fit == "train+val":
         train, val = np.sort(np.concatenate([train, val])), val[:0]
+    elif not len(val):
+        raise BadInput(f"data set '{spec.name}': the validation split is empty; give data.split.ratios a second share")
+    if len(train) < SMALLEST_TRAIN:
+        raise BadInput(
+            f"data set '{spec.name}': only {len(train)} images to train on; prepare more than these {len(packed)}"
+        )
     return Data(packed, split, Part(packed, train), Part(packed, val))
 
 

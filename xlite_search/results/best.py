@@ -18,7 +18,7 @@ from xlite_search.console import say
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput
-from xlite_search.records import RunRecord, follow
+from xlite_search.records import RunRecord, alone, follow
 from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import parse
 from xlite_search.tracking import FINAL, Recorder, find_run
@@ -90,14 +90,15 @@ def final_config(document: dict[str, Any], split: str, settings: dict[str, Any],
     """The config of the final training.
 
     On train+val nothing is left to choose an epoch by: it trains for as many epochs as the best epoch of the trial, on
-    the learning rates of the trial (a plateau's decisions are taken from its record).
+    the learning rates of the trial (a plateau's decisions are taken from its record). Whoever sets `epochs` gets those.
     """
     config = parse(RunConfig, document["config"], f"{where}: config.")
     if split == "train+val":
         schedule = config.schedule
         if isinstance(schedule, Plateau):
             schedule = Recorded(factors=tuple(rate / config.optimizer.lr for rate in document["learning_rates"]))
-        changed = {"early_stopping": None, "stop_after": document["best_epoch"], "schedule": schedule}
+        until = None if "epochs" in settings else document["best_epoch"]
+        changed = {"early_stopping": None, "stop_after": until, "schedule": schedule}
         config = config.model_copy(update=changed | {"data": config.data.model_copy(update={"fit": "train+val"})})
     return config.with_settings(settings).resolved()
 
@@ -120,7 +121,7 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     key = run_key(config)
     folder = places.model_folder(name or f"{document['study']}-{key}")
     record = _record(folder, key, config, document)
-    with Recorder(FINAL) as recorder:
+    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder:
         if not record.over:
             for after_epoch in follow(record, lambda resume: trainable(config, resume)):
                 say(_line(after_epoch, document["metric"]))

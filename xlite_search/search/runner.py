@@ -11,6 +11,7 @@ that is killed anywhere goes on from its records, and Ray's own files are thrown
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -39,7 +40,7 @@ from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine, this_machine, visible_gpus
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord, StudyRecord, alone
 from xlite_search.search.asha import Halving
 from xlite_search.search.plan import Plan, changes
 from xlite_search.search.worker import job_for, run_teacher, run_trial
@@ -53,9 +54,14 @@ def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
     """Runs a plan to its end, or goes on with it. Finished trials are never trained again.
 
     Raises:
-        BadInput: the study's definition, data or code changed since it began.
+        BadInput: the study's definition, data or code changed since it began, or it is being run elsewhere.
         RunFailed: the teacher failed, without which there is nothing to search.
     """
+    with alone(plan.folder, f"study '{plan.name}'"):
+        return _run(plan, accept_changes)
+
+
+def _run(plan: Plan, accept_changes: bool) -> StudyRecord:
     study = begin(plan, accept_changes=accept_changes)
     waiting = [record for record in study.runs() if not record.over]
     if not waiting and study.tracked:
@@ -119,11 +125,11 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
     if not plan.teacher:
         return study
     home = places.teacher_folder(plan.teacher)
-    if not (home / MANIFEST).exists():
-        assert plan.teacher_config is not None
-        config = plan.teacher_config
-        record = _train_teacher(home, plan, config, machine)
-        publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
+    config = plan.teacher_config
+    if config is not None and not (home / MANIFEST).exists():
+        with alone(home, "the teacher", wait=True):
+            record = _train_teacher(home, plan, config, machine)
+            publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
     sha256 = read_model(home)["sha256"]
     if study.teacher_sha256 not in ("", sha256):
         raise BadInput(
@@ -273,6 +279,7 @@ def engine(machine: Machine) -> Iterator[None]:
         yield
         return
     started = time.monotonic()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's failure is told by its record, in a sentence
     ray.init(
         num_cpus=machine.cores,
         num_gpus=visible_gpus(machine),

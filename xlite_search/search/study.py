@@ -77,6 +77,8 @@ class Study:
             shared = self.teacher.model_copy(update={"data": self.base.data, "monitor": self.metric})
             object.__setattr__(self, "teacher", shared)
         for name, values in self.space.items():
+            if not hasattr(values, "sample") and not _all_values(values):
+                raise BadInput(f"{name}: the list of values is empty")
             for value in _all_values(values):
                 self.base.with_settings({name: value})
 
