@@ -28,7 +28,7 @@ from xlite_search.records import StudyRecord
 from xlite_search.results.best import train_final, write_best
 from xlite_search.results.compare import as_json, compare
 from xlite_search.search.asha import ASHA
-from xlite_search.search.plan import make_plan
+from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import engine, run
 from xlite_search.search.study import Study, grid_search
 
@@ -131,8 +131,28 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     everything = train_final(path, split="train+val", settings={}, name="everything")
     assert len(everything.epochs) == exported["best_epoch"]
     assert study.metric not in everything.epochs[-1]
-    assert {status for status, _ in steps(tracking.FINAL).values()} == {"FINISHED"}
+    renamed = train_final(path, split="train", settings={}, name="renamed")
+    assert renamed.metric(study.metric) == winner.metric(study.metric)
+    client = tracking._client()
+    final_id = client.get_experiment_by_name(tracking.FINAL).experiment_id
+    assert [run.info.status for run in client.search_runs([final_id])] == ["FINISHED"] * 3
+    with pytest.raises(BadInput, match=r"it was fitted on train.val of this data set"):
+        make_plan(grid.with_settings({"teacher": str(everything.folder)}), "leaking")
+    assert_what_is_deleted_comes_back(plan)
     assert_final_training_refuses_other_data(path, exported)
+
+
+def assert_what_is_deleted_comes_back(plan: Plan) -> None:
+    """The database from the records; a trial by being trained anew."""
+    for path in tracking.database().parent.glob("mlflow.db*"):
+        path.unlink()
+    assert_mirrored(run(plan))
+    assert list(steps(tracking.TEACHERS).values()) == [("FINISHED", [1, 2])]
+    folder = plan.folder / "trials" / plan.trials[-1].key
+    shutil.rmtree(folder)
+    with pytest.raises(Damaged, match="is gone: `run` the study again"):
+        compare([plan.name])
+    assert_mirrored(run(plan))
 
 
 def assert_final_training_refuses_other_data(path: Path, exported: dict[str, object]) -> None:

@@ -177,3 +177,24 @@ def test_a_study_has_one_driver_at_a_time(tiny: RunConfig) -> None:
     plan = make_plan(study_of(tiny, {"seed": grid_search([1, 2])}), "s")
     with alone(plan.folder, "study 's'"), pytest.raises(BadInput, match="study 's' is being run by another process"):
         run(plan)
+
+
+def test_data_are_never_a_factor(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match=r"data\.split\.seed cannot be swept"):
+        study_of(tiny, {}).with_settings({"data.split.seed": [0, 1]})
+
+
+def test_setting_kd_to_null_takes_its_grid_away(tiny: RunConfig) -> None:
+    study = study_of(tiny, {"kd.tau": grid_search([1.0, 4.0]), "seed": grid_search([1, 2])}, teacher=tiny)
+    without = study.with_settings({"kd": None})
+    assert [(settings, config.kd) for settings, config in without.configs()] == [
+        ({"seed": 1}, None),
+        ({"seed": 2}, None),
+    ]
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_starts(tiny: RunConfig, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"no weights")
+    with pytest.raises(BadInput, match="not a safetensors file"):
+        make_plan(study_of(tiny, {"seed": 1}).with_settings({"weights": str(path)}), "s")

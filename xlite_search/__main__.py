@@ -175,6 +175,8 @@ def train(
     if record.config["data"]["fit"] == "train":
         print(f"{metric}: {record.best_score(metric)!r} at epoch {record.best.epoch if record.best else 0}")
         print(f"the study's trial: {document['score']!r} at epoch {document['best_epoch']}")
+        if record.best_score(metric) != document["score"]:
+            print("another score than the trial's: other code, settings, versions or processor?", file=sys.stderr)
 
 
 @app.command()
@@ -182,7 +184,7 @@ def ui(port: Annotated[int, typer.Option(help="On loopback.")] = 5000) -> None:
     """MLflow's pages on all studies; ends with Ctrl+C."""
     from xlite_search import tracking
 
-    if not tracking.database().exists() and "MLFLOW_TRACKING_URI" not in os.environ:
+    if not tracking.is_there():
         raise BadInput(f"{tracking.database()}: there is nothing to show yet; `run` a study first")
     print(f"http://127.0.0.1:{port}", flush=True)
     raise typer.Exit(tracking.ui(port))
@@ -251,18 +253,19 @@ def _scheduler(study: Study) -> str:
     if study.scheduler is None:
         return "every one is trained to its end"
     rungs = ", ".join(map(str, study.scheduler.rungs(study.base.epochs)))
-    return f"ASHA stops the weak at epochs {rungs}"
+    return f"ASHA stops the weak at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
 
 
 def _is_complete(name: str, definition: dict[str, Any]) -> bool:
     """Everything trained and mirrored, and the study is still the one that it was."""
-    from xlite_search import places
+    from xlite_search import places, tracking
     from xlite_search.records import StudyRecord
 
     if not (places.study_folder(name) / "study.json").exists():
         return False
     study = StudyRecord.load(places.study_folder(name))
-    return study.tracked and study.definition == definition and all(r.over for r in study.runs())
+    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and tracking.is_there()
+    return there and study.tracked and study.definition == definition and all(r.over for r in study.runs())
 
 
 def _closing_words(name: str) -> int:

@@ -106,8 +106,10 @@ def examine() -> list[Finding]:
         there = next(p for p in (folder, *folder.parents) if p.is_dir())
         free = shutil.disk_usage(there).free / 1e9
         findings.append(Finding(what, f"{folder} ({free:.0f} GB free)", "less than 5 GB free" if free < 5 else ""))
-    settings = this_machine().model_dump(exclude_none=True)
-    findings.append(Finding("machine.toml", ", ".join(f"{k} = {v}" for k, v in settings.items())))
+    settings = this_machine().model_dump(exclude_unset=True)
+    findings.append(
+        Finding("machine.toml", ", ".join(f"{k} = {v}" for k, v in settings.items()) or "not there: defaults")
+    )
     return findings
 
 

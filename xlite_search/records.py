@@ -326,5 +326,11 @@ class StudyRecord:
         return self.folder / "trials" / key
 
     def runs(self) -> list[RunRecord]:
-        """The trials' records, in the study's order."""
-        return [RunRecord.load(self.trial_folder(key)) for key in self.trials]
+        """The trials' records, in the study's order. Raises Damaged if one is gone."""
+        try:
+            return [RunRecord.load(self.trial_folder(key)) for key in self.trials]
+        except FileNotFoundError as error:
+            lost = Path(str(error.filename)).parent
+            raise Damaged(
+                f"{lost} of study '{self.name}' is gone: `run` the study again, and it is trained anew"
+            ) from None

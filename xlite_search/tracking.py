@@ -51,6 +51,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database().as_posix()}"
 
 
+def is_there() -> bool:
+    """There is a database to look at, or a server is named."""
+    return "MLFLOW_TRACKING_URI" in os.environ or database().exists()
+
+
 class Recorder:
     """Mirrors records into one experiment. Use as a context; leaving it waits until all is written, or gives up.
 
@@ -236,7 +241,7 @@ def _client() -> MlflowClient:
 
 def find_run(experiment: str, key: str) -> str | None:
     """The MLflow run of a record, or None if MLflow has none or cannot be asked."""
-    if tracking_uri().startswith("sqlite:") and not database().exists():
+    if not is_there():
         return None
     try:
         client = _client()

@@ -83,6 +83,8 @@ def read_best(path: Path) -> dict[str, Any]:
     missing = [name for name in wanted if not isinstance(document, dict) or name not in document]
     if missing:
         raise BadInput(f"{path}: no '{missing[0]}' in it; export it with `python -m xlite_search best STUDY -o {path}`")
+    if not isinstance(document["best_epoch"], int):
+        raise BadInput(f"{path}: best_epoch = {document['best_epoch']!r}: expected a number of epochs")
     return dict(document)
 
 
@@ -118,9 +120,9 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     trainable = trainable_at(document["trainable"])
     if provenance.code_version(source_file(trainable)) != document["code"]["version"]:
         say("The code has changed since this config was found: expect another score than the study's")
-    key = run_key(config)
-    folder = places.model_folder(name or f"{document['study']}-{key}")
-    record = _record(folder, key, config, document)
+    open_data(config.data).packed.verify()
+    folder = places.model_folder(name or f"{document['study']}-{run_key(config)}")
+    record = _record(folder, config, document)
     with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder:
         if not record.over:
             for after_epoch in follow(record, lambda resume: trainable(config, resume)):
@@ -134,13 +136,15 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     return record
 
 
-def _record(folder: Path, key: str, config: RunConfig, document: dict[str, Any]) -> RunRecord:
+def _record(folder: Path, config: RunConfig, document: dict[str, Any]) -> RunRecord:
+    """The training's record, begun or gone on with. Its key is its name: one MLflow run per model folder."""
+    tree = config.model_dump(mode="json")
     if not (folder / "run.json").exists():
         label = f"{document['label']} on {config.data.fit}"
         settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit}
-        return RunRecord(folder, key, "final", label, settings, config.model_dump(mode="json")).save()
+        return RunRecord(folder, folder.name, "final", label, settings, tree).save()
     record = RunRecord.load(folder)
-    if record.key != key:
+    if record.config != tree:
         raise BadInput(f"{folder} holds another training ({record.label}); give this one a --name of its own")
     if record.status == "failed":
         record = replace(record, status="running")

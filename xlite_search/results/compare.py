@@ -76,6 +76,8 @@ def compare(names: list[str]) -> Comparison:
         raise BadInput(
             f"the studies have different metrics ({', '.join(sorted(metrics))}) and cannot be ranked together"
         )
+    if len({(study.definition["data"], study.definition["split"]) for study in studies}) > 1:
+        raise BadInput(f"studies {', '.join(names)} were validated on other images, and cannot be ranked together")
     metric = studies[0].metric
     runs = [run for study in studies for run in study.runs()]
     ranked = [run for run in runs if run.status == "finished" and math.isfinite(run.best_score(metric))]
@@ -120,7 +122,7 @@ def show(comparison: Comparison, *, classes: bool = True) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
-    parts: list[RenderableType] = [_ranking(comparison)]
+    parts: list[RenderableType] = [_ranking(comparison)] if comparison.ranked else []
     if comparison.others:
         parts.append(_others(comparison))
     if classes and comparison.ranked:
@@ -149,6 +151,8 @@ def _ranking(comparison: Comparison) -> Table:
             f"{at_best['model/parameters'] / 1e6:.2f} M",
             clock(run.seconds),
         )
+    if len({run.config["epochs"] for run in comparison.ranked}) > 1:
+        table.caption = "unequal epochs: compare only those that were asked for the same number"
     chance = comparison.chance()
     table.add_section()
     ap = _number(chance["val/ap_macro"])
@@ -157,7 +161,7 @@ def _ranking(comparison: Comparison) -> Table:
 
 
 def _others(comparison: Comparison) -> Table:
-    table = Table(title="not ranked: fewer epochs than the above", title_justify="left")
+    table = Table(title="not ranked: not trained to the end", title_justify="left")
     table.add_column("trial")
     for column in ("best", "epochs"):
         table.add_column(column, justify="right")

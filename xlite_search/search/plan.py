@@ -10,6 +10,8 @@ from xlite_search import places, provenance
 from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.data.packed import PackedSet
 from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
+from xlite_search.errors import BadInput
+from xlite_search.models.hybrid import build_model
 from xlite_search.records import StudyRecord
 from xlite_search.search.study import Study, Trial
 from xlite_search.spec import flatten
@@ -55,6 +57,7 @@ def make_plan(study: Study, name: str) -> Plan:
     _expect_local_inputs(study)
     teacher, teacher_config = _teacher(study)
     trials = study.trials(teacher)
+    _expect_fitting_weights([trial.config for trial in trials] + ([teacher_config] if teacher_config else []))
     return Plan(study, name, trials, teacher, teacher_config, _definition(study, trials, teacher_config))
 
 
@@ -88,6 +91,23 @@ def _definition(study: Study, trials: list[Trial], teacher: RunConfig | None) ->
     }
 
 
+def _expect_an_honest_teacher(given: Path, about: dict[str, Any], here: dict[str, str]) -> None:
+    """A teacher that was fitted on the students' validation images would tell them the answers."""
+    known = about["data"]
+    same_split = known["split"] == here["split"] and about["config"]["data"]["fit"] == "train"
+    if known["fingerprint"] == here["data"] and not same_split:
+        raise BadInput(
+            f"teacher = {given}: it was fitted on {about['config']['data']['fit']} of this data set, which holds "
+            f"validation images of this study's split; train one on this split with `train best.yaml --split train`"
+        )
+
+
+def _expect_fitting_weights(configs: list[RunConfig]) -> None:
+    """Every file of weights goes into its backbone once, here, before anything is started."""
+    for model, weights in {(config.model, config.weights) for config in configs if config.weights}:
+        build_model(model, classes=1, weights=weights)
+
+
 def _expect_local_inputs(study: Study) -> None:
     """What can be missed without asking the network comes first: it is the likelier mistake, and quicker to say."""
     configs = [config for _, config in study.configs()]
@@ -113,6 +133,7 @@ def _teacher(study: Study) -> tuple[str, RunConfig | None]:
         return "", None
     given = Path(study.teacher).absolute()
     about = read_model(given)
+    _expect_an_honest_teacher(given, about, fingerprints(study.base))
     key = about["sha256"][:12]
     home = places.teacher_folder(key)
     if not (home / WEIGHTS).exists():

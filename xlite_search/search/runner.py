@@ -64,8 +64,6 @@ def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
 def _run(plan: Plan, accept_changes: bool) -> StudyRecord:
     study = begin(plan, accept_changes=accept_changes)
     waiting = [record for record in study.runs() if not record.over]
-    if not waiting and study.tracked:
-        return study
     open_data(plan.trials[0].config.data).packed.verify()
     tags = {"mlflow.note.content": plan.study.question, "xlite.study": plan.name}
     with Recorder(plan.name, parent=tags) as recorder:
@@ -76,6 +74,10 @@ def _run(plan: Plan, accept_changes: bool) -> StudyRecord:
                 search(plan, study, machine, recorder)
         for record in study.runs():
             recorder.sync(record)
+    home = places.teacher_folder(plan.teacher)
+    if not waiting and plan.teacher_config and (home / "run.json").exists():
+        with Recorder(TEACHERS) as teachers:
+            teachers.sync(RunRecord.load(home))
     if recorder.failed:
         say(f"MLflow could not be written ({recorder.failed}); nothing is lost, the same command fills it in")
     return replace(study, tracked=recorder.failed is None).save()

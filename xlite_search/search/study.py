@@ -77,6 +77,8 @@ class Study:
             shared = self.teacher.model_copy(update={"data": self.base.data, "monitor": self.metric})
             object.__setattr__(self, "teacher", shared)
         for name, values in self.space.items():
+            if name.startswith("data."):
+                raise BadInput(f"{name} cannot be swept: trials on other images do not compare; make a study of each")
             if not hasattr(values, "sample") and not _all_values(values):
                 raise BadInput(f"{name}: the list of values is empty")
             for value in _all_values(values):
@@ -130,7 +132,8 @@ class Study:
             changed = _changed_teacher(changed, teacher)
         grids = {name: grid_search(v) for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
         fixed = {name: v for name, v in own.items() if name not in grids}
-        kept = {name: values for name, values in self.space.items() if name not in fixed}
+        replaced = tuple(f"{name}." for name in fixed)
+        kept = {n: values for n, values in self.space.items() if n not in fixed and not n.startswith(replaced)}
         return replace(self, base=self.base.with_settings(fixed), space=kept | grids, teacher=changed)
 
     def as_demo(self) -> Study:
