@@ -6,7 +6,7 @@ A reader answers two questions, and nothing else: which images are there, with w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -39,17 +39,23 @@ class LabelTable:
     patients  patient of each image, `[image]`; a patient never crosses a split
     labels    multi-hot uint8, `[image, class]`; an all-zero row is "No Finding"
     classes   class names, in column order
-    views     projection of each image ("PA", "AP" or ""), `[image]`
+    views     projection of each image ("PA", "AP" or ""), `[image]` or empty
+    digests   hash of each image's prepared pixels, `[image]`; empty before there are any
     """
 
     names: tuple[str, ...]
     patients: tuple[str, ...]
     labels: NDArray[np.uint8]
     classes: tuple[str, ...] = CHEST_FINDINGS
-    views: tuple[str, ...] = field(default=())
+    views: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class Unreadable(Exception):
+    """An image that cannot be used. Its text says why in a phrase that fits behind the file's name."""
 
 
 class Source(Protocol):
@@ -63,7 +69,10 @@ class Source(Protocol):
         """What defines the data, as JSON values: goes into the prepared set's manifest."""
 
     def table(self) -> LabelTable:
-        """Every image with its labels, in a fixed order."""
+        """Every image that there should be, with its labels, in a fixed order."""
+
+    def lost(self) -> dict[int, str]:
+        """Rows whose image is known to be of no use before any is decoded, and why: `{7: "no such file"}`."""
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
-        """Image `row` of the table as gray uint8, `[height, width]`, bright = dense."""
+        """Image `row` of the table as gray uint8, `[height, width]`, bright = dense. Raises Unreadable."""
