@@ -3,9 +3,10 @@
     python -m xlite_search run search_spaces/kd_grid.py          # 2 x 2 x 2 = 8 trials and one teacher
     python -m xlite_search run search_spaces/kd_grid.py --demo   # the same on phantoms: minutes on a CPU
 
-The lab planned this grid over two students, on images that CLAHE has gone over once, AdamW 1e-4 and the plateau
-schedule of its best logged runs. All trials share data, split, seed, epochs and schedule; they differ in model, tau and
-alpha alone. The teacher is trained first, once, and every student sees the very images that it judges.
+The lab planned this grid over two students, on images that CLAHE has gone over once, with its medium augmentation,
+AdamW 1e-4 and the plateau schedule of its best logged runs. All trials share data, split, seed, epochs, schedule and
+views; they differ in model, tau and alpha alone. The teacher is trained first, once, and judges the very views that its
+students see.
 
 What to expect: under sigmoid distillation tau 4 and 8 are nearly the same point (their gradients' cosine is 0.985 to
 0.998); tau 1 against 4 would be a real difference. What tau does is re-balance rare findings: Hernia's share of the
@@ -14,6 +15,7 @@ teacher's gradient energy is 0.0 % at tau 1, 3.2 % at 4 and 5.6 % at 8.
 
 from trainables.distill import distill
 from xlite_search.config import RunConfig
+from xlite_search.data.views import Medium
 from xlite_search.models.weights import Weights
 from xlite_search.search.asha import ASHA
 from xlite_search.search.study import Study, grid_search
@@ -23,6 +25,7 @@ lab = RunConfig(
     weights=Weights(path="imagenet"),
     epochs=20,
     batch_size=32,
+    augment=Medium(),
     optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
     schedule=Plateau(patience=5, factor=0.5),
     early_stopping=10,
@@ -44,12 +47,14 @@ study = Study(
     demo={
         "model": ["test_efficientnet_mhsa", "mobilenetv3_small_050_mhsa"],
         "weights": None,
+        "augment": None,
         "epochs": 8,
         "batch_size": 16,
         "optimizer.lr": 5e-3,
         "schedule": {"name": "cosine", "warmup": 1},
         "teacher.model": "resnet10t_none",
         "teacher.weights": None,
+        "teacher.augment": None,
         "teacher.epochs": 6,
         "teacher.optimizer.lr": 3e-3,
         "teacher.schedule": {"name": "cosine", "warmup": 1},

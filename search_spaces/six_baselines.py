@@ -5,12 +5,13 @@
 
 The log answered twice and neither answer stands: EXP-000 drew batches with a sampler nobody had looked into, EXP-007
 halved the batch for the power supply's sake, and its ablations ran 10 epochs without a schedule against 20 with one.
-Here all six get the same data, split, seed, 20 epochs, batch of 32 and schedule, and every one is trained to its
-end: a scheduler that stops trials would compare unequal epochs.
+Here all six get the same data, split, seed, views, 20 epochs, batch of 32 and schedule, every image is drawn once an
+epoch, and every one is trained to its end: a scheduler that stops trials would compare unequal epochs.
 """
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
+from xlite_search.data.views import Medium
 from xlite_search.models.weights import Weights
 from xlite_search.search.study import Study, grid_search
 from xlite_search.training.losses import WeightedBCE
@@ -23,6 +24,7 @@ study = Study(
         weights=Weights(path="imagenet"),
         epochs=20,
         batch_size=32,
+        augment=Medium(),
         loss=WeightedBCE(weighting="inverse_sqrt"),
         optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
         schedule=Plateau(patience=5, factor=0.5),
@@ -53,6 +55,7 @@ study = Study(
         ],
         "weights": None,
         "loss": "bce",
+        "augment": None,
         "epochs": 6,
         "optimizer.lr": 3e-3,
         "schedule": {"name": "cosine", "warmup": 1},

@@ -15,6 +15,7 @@ from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
+from xlite_search.data.views import Medium
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
 from xlite_search.models.weights import Weights
@@ -220,7 +221,25 @@ OTHERWISE: list[dict[str, Any]] = [
     {"monitor": "val/ap_macro"},
     {"data.split.seed": 1},
     {"data.split.ratios": [0.6, 0.2, 0.2]},
+    {"data.split": {"name": "folds"}},
+    {"data.split": {"name": "folds", "folds": 4}},
+    {"data.split": {"name": "folds", "fold": 1}},
+    {"data.split": {"name": "folds", "test": 0.2}},
     {"data.fit": "train+val"},
+    {"data.fraction": 0.5},
+    {"mixup": 0.2},
+    {"sampler": "max_rarity"},
+    {"sampler": "mean_rarity"},
+    {"sampler": "mean_rarity", "sampler.apply": "loss"},
+    {"sampler": "mean_rarity", "sampler.no_finding": "of_largest"},
+    {"sampler": "mean_rarity", "sampler.no_finding": "of_largest", "sampler.no_finding.share": 0.02},
+    {"sampler": "mean_rarity", "sampler.no_finding": "unscaled"},
+    {"sampler": "mean_rarity", "sampler.no_finding": "unscaled", "sampler.no_finding.weight": 0.02},
+    {"augment": "light"},
+    {"augment": "medium"},
+    {"augment": "strong"},
+    {"augment": "medium", "augment.views": 4},
+    *({"augment": "medium", f"augment.{name}": 0.01} for name in set(Medium.model_fields) - {"name", "views"}),
     {"kd.tau": 4.0, "kd.teacher": "a"},
     {"kd.tau": 8.0, "kd.teacher": "a"},
     {"kd.tau": 4.0, "kd.alpha": 0.7, "kd.teacher": "a"},
@@ -258,6 +277,9 @@ def test_every_setting_is_in_the_list_of_what_matters() -> None:
     shown = {name for settings in OTHERWISE for name in settings}
     chosen = {"loss.name", "loss.weighting", "optimizer.name", "schedule.name", "schedule.factors"}
     chosen |= {"schedule.patience", "schedule.factor", "data.split.name"}  # within a choice that changes the key
+    chosen |= {"sampler.name", "sampler.no_finding.name", "augment.name"}
+    chosen |= {f"data.split.{name}" for name in ("folds", "fold", "test", "val")}
     elsewhere = {"weights.path", "weights.sha256", "data.name", "kd.alpha"}
-    parts = {"optimizer", "data", "data.split", "kd", "weights"}
+    elsewhere |= {"data.split.path", "data.split.sha256", "data.split.incomplete"}  # what the lists say counts
+    parts = {"optimizer", "data", "kd", "weights"}
     assert set(setting_names(RunConfig)) - shown - chosen - elsewhere - parts == set()

@@ -26,7 +26,7 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import places
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Batch, Data, DataSpec, open_data, ordered_batches, shuffled_batches
+from xlite_search.data.loaders import Batch, Data, DataSpec, open_data, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
@@ -206,40 +206,6 @@ def test_a_teacher_of_other_classes_or_of_nowhere_is_refused(teacher: str) -> No
         load_teacher(teacher, ("Mass", "Nodule"), CPU)
     with pytest.raises(BadInput, match="not a model folder"):
         load_teacher("nowhere", ("Mass",), CPU)
-
-
-def test_the_order_depends_on_seed_and_epoch_only(tiny: RunConfig) -> None:
-    data = open_data(tiny.data)
-
-    def order(batch_size: int, seed: int, epoch: int) -> list[int]:
-        batches = shuffled_batches(data.train, batch_size, seed, epoch, CPU)
-        return [int(row) for batch in batches for row in batch.rows]
-
-    one = order(16, 0, 1)
-    torch.manual_seed(5)
-    np.random.seed(5)
-    assert order(16, 0, 1) == one
-    assert order(8, 0, 1)[: len(one)] == one
-    assert order(16, 0, 2) != one
-    assert order(16, 1, 1) != one
-    assert len(one) == len(set(one)) == len(data.train) // 16 * 16
-    assert set(one) <= set(data.train.rows.tolist())
-
-
-def test_batches_carry_the_images_and_labels_of_their_rows(tiny: RunConfig, phantom: PackedSet) -> None:
-    data = open_data(tiny.data)
-    batch = next(shuffled_batches(data.train, 16, 0, 1, CPU))
-    assert batch.images.dtype == torch.uint8
-    assert np.array_equal(batch.images.numpy()[:, 0], phantom.pixels[batch.rows])
-    assert np.array_equal(batch.labels.numpy(), phantom.table.labels[batch.rows])
-    seen = np.concatenate([b.rows for b in ordered_batches(data.val, 16, CPU)])
-    assert np.array_equal(seen, data.val.rows)
-
-
-def test_a_batch_that_holds_everything_is_kept(tiny: RunConfig) -> None:
-    data = open_data(tiny.data)
-    (batch,) = shuffled_batches(data.train, 1000, 0, 1, CPU)
-    assert sorted(batch.rows.tolist()) == data.train.rows.tolist()
 
 
 def test_early_stopping_ends_with_its_reason(tiny: RunConfig) -> None:

@@ -17,4 +17,4 @@ def baseline(config: RunConfig, resume: Path | None = None) -> Iterator[EpochRes
     data = open_data(config.data)
     model = build_model(config.model, classes=len(data.classes), weights=config.weights)
     hard = config.loss.build(data.train.positives, len(data.train))
-    yield from train(config, model, data, lambda logits, batch: hard(logits, batch.labels), resume)
+    yield from train(config, model, data, lambda logits, batch: hard(logits, batch.labels, batch.weights), resume)

@@ -33,6 +33,7 @@ def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResu
     shift = teacher.speaking_like(config.loss.pos_weight(data.train.positives, len(data.train)))
 
     def objective(logits: Tensor, batch: Batch) -> Tensor:
-        return kd(logits, teacher(batch.images) + shift, hard(logits, batch.labels))
+        hard_loss = hard(logits, batch.labels, batch.weights)
+        return kd(logits, teacher(batch.images) + shift, hard_loss, batch.weights)
 
     yield from train(config, model, data, objective, resume)

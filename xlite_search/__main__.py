@@ -17,6 +17,7 @@ from xlite_search.errors import BadInput, XliteError
 
 if TYPE_CHECKING:
     from xlite_search.data.sources import Source
+    from xlite_search.data.splits import AnySplit
     from xlite_search.search.study import Study
 
 INTERRUPTED = 130
@@ -49,8 +50,13 @@ def about() -> None:
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the prepared data set.")],
     images: Annotated[Path | None, typer.Option(help="The folder that holds the images, at any depth.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="NIH's Data_Entry_2017*.csv, gz or not.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="The label table: NIH's Data_Entry_2017*.csv, multi-hot columns, or a list.")
+    ] = None,
     size: Annotated[int, typer.Option(help="Height and width of the prepared images, in pixels.")] = 224,
+    accept_losses: Annotated[
+        bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
+    ] = False,
     count: Annotated[int, typer.Option(help="Phantoms: how many images to draw.")] = 1500,
     seed: Annotated[int, typer.Option(help="Phantoms: of the drawing.")] = 0,
 ) -> None:
@@ -72,14 +78,75 @@ def prepare(
         source = Phantom(images=count, seed=seed)
     if source.notice:
         console.say(source.notice)
-    data = prepare_data(name, source, size, console.Counter("prepared"))
+    counter = console.Counter("prepared")
+    data = prepare_data(name, source, size, counter, accept_losses=accept_losses, say=console.say)
     print(f"{data.folder}: {len(data):,} images of {data.manifest['patients']:,} patients at {data.size} px")
+
+
+@app.command()
+def split(
+    labels: Annotated[Path, typer.Option(help="The label table; no image is looked at.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")],
+    ratios: Annotated[str | None, typer.Option(help="Shares of train, val and test.  [default: 70/15/15]")] = None,
+    folds: Annotated[int | None, typer.Option(help="That many folds instead: fold_0, fold_1, ...")] = None,
+    official: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="NIH's lists instead; validation is carved out of train_val.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another one deals otherwise.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Patient-wise, stratified lists from a label table alone: train.csv, val.csv, test.csv, patients, report."""
+    from xlite_search.results.audit import show_split, write_splits
+
+    found = write_splits(labels, output, _split_specs(ratios, folds, official, seed))
+    if json_:
+        print(json.dumps(found))
+    else:
+        for folder, about in found.items():
+            print(folder)
+            show_split(about)
+
+
+@app.command()
+def audit(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A prepared data set.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A label table alone, instead of NAME.")] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SAMPLER", help="none, max_rarity, or '{name: mean_rarity, no_finding: unscaled}'."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the data: data.split=folds, data.fraction=0.2."),
+    ] = None,
+    figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the figures into this folder.")] = None,
+    json_: Json = False,
+) -> None:
+    """Integrity, splits, and what each sampler will really draw, in closed form; every byte of NAME is checked."""
+    from xlite_search.results import audit as results
+
+    if (name is None) == (labels is None):
+        raise BadInput("audit wants one of the two: the NAME of a prepared data set, or --labels with a label table")
+    samplers = results.samplers([_value(item, f"--sampler {item}") for item in sampler or []])
+    if labels is not None:
+        if set_:
+            raise BadInput(f"--set {set_[0]}: a label table alone has no data settings; give a NAME")
+        page = results.audit_labels(labels, samplers)
+    else:
+        page = results.audit_data(results.data_spec(name or "", _settings(set_)), samplers)
+    if figures is not None:
+        results.draw(page, figures)
+    if json_:
+        print(json.dumps(page.as_dict()))
+    else:
+        results.show(page)
 
 
 @app.command()
 def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyName = None, json_: Json = False) -> None:
     """Trials and factors of a study; trains nothing."""
     from xlite_search.search.plan import make_plan
+    from xlite_search.training import balance
 
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
@@ -93,6 +160,9 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
         print(f"teacher {found.teacher}, {how}")
     for factor, values in found.factors().items():
         print(f"  {factor}: {', '.join(map(str, values))}")
+    for drawn in found.balances():
+        for warning in balance.warnings(drawn.audit, drawn.loss):
+            print(f"warning: sampler {drawn.audit.sampler}, loss {drawn.loss.name}: {warning}")
     for trial in found.trials:
         print(f"  {trial.key}  {trial.label}")
 
@@ -235,18 +305,44 @@ def _draw_phantoms(name: str) -> None:
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:
-    import yaml
-
     settings: dict[str, Any] = {}
     for item in given or []:
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
             raise BadInput(f"--set {item}: expected NAME=VALUE, such as kd.tau=4 or 'kd.tau=[1,4]'")
-        try:
-            settings[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise BadInput(f"--set {item}: the value is not a number, word or list; quote it for the shell?") from None
+        settings[name.strip()] = _value(value, f"--set {item}")
     return settings
+
+
+def _value(text: str, what: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"{what}: the value is not a number, word or list; quote it for the shell?") from None
+
+
+def _split_specs(ratios: str | None, folds: int | None, official: Path | None, seed: int) -> list[AnySplit]:
+    """One split, or one per fold."""
+    from xlite_search.data.lists import Official
+    from xlite_search.data.splits import ByPatient, Folds
+    from xlite_search.spec import parse
+
+    if sum(given is not None for given in (ratios, folds, official)) > 1:
+        raise BadInput("--ratios, --folds and --official are three ways to split: give one of them")
+    if folds is not None:
+        several = {"folds": folds, "seed": seed}
+        return [parse(Folds, several | {"fold": fold}, "--folds: ") for fold in range(max(folds, 1))]
+    if official is not None:
+        return [Official(path=str(official), seed=seed)]
+    try:
+        shares = [float(share) for share in (ratios or "70/15/15").split("/")]
+        whole = sum(shares)
+        shares = [share / whole for share in shares] if whole > 1.5 else shares
+    except ValueError:
+        raise BadInput(f"--ratios {ratios}: expected three numbers such as 70/15/15") from None
+    return [parse(ByPatient, {"ratios": shares, "seed": seed}, f"--ratios {ratios}: ")]
 
 
 def _scheduler(study: Study) -> str:

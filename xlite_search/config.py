@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, field_validator
 
 from xlite_search import records
+from xlite_search.data.lists import ELSEWHERE
 from xlite_search.data.loaders import DataSpec
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.splits import split_of
+from xlite_search.data.splits import resolved, split_of
+from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import full_name, timm_name
@@ -46,7 +48,7 @@ class RunConfig(Recipe):
         return self.model_copy(update={"kd": None}) if self.kd and not self.kd.alpha else self
 
     def resolved(self, teacher: str = "") -> RunConfig:
-        """With its files found and their sha256 taken, and its teacher's key filled in.
+        """With its files found and their sha256 taken, its split's lists too, and its teacher's key filled in.
 
         Raises:
             BadInput: a file is missing, or a teacher is asked for and there is none.
@@ -56,13 +58,17 @@ class RunConfig(Recipe):
         kd = kd.model_copy(update={"teacher": teacher or kd.teacher}) if kd else None
         if kd and not kd.teacher:
             raise BadInput("kd is set and there is no teacher: give the study a `teacher`, or set kd to null")
-        return self.model_copy(update={"weights": weights, "kd": kd})
+        data = self.data.model_copy(update={"split": resolved(self.data.split)})
+        return self.model_copy(update={"weights": weights, "kd": kd, "data": data})
 
     def identity(self) -> dict[str, Any]:
-        """What makes this run this run, as JSON: all but the places of files."""
+        """What makes this run this run, as JSON: all but the places of files, and what its views are drawn by."""
         tree = self.model_dump(mode="json")
+        tree["data"]["split"] = self.data.split.model_dump(mode="json", exclude=ELSEWHERE)
         if tree["weights"]:
             del tree["weights"]["path"]
+        if self.augment:
+            tree["augment"]["drawn_by"] = views_fingerprint(self.augment)
         return tree
 
 

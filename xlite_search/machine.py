@@ -5,7 +5,8 @@
     cpus = 8              # cores that the search may use; default: all
     gpus = 1              # GPUs that the search may use; default: all that torch sees
     gpus_per_trial = 0.5  # a fraction shares a GPU between trials: two at a time
-    cpus_per_trial = 2    # default: the run's `threads`
+    cpus_per_trial = 2    # default: the run's `threads`, and its loader's workers
+    workers = 2           # processes of each trial that augment images; default: 2 beside a GPU, none without
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Machine(Spec):
     gpus: int | None = Field(None, ge=0)
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
     cpus_per_trial: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=0, le=64)
 
     @property
     def cores(self) -> int:
@@ -42,8 +44,13 @@ class Machine(Spec):
 
     def resources(self, threads: int, gpus: int) -> dict[str, float]:
         """What Ray reserves for one run that computes with `threads` threads; never more than there is."""
-        cpus = float(min(self.cpus_per_trial or threads, self.cores))
+        workers = self.loader_workers("cuda" if gpus else "cpu")
+        cpus = float(min(self.cpus_per_trial or threads + workers, self.cores))
         return {"CPU": cpus, "GPU": self.gpus_per_trial} if gpus else {"CPU": cpus}
+
+    def loader_workers(self, device: str) -> int:
+        """Processes that augment for one trial on a device of this type."""
+        return (2 if device == "cuda" else 0) if self.workers is None else self.workers
 
     def words(self, gpus: int) -> str:
         """`16 CPU cores, 1 GPU, 0.5 a trial`."""

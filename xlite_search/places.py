@@ -42,8 +42,14 @@ def model_folder(name: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Both folders, for the environment of a process that starts elsewhere."""
-    return {"XLITE_RUNS": str(runs_root()), "XLITE_DATA": str(data_root())}
+    """The folders, and the settings of this machine if there are any, for a process that starts elsewhere."""
+    found = {"XLITE_RUNS": str(runs_root()), "XLITE_DATA": str(data_root())}
+    settings = machine_file()
+    return found | ({"XLITE_MACHINE": str(settings)} if settings.is_file() else {})
+
+
+def machine_file() -> Path:
+    return Path(os.environ.get("XLITE_MACHINE", "machine.toml")).absolute()
 
 
 def plain_name(name: str, what: str) -> str:

@@ -14,8 +14,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 #: the parts of the package whose code can change a run's result
 RESULT_PARTS = ("data", "models", "training", "distill")
-#: ... but for what only makes the prepared pixels, whose own fingerprint stands in every run's key
-PIXEL_MAKERS = ("data/sources/", "data/prepare.py")
+#: ... but for what only makes the prepared pixels, whose own fingerprint stands in every run's key, and what only tells
+WITHOUT_EFFECT = (
+    "data/sources/",
+    "data/prepare.py",
+    "data/decoding.py",
+    "data/unfinished.py",
+    "data/integrity.py",
+    "data/audit.py",
+    "training/balance.py",
+)
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -36,7 +44,7 @@ def code_version(trainable_file: Path) -> str:
     """
     files = [path for part in RESULT_PARTS for path in sorted((PACKAGE / part).rglob("*.py"))]
     named = [(path.relative_to(PACKAGE).as_posix(), path) for path in files]
-    named = [(name, path) for name, path in named if not name.startswith(PIXEL_MAKERS)]
+    named = [(name, path) for name, path in named if not name.startswith(WITHOUT_EFFECT)]
     named += [(path.name, path) for path in _neighbours(trainable_file)]
     sha = hashlib.sha256()
     for name, path in named:

@@ -5,6 +5,7 @@ A *run* is one training: a trial of a study, a teacher, or a final training. Eac
     run.json                  the run's manifest (RunRecord), rewritten after every epoch
     checkpoints/epoch-0003.pt the state to go on from; the newest two are kept
     checkpoints/best-0002.safetensors  the weights of the best epoch; the newest two again, to fall back with the state
+    artifacts/                what else is worth looking at; MLflow shows it with the run
 
 Every file is written beside its final name, fsynced, renamed, and its folder fsynced. Weights are written before the
 manifest that names them with their sha256, so a manifest never points at something that is not there. A manifest
@@ -30,6 +31,7 @@ from xlite_search.errors import BadInput, Damaged, XliteError
 
 SCHEMA = 1
 KEPT_CHECKPOINTS = 2
+ARTIFACTS = "artifacts"
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 

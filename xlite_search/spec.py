@@ -36,6 +36,11 @@ class Spec(BaseModel):
         return parse(type(self), tree)
 
 
+def named(value: Any) -> Any:
+    """The short form of a choice: `"bce"` for `{"name": "bce"}`. For a BeforeValidator of a discriminated union."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 def parse(spec: type[S], tree: Mapping[str, object], where: str = "") -> S:
     """The spec that a tree of plain values describes; `where` starts the sentence if it describes none."""
     try:

@@ -2,9 +2,10 @@
 
     <XLITE_DATA>/<name>/
         manifest.json   what it was made from and how, counts, sha256 of the two files below
-        index.csv       name, patient, view, findings ("Mass|Nodule"); row i describes image i
+        index.csv       name, patient, view, findings ("Mass|Nodule"), digest of the pixels; row i describes image i
         pixels.u8       raw bytes, [image, height, width]
         splits/         who is in which split (`data/splits.py`)
+        lock            held while it is being prepared (`data/unfinished.py`)
 
 A mapped file is never replaced in place: a data set of another size or source takes another name.
 """
@@ -27,6 +28,8 @@ from xlite_search.data.sources import LabelTable
 from xlite_search.errors import BadInput, Damaged
 
 PIXELS, INDEX, MANIFEST = "pixels.u8", "index.csv", "manifest.json"
+#: 2: with the digest of each image, and what was set aside
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,23 @@ class PackedSet:
         """The data set of this name.
 
         Raises:
-            BadInput: it is not prepared here.
+            BadInput: it is not prepared here, or by a version that wrote another format.
             Damaged: its manifest is.
         """
         folder = places.data_folder(name)
         try:
-            return cls(folder, records.read_manifest(folder / MANIFEST))
+            manifest = records.read_manifest(folder / MANIFEST)
         except FileNotFoundError:
             raise BadInput(
                 f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search "
                 f"prepare {name} --images DIR --labels CSV`, or try the search with --demo, which needs no data"
             ) from None
+        if manifest.get("format") != FORMAT:
+            raise BadInput(
+                f"data set '{name}' was prepared by another version of this program, in another format: remove "
+                f"{folder} and prepare it again"
+            )
+        return cls(folder, manifest)
 
     @property
     def size(self) -> int:
@@ -66,6 +75,11 @@ class PackedSet:
     def fingerprint(self) -> str:
         """Changes if a pixel, a label, a name or the order of anything does."""
         return records.digest([self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")])[:16]
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """Images of the label table that are not in it, and why: `{"00000013_005.png": "the file is empty"}`."""
+        return {name: reason for name, reason, _ in self.manifest["set_aside"]}
 
     def __len__(self) -> int:
         return int(self.manifest["images"])
@@ -99,13 +113,19 @@ class PackedSet:
         return {"folder": self.folder, "manifest": self.manifest}
 
 
+def digest_of(pixels: bytes) -> str:
+    """16 hex digits that name these bytes: blake2b of 64 bits. Two of 10^6 images share one by chance once in 10^7."""
+    return hashlib.blake2b(pixels, digest_size=8).hexdigest()
+
+
 def index_text(table: LabelTable) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "patient", "view", "findings"])
-    views = table.views or ("",) * len(table)
-    for name, patient, view, row in zip(table.names, table.patients, views, table.labels, strict=True):
-        writer.writerow([name, patient, view, "|".join(table.classes[c] for c in np.flatnonzero(row))])
+    writer.writerow(["name", "patient", "view", "findings", "digest"])
+    nothing = ("",) * len(table)
+    columns = (table.names, table.patients, table.views or nothing, table.labels, table.digests or nothing)
+    for name, patient, view, row, digest in zip(*columns, strict=True):
+        writer.writerow([name, patient, view, "|".join(table.classes[c] for c in np.flatnonzero(row)), digest])
     return out.getvalue()
 
 
@@ -122,4 +142,5 @@ def read_index(text: str, classes: tuple[str, ...]) -> LabelTable:
         labels=labels,
         classes=classes,
         views=tuple(row["view"] for row in rows),
+        digests=tuple(row["digest"] for row in rows if row["digest"]),
     )

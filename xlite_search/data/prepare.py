@@ -1,143 +1,226 @@
-"""Raw pixels to the packed set: CLAHE and resize, done once, on all cores.
+"""Raw images to the packed set: CLAHE and resize, done once, on all cores, and cut off at any moment without harm.
 
 CLAHE (clip limit 2.0, 8 x 8 tiles; Zuiderveld 1994, as OpenCV has it) runs on the raw image, before it is resized, as
-in the lab's EXP-001. Images that are not square are padded with black, never stretched.
+in the lab's EXP-001. Images that are not square are padded with black, never stretched. `data/decoding.py` does this
+in worker processes; `data/unfinished.py` writes, in this one only.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import multiprocessing
-import os
+import io
+import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from xlite_search import places, records
-from xlite_search.data import packed
-from xlite_search.data.sources import Source
-from xlite_search.errors import BadInput
+from xlite_search.data import integrity, packed
+from xlite_search.data.decoding import CLIP_LIMIT, TILES, Kept, decode, decoded, enhance
+from xlite_search.data.sources import LabelTable, Source
+from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, storage, tidy
+from xlite_search.errors import BadInput, Damaged
 
-CLIP_LIMIT, TILES = 2.0, 8
+__all__ = ["enhance", "prepare"]
+
 SMALLEST, LARGEST = 32, 1024
-CHUNK = 32
-FEW = 64
+#: Images that are prepared again before older work is gone on with: do they still look the same?
+SPOT_CHECKS = 8
+ATTEMPTS = 3
+SIZES_LISTED = 20
 
 Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 
-def enhance(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """CLAHE, padding to a square, area-averaging resize: uint8 `[h, w]` to uint8 `[size, size]`."""
-    clahe = cv2.createCLAHE(clipLimit=CLIP_LIMIT, tileGridSize=(TILES, TILES))
-    return _resized(_square(np.asarray(clahe.apply(image), np.uint8)), size)
+def prepare(
+    name: str,
+    source: Source,
+    size: int,
+    progress: Progress = lambda done, total: None,
+    *,
+    accept_losses: bool = False,
+    say: Say = lambda sentence: None,
+) -> packed.PackedSet:
+    """Prepares a data set, unless it already is there and the same; goes on where it was cut off.
 
-
-def prepare(name: str, source: Source, size: int, progress: Progress = lambda done, total: None) -> packed.PackedSet:
-    """Prepares a data set, unless it already is there and the same.
+    Images that cannot be used are set aside and listed in the manifest: up to 0.1 % of them, or up to 5 % with
+    `accept_losses` (`data/integrity.py`). The set is the same, byte for byte, however often the work was cut off.
 
     Raises:
-        BadInput: the name is taken by another data set, the size is out of range, an image cannot be read, no space.
+        BadInput: the name is taken by another data set or another `prepare`, the size is out of range, too many images
+            are lost, no space.
+        Damaged: the disk is full or does not keep what is written.
+        XliteError: a worker process was killed.
     """
     if not SMALLEST <= size <= LARGEST:
         raise BadInput(f"--size {size}: expected {SMALLEST} to {LARGEST} pixels")
     folder = places.data_folder(name)
-    table = source.table()
-    index = packed.index_text(table).encode()
-    wanted = {
+    table = replace(source.table(), digests=())
+    asked = _asked(source, table, size)
+    if not (folder / packed.MANIFEST).exists():
+        lost = source.lost()
+        _expect_tolerable(folder, table, lost, accept_losses)
+        _expect_space(folder, len(table) * size * size)
+        with ExitStack() as held:
+            with storage(folder):
+                held.enter_context(records.alone(folder, f"`prepare {name}`"))
+            if not (folder / packed.MANIFEST).exists():
+                return _made(folder, source, table, asked, lost, accept_losses, progress, say)
+    return _same_or_refuse(name, asked, say)
+
+
+def _asked(source: Source, table: LabelTable, size: int) -> dict[str, Any]:
+    """What a set must agree on to be the one that is asked for."""
+    asked = {
+        "format": packed.FORMAT,
         "source": source.describe(),
         "size": size,
         "clahe": {"clip_limit": CLIP_LIMIT, "tiles": TILES},
-        "images": len(table),
-        "patients": len(set(table.patients)),
-        "classes": list(table.classes),
-        "index_sha256": hashlib.sha256(index).hexdigest(),
-        "notice": source.notice,
+        "classes": table.classes,
+        "expected": len(table),
+        "table_sha256": hashlib.sha256(packed.index_text(table).encode()).hexdigest(),
     }
-    if (folder / packed.MANIFEST).exists():
-        return _same_or_refuse(name, wanted)
-    partial = folder.with_name(f"{name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _expect_space(partial, len(table) * size * size)
-    pixels_sha256 = _write_pixels(partial / packed.PIXELS, source, len(table), size, progress)
-    records.write_atomic(partial / packed.INDEX, index)
-    records.write_manifest(partial / packed.MANIFEST, wanted | {"pixels_sha256": pixels_sha256})
-    os.replace(partial, folder)
-    records.sync_folder(folder.parent)
-    return packed.PackedSet.open(name)
+    return dict(json.loads(json.dumps(asked)))
 
 
-def _write_pixels(path: Path, source: Source, images: int, size: int, progress: Progress) -> str:
-    sha = hashlib.sha256()
-    with open(path, "wb") as file:
-        for done, image in enumerate(_images(source, images, size), start=1):
-            data = image.tobytes()
-            sha.update(data)
-            file.write(data)
-            progress(done, images)
-        file.flush()
-        os.fsync(file.fileno())
-    return sha.hexdigest()
+def _made(
+    folder: Path,
+    source: Source,
+    table: LabelTable,
+    asked: Mapping[str, Any],
+    lost: dict[int, str],
+    accept_losses: bool,
+    progress: Progress,
+    say: Say,
+) -> packed.PackedSet:
+    plan = {**asked, "opencv": cv2.__version__}
+    size, lost = asked["size"], dict(lost)
+    with Unfinished(folder, plan, size, _begun(folder, plan, source, lost, say)) as unfinished:
+        sha256 = _complete(unfinished, source, table, lost, accept_losses, progress)
+    rows = [row for row in range(len(table)) if row not in lost]
+    kept = [unfinished.kept[row] for row in rows]
+    found = replace(table.part(np.array(rows, np.int64)), digests=tuple(image.digest for image in kept))
+    index = packed.index_text(found).encode()
+    manifest = plan | {
+        "images": len(rows),
+        "patients": len(set(found.patients)),
+        "set_aside": [[table.names[row], lost[row], table.patients[row]] for row in sorted(lost)],
+        "raw_sizes": _raw_sizes(kept),
+        "notice": source.notice,
+        "index_sha256": hashlib.sha256(index).hexdigest(),
+        "pixels_sha256": sha256,
+    }
+    unfinished.finish(rows, index, manifest)
+    if lost:
+        some = integrity.some(_named(table, lost))
+        say(f"{len(lost):,} of {len(table):,} images are set aside, as {folder / packed.MANIFEST} lists: {some}")
+    return packed.PackedSet.open(folder.name)
 
 
-def _images(source: Source, images: int, size: int) -> Iterator[NDArray[np.uint8]]:
-    """Every prepared image in order; in processes of their own when there is enough to do."""
-    if images < FEW:
-        yield from (enhance(source.pixels(row), size) for row in range(images))
+def _begun(folder: Path, plan: Mapping[str, Any], source: Source, lost: Mapping[int, str], say: Say) -> dict[int, Kept]:
+    """The rows that an earlier process prepared, if it was about to make the same set from the same images."""
+    before, kept = journalled(folder)
+    changed = [name for name in plan if before and before.get(name) != plan[name]]
+    if not changed and kept and not _look_the_same(source, {r: k for r, k in kept.items() if r not in lost}, plan):
+        changed = ["what its images look like"]
+    if changed:
+        say(f"what was begun in {folder} differs in {', '.join(changed)}: it is prepared anew")
+        return {}
+    if kept:
+        say(f"goes on: {len(kept):,} of {plan['expected']:,} images were prepared before")
+    return kept
+
+
+def _look_the_same(source: Source, kept: Mapping[int, Kept], plan: Mapping[str, Any]) -> bool:
+    """A few rows, from first to last, give the same pixels again. Those that can no longer be read say nothing."""
+    rows = sorted(kept)
+    few = {rows[int(place)] for place in np.linspace(0, len(rows) - 1, SPOT_CHECKS)} if rows else set()
+    again = decode(source, sorted(few), plan["size"]).kept
+    return all(kept[row] == image for row, image in again.items())
+
+
+def _complete(
+    unfinished: Unfinished,
+    source: Source,
+    table: LabelTable,
+    lost: dict[int, str],
+    accept_losses: bool,
+    progress: Progress,
+) -> str:
+    """Fills every slot but those of `lost`, to which it adds; returns the sha256 of all pixels in order."""
+    for _ in range(ATTEMPTS):
+        missing = [row for row in range(len(table)) if row not in lost and row not in unfinished.kept]
+        done = len(table) - len(missing)
+        if missing:
+            progress(done, len(table))
+        with closing(decoded(source, missing, unfinished.size)) as chunks:
+            for chunk in chunks:
+                unfinished.add(chunk)
+                lost.update(chunk.lost)
+                _expect_tolerable(unfinished.folder, table, lost, accepted=True)
+                done += len(chunk.kept) + len(chunk.lost)
+                progress(done, len(table))
+        _expect_tolerable(unfinished.folder, table, lost, accept_losses)
+        damaged, sha256 = unfinished.check([row for row in range(len(table)) if row not in lost])
+        if not damaged:
+            return sha256
+    raise Damaged(f"{unfinished.folder}: what is written there comes back changed; prepare on another disk")
+
+
+def _expect_tolerable(folder: Path, table: LabelTable, lost: Mapping[int, str], accepted: bool) -> None:
+    if integrity.tolerable(len(table), len(lost), accepted=accepted):
         return
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), _start_worker, (source, size)) as pool:
-        yield from pool.imap(_enhance_row, range(images), chunksize=CHUNK)
+    named = _named(table, lost)
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([("name", "reason"), *named])
+    with storage(folder):
+        records.write_atomic(folder / LOST, out.getvalue().encode())
+    raise BadInput(integrity.refusal(len(table), named, folder / LOST))
 
 
-_job: tuple[Source, int]
+def _named(table: LabelTable, lost: Mapping[int, str]) -> list[tuple[str, str]]:
+    return [(table.names[row], lost[row]) for row in sorted(lost)]
 
 
-def _start_worker(source: Source, size: int) -> None:
-    global _job
-    _job = source, size
-    cv2.setNumThreads(1)
+def _raw_sizes(kept: list[Kept]) -> dict[str, int]:
+    """How many images had which size, the commonest first; the rare ones of a motley set together as `other`."""
+    counts = sorted(Counter(image.raw_size for image in kept).items(), key=lambda size: (-size[1], size[0]))
+    rare = sum(count for _, count in counts[SIZES_LISTED:])
+    return dict(counts[:SIZES_LISTED]) | ({"other": rare} if rare else {})
 
 
-def _enhance_row(row: int) -> NDArray[np.uint8]:
-    source, size = _job
-    return enhance(source.pixels(row), size)
-
-
-def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape
-    if height == width:
-        return image
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    padded = np.zeros((side, side), np.uint8)
-    padded[top : top + height, left : left + width] = image
-    return padded
-
-
-def _resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    shrinks = image.shape[0] > size
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
-
-
-def _same_or_refuse(name: str, wanted: dict[str, object]) -> packed.PackedSet:
+def _same_or_refuse(name: str, asked: Mapping[str, Any], say: Say) -> packed.PackedSet:
     there = packed.PackedSet.open(name)
-    differs = [key for key in wanted if there.manifest.get(key) != wanted[key]]
+    differs = [key for key in asked if there.manifest.get(key) != asked[key]]
     if differs:
         raise BadInput(
             f"data set '{name}' exists and differs in {', '.join(differs)}; take another name, or remove {there.folder}"
         )
+    if (there.folder / JOURNAL).exists():
+        tidy(there.folder)
+    if there.set_aside:
+        share = f"{len(there.set_aside):,} of {asked['expected']:,}"
+        say(f"{share} images were set aside when it was prepared; to try them again, remove {there.folder}")
     return there
 
 
 def _expect_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    slots = folder / SLOTS
+    if slots.exists():
+        about = slots.stat()
+        needed -= min(needed, getattr(about, "st_blocks", about.st_size // 512) * 512)
+    home = next(path for path in folder.parents if path.is_dir())
+    free = shutil.disk_usage(home).free
     if free < needed * 1.05:
-        folder.rmdir()
         raise BadInput(
             f"{folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room, or set XLITE_DATA"
         )

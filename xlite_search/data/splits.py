@@ -1,8 +1,11 @@
-"""Who is in train, validation and test: by patient, multi-label stratified, written once.
+"""Who is in train, validation and test: by patient, stratified over all findings, written once.
 
-Greedy multi-label stratification (after Sechidis et al. 2011, "On the stratification of multi-label data") with a
-patient as the unit: patients are dealt, those with the rarest findings first, each to the split that its findings and
-images bring closest to its share.
+    data/<name>/splits/<kind>-<key>.csv           name, patient, split of every image (empty: in none)
+    data/<name>/splits/<kind>-<key>.patients.csv  patient, split
+    data/<name>/splits/<kind>-<key>.json          the spec, the sha256 of the first, and how even the split is
+
+Four ways, each a small spec: `ByPatient` (shares), `Folds` (one of k), `Official` (NIH's lists, validation carved out)
+and `Lists` (anybody's). A label table is all that they need: no image is looked at.
 """
 
 from __future__ import annotations
@@ -10,20 +13,33 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from xlite_search import records
+from xlite_search.data import integrity
+from xlite_search.data.lists import (
+    ELSEWHERE,
+    NOWHERE,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VAL,
+    FromFiles,
+    Lists,
+    Official,
+    rows_by_split,
+)
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.sources import LabelTable
+from xlite_search.data.stratify import balance, linked, stratify
 from xlite_search.errors import Damaged
-from xlite_search.spec import Spec
-
-SPLITS = ("train", "val", "test")
+from xlite_search.spec import Spec, named
 
 
 class ByPatient(Spec):
@@ -40,6 +56,37 @@ class ByPatient(Spec):
             raise ValueError("expected three shares that sum to 1, the first above 0, such as [0.70, 0.15, 0.15]")
         return ratios
 
+    def deal(self, table: LabelTable) -> NDArray[np.int64]:
+        """Split number of every image, `[image]`."""
+        return stratify(table.labels, linked(table), self.ratios, self.seed)
+
+
+class Folds(Spec):
+    """Fold `fold` of `folds` validates and the others train; a share `test` is put aside, the same for every fold."""
+
+    name: Literal["folds"] = "folds"
+    folds: int = Field(5, ge=2, le=100)
+    fold: int = Field(0, ge=0)
+    test: float = Field(0.0, ge=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Folds:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold}: folds count from 0, the last of {self.folds} is {self.folds - 1}")
+        return self
+
+    def deal(self, table: LabelTable) -> NDArray[np.int64]:
+        """Split number of every image, `[image]`."""
+        shares = [*[(1 - self.test) / self.folds] * self.folds, self.test]
+        part = stratify(table.labels, linked(table), shares, self.seed)
+        return np.asarray(np.select([part == self.folds, part == self.fold], [TEST, VAL], TRAIN), np.int64)
+
+
+AnySplit = Annotated[
+    Annotated[ByPatient | Folds | Official | Lists, Field(discriminator="name")], BeforeValidator(named)
+]
+
 
 @dataclass(frozen=True)
 class Split:
@@ -49,57 +96,61 @@ class Split:
     fingerprint: str
 
 
-def split_of(data: PackedSet, spec: ByPatient) -> Split:
+def resolved(spec: AnySplit) -> AnySplit:
+    """With the hash of what its lists say, if it has any."""
+    return spec.resolved() if isinstance(spec, FromFiles) else spec
+
+
+def deal(table: LabelTable, spec: AnySplit, set_aside: Iterable[str] = ()) -> NDArray[np.int64]:
+    """Split number of every image, `[image]`, -1 for none. The same for the same table and spec, on every machine.
+
+    Raises:
+        BadInput: lists do not fit the table, or have a patient in two splits.
+    """
+    codes = spec.deal(table, set_aside) if isinstance(spec, FromFiles) else spec.deal(table)
+    integrity.expect_no_leak(table.patients, rows_by_split(codes))
+    return codes
+
+
+def split_of(data: PackedSet, spec: AnySplit) -> Split:
     """The split of a data set: read if it was written before, else made and written.
 
     Raises:
-        Damaged: the written split is not one of this data set.
+        BadInput: as `deal`; or its lists cannot be read.
+        Damaged: the written split is not the one that was written.
     """
-    key = records.digest([data.fingerprint, spec.model_dump()])[:12]
-    path = data.folder / "splits" / f"patient-{key}.csv"
+    if isinstance(spec, FromFiles) and not spec.sha256:
+        spec = spec.resolved()
+    identity = spec.model_dump(mode="json", exclude=ELSEWHERE)
+    path = data.folder / "splits" / f"{spec.name}-{records.digest([data.fingerprint, identity])[:12]}.csv"
     about = path.with_suffix(".json")
     if not (path.is_file() and about.is_file()):
-        text = _text(data.table, deal(data.table, spec))
-        sha256 = records.write_atomic(path, text.encode())
-        records.write_manifest(about, {"spec": spec.model_dump(mode="json"), "sha256": sha256})
+        table, codes = data.table, deal(data.table, spec, data.set_aside)
+        homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
+        by_image = list(zip(table.names, table.patients, homes, strict=True))
+        by_patient = list(dict.fromkeys((patient, home) for _, patient, home in by_image if home))
+        sha256 = records.write_atomic(path, _csv(("name", "patient", "split"), by_image))
+        records.write_atomic(path.with_suffix(".patients.csv"), _csv(("patient", "split"), by_patient))
+        even = balance(table, rows_by_split(codes))
+        records.write_manifest(about, {"spec": identity, "sha256": sha256, **even})
     raw, sha256 = path.read_bytes(), records.read_manifest(about)["sha256"]
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise Damaged(f"{path} was changed since it was written: remove it, and it is made again")
-    named = [row["split"] for row in csv.DictReader(io.StringIO(raw.decode()))]
-    codes = np.array([SPLITS.index(name) for name in named])
-    return Split({name: np.flatnonzero(codes == number) for number, name in enumerate(SPLITS)}, sha256[:16])
+    homes = [row["split"] for row in csv.DictReader(io.StringIO(raw.decode()))]
+    codes = np.array([SPLITS.index(home) if home else NOWHERE for home in homes])
+    return Split(rows_by_split(codes), sha256[:16])
 
 
-def deal(table: LabelTable, spec: ByPatient) -> NDArray[np.int64]:
-    """Split number of every image, `[image]`. The same for the same table and spec, on every machine."""
-    patients, patient_of = np.unique(np.array(table.patients), return_inverse=True)
-    columns = np.concatenate([table.labels, ~table.labels.any(axis=1, keepdims=True), np.ones((len(table), 1))], axis=1)
-    counts = np.zeros((len(patients), columns.shape[1]))
-    np.add.at(counts, patient_of, columns)
-    present = counts.sum(axis=0)
-    weight = np.divide(1.0, present, out=np.zeros_like(present), where=present > 0)
-    rarest = np.where(counts > 0, weight, 0.0).max(axis=1)
-    shuffled = np.random.default_rng(spec.seed).permutation(len(patients))
-    order = shuffled[np.lexsort((-counts[shuffled, -1], -rarest[shuffled]))]
-
-    shares = np.array(spec.ratios)
-    target = shares[:, None] * present
-    given = np.zeros_like(target)
-    split_of_patient = np.zeros(len(patients), np.int64)
-    possible = np.flatnonzero(shares > 0)
-    for patient in order:
-        missing = (target - given)[possible]
-        gain = (missing * counts[patient] * weight) / shares[possible, None]
-        choice = possible[np.argmax(gain.sum(axis=1))]
-        split_of_patient[patient] = choice
-        given[choice] += counts[patient]
-    return split_of_patient[patient_of]
+def fraction_of(table: LabelTable, rows: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
+    """A stratified part of some rows, whole patients, ascending."""
+    if fraction == 1:
+        return rows
+    groups = linked(table)
+    part = stratify(table.labels[rows], [groups[row] for row in rows.tolist()], [fraction, 1 - fraction])
+    return np.asarray(rows[part == 0], np.int64)
 
 
-def _text(table: LabelTable, codes: NDArray[np.int64]) -> str:
+def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "patient", "split"])
-    for name, patient, code in zip(table.names, table.patients, codes, strict=True):
-        writer.writerow([name, patient, SPLITS[code]])
-    return out.getvalue()
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
+    return out.getvalue().encode()

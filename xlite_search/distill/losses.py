@@ -25,15 +25,16 @@ class KD(Spec):
     alpha: float = Field(0.5, ge=0, le=1)
     teacher: str = ""
 
-    def __call__(self, student: Tensor, teacher: Tensor, hard: Tensor) -> Tensor:
-        """Logits `[batch, class]` of both, and the loss against the labels -> scalar."""
-        return self.alpha * soft(student, teacher, self.tau) + (1 - self.alpha) * hard
+    def __call__(self, student: Tensor, teacher: Tensor, hard: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Logits `[batch, class]` of both, the loss against the labels, each image's weight `[batch]` -> scalar."""
+        return self.alpha * soft(student, teacher, self.tau, weights) + (1 - self.alpha) * hard
 
 
-def soft(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+def soft(student: Tensor, teacher: Tensor, tau: float, weights: Tensor | None = None) -> Tensor:
     """tau^2 times the mean KL divergence between the tempered Bernoullis of each label, in float32 inside autocast."""
     with torch.autocast(student.device.type, enabled=False):
         s, t = student.float() / tau, teacher.float() / tau
         target = torch.sigmoid(t)
-        entropy = F.binary_cross_entropy_with_logits(t, target)
-        return tau**2 * (F.binary_cross_entropy_with_logits(s, target) - entropy)
+        each = weights[:, None] if weights is not None else None
+        entropy = F.binary_cross_entropy_with_logits(t, target, weight=each)
+        return tau**2 * (F.binary_cross_entropy_with_logits(s, target, weight=each) - entropy)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from xlite_search import places, provenance
+from xlite_search import places, provenance, records
 from xlite_search.config import RunConfig, fingerprints, run_key
+from xlite_search.data.audit import Audit, audit_of
+from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
 from xlite_search.errors import BadInput
@@ -16,6 +18,15 @@ from xlite_search.records import StudyRecord
 from xlite_search.search.study import Study, Trial
 from xlite_search.spec import flatten
 from xlite_search.trainable import project_root, reference, source_file
+from xlite_search.training.losses import Loss
+
+
+class Balance(NamedTuple):
+    """What some trials' sampler draws, the loss that it meets, and which trials these are."""
+
+    audit: Audit
+    loss: Loss
+    trials: list[Trial]
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,19 @@ class Plan:
     def root(self) -> Path:
         """The project's folder, where its trainables are."""
         return project_root(source_file(self.study.trainable))
+
+    def balances(self) -> list[Balance]:
+        """What each combination of sampler, loss and data that the trials have will draw and weigh."""
+        found: dict[str, Balance] = {}
+        for trial in self.trials:
+            config = trial.config
+            parts = config.sampler.model_dump(), config.loss.model_dump(), config.data.model_dump()
+            key = records.digest(parts)
+            if key not in found:
+                data = open_data(config.data)
+                found[key] = Balance(audit_of(config.sampler, data.train.labels, data.classes), config.loss, [])
+            found[key].trials.append(trial)
+        return list(found.values())
 
     def factors(self) -> dict[str, list[Any]]:
         """The values that each swept setting takes, those with more than one."""

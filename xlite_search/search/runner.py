@@ -40,12 +40,13 @@ from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine, this_machine, visible_gpus
-from xlite_search.records import RunRecord, StudyRecord, alone
+from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
 from xlite_search.search.asha import Halving
 from xlite_search.search.plan import Plan, changes
 from xlite_search.search.worker import job_for, run_teacher, run_trial
 from xlite_search.tracking import TEACHERS, Recorder
 from xlite_search.trainable import reference
+from xlite_search.training import balance
 
 TEACHER_TRAINABLE = "trainables.baseline:baseline"
 
@@ -114,7 +115,23 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         if not (folder / "run.json").exists():
             config = trial.config.model_dump(mode="json")
             RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config).save()
-    return study.save()
+    study = study.save()
+    _show_balances(plan, study)
+    return study
+
+
+def _show_balances(plan: Plan, study: StudyRecord) -> None:
+    """Says what samplers and losses will do that could spoil the night; leaves their audit with every trial."""
+    for found in plan.balances():
+        for warning in balance.warnings(found.audit, found.loss):
+            say(f"warning: sampler {found.audit.sampler}, loss {found.loss.name}: {warning}")
+        homes = [study.trial_folder(trial.key) / ARTIFACTS for trial in found.trials]
+        if all((home / "balance.png").exists() for home in homes):
+            continue
+        files = balance.files(found.audit, found.loss)
+        for home in homes:
+            for name, content in files.items():
+                write_atomic(home / name, content)
 
 
 def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:

@@ -77,7 +77,7 @@ class Study:
             shared = self.teacher.model_copy(update={"data": self.base.data, "monitor": self.metric})
             object.__setattr__(self, "teacher", shared)
         for name, values in self.space.items():
-            if name.startswith("data."):
+            if name.startswith("data.") and name != "data.fraction":
                 raise BadInput(f"{name} cannot be swept: trials on other images do not compare; make a study of each")
             if not hasattr(values, "sample") and not _all_values(values):
                 raise BadInput(f"{name}: the list of values is empty")

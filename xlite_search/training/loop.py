@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,9 +24,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from xlite_search.data.loaders import Batch, Data, batches_per_epoch, ordered_batches, shuffled_batches
+from xlite_search.data.loaders import Batch, Data, Loader, batches_per_epoch, ordered_batches
+from xlite_search.data.samplers import Sampler, Shuffled
+from xlite_search.data.views import Augment, mixup
 from xlite_search.errors import RunFailed
 from xlite_search.machine import device as this_device
+from xlite_search.machine import this_machine
 from xlite_search.spec import Spec
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.losses import BCE, Loss, bce
@@ -39,6 +43,9 @@ Objective = Callable[[Tensor, Batch], Tensor]
 class Recipe(Spec):
     """How a model is trained; every field can change the result.
 
+    sampler         which images an epoch draws
+    augment         how a training image is changed before it is shown; None: not at all
+    mixup           alpha of MixUp's Beta distribution; 0: images are not mixed
     early_stopping  epochs without a better `monitor` after which training ends; None: never
     stop_after      ends after this epoch although the schedule is laid out for `epochs`; None: at `epochs`
     precision       of the forward pass on a GPU (autocast); a CPU always computes in fp32
@@ -49,6 +56,9 @@ class Recipe(Spec):
     epochs: int = Field(20, ge=1)
     stop_after: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=2)
+    sampler: Sampler = Shuffled()
+    augment: Augment | None = None
+    mixup: float = Field(0.0, ge=0, le=10)
     loss: Loss = BCE()
     optimizer: AdamW = AdamW()
     schedule: Schedule = Plateau()
@@ -101,7 +111,11 @@ def train(
         RunFailed: the loss is not finite, or the monitored metric has no value.
         Damaged: the checkpoint is no checkpoint.
     """
-    training = _Training(recipe, model.to(this_device()), data, objective)
+    with closing(_Training(recipe, model.to(this_device()), data, objective)) as training:
+        yield from _epochs(recipe, training, resume)
+
+
+def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterator[EpochResult]:
     done, best = 0, {"epoch": 0.0, "score": -math.inf}
     if resume is not None:
         checkpoint = Checkpoint.load(resume, training.device)
@@ -113,7 +127,7 @@ def train(
         metrics = training.fit(epoch)
         fitted = time.perf_counter()
         metrics |= training.validate()
-        score = _score(recipe, metrics) if len(data.val) else None
+        score = _score(recipe, metrics) if len(training.data.val) else None
         training.course.after_epoch(score)
         improved = score is None or score > best["score"]
         if improved:
@@ -136,6 +150,15 @@ class _Training:
         self.course = recipe.schedule.build(self.optimizer, recipe.epochs, steps)
         scaled = self.device.type == "cuda" and recipe.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.loader = Loader(
+            data.train,
+            recipe.batch_size,
+            seed=recipe.seed,
+            device=self.device,
+            sampler=recipe.sampler,
+            augment=recipe.augment,
+            workers=this_machine().loader_workers(self.device.type),
+        )
 
     def fit(self, epoch: int) -> dict[str, float]:
         """One pass over the training part, from a seed of its own. The loss leaves the device once, at the end."""
@@ -144,7 +167,7 @@ class _Training:
         self.model.train()
         rate = self.optimizer.param_groups[0]["lr"]
         total, batches = torch.zeros((), device=self.device), 0
-        for batch in shuffled_batches(self.data.train, recipe.batch_size, recipe.seed, epoch, self.device):
+        for batch in self.batches(epoch):
             with self.autocast():
                 loss = self.objective(self.model(batch.images), batch)
             self.optimizer.zero_grad(set_to_none=True)
@@ -159,6 +182,15 @@ class _Training:
             raise RunFailed(f"the training loss of epoch {epoch} is {mean}; try a lower optimizer.lr or precision fp32")
         parameters = float(sum(p.numel() for p in self.model.parameters()))
         return {"train/loss": mean, "train/lr": rate, "model/parameters": parameters}
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The epoch's batches, mixed if the recipe says so."""
+        recipe = self.recipe
+        for step, batch in enumerate(self.loader.epoch(epoch)):
+            if recipe.mixup:
+                images, labels = mixup(batch.images, batch.labels, recipe.mixup, recipe.seed, epoch, step)
+                batch = batch._replace(images=images, labels=labels)
+            yield batch
 
     def validate(self) -> dict[str, float]:
         """Metrics of the validation part; none if there is none."""
@@ -189,6 +221,9 @@ class _Training:
     def checkpoint(self, epoch: int, best: dict[str, float]) -> Checkpoint:
         optimizer, schedule, scaler = self.optimizer.state_dict(), self.course.state(), self.scaler.state_dict()
         return Checkpoint(epoch, self.model.state_dict(), optimizer, schedule, scaler, best)
+
+    def close(self) -> None:
+        self.loader.close()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)

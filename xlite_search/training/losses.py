@@ -5,18 +5,20 @@ A spec is built with the counts of what is trained on (never of validation) and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from xlite_search.errors import BadInput
-from xlite_search.spec import Spec
+from xlite_search.spec import Spec, named
 
-#: logits float `[batch, class]`, targets float `[batch, class]` -> scalar
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+class LossFunction(Protocol):
+    """Logits and targets float `[batch, class]`, and each image's weight `[batch]` or None -> scalar."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor: ...
 
 
 class BCE(Spec):
@@ -56,20 +58,17 @@ class WeightedBCE(Spec):
     def build(self, positives: Tensor, images: int) -> LossFunction:
         weight = self.pos_weight(positives, images)
 
-        def weighted_bce(logits: Tensor, targets: Tensor) -> Tensor:
+        def weighted_bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
             on_device = weight.to(logits.device) if weight is not None else None
-            return F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=on_device)
+            return bce(logits, targets, weights, pos_weight=on_device)
 
         return weighted_bce
 
 
-def bce(logits: Tensor, targets: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits.float(), targets)
-
-
-def named(value: Any) -> Any:
-    """The short form of a choice: `"bce"` for `{"name": "bce"}`."""
-    return {"name": value} if isinstance(value, str) else value
+def bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None, pos_weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, each image counted `weights` times, positives `pos_weight` times."""
+    each = weights[:, None] if weights is not None else None
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, weight=each, pos_weight=pos_weight)
 
 
 Loss = Annotated[Annotated[BCE | WeightedBCE, Field(discriminator="name")], BeforeValidator(named)]

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 from torch.optim import lr_scheduler
 
-from xlite_search.spec import Spec
-from xlite_search.training.losses import named
+from xlite_search.spec import Spec, named
 
 
 class AdamW(Spec):

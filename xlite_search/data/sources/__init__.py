@@ -29,6 +29,9 @@ CHEST_FINDINGS = (
     "Pleural_Thickening",
     "Hernia",
 )
+NO_FINDING = "No Finding"
+#: Of the image files that are looked for, in lower or upper case.
+SUFFIXES = ("png", "jpg", "jpeg", "dcm", "dicom")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,21 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def part(self, rows: NDArray[np.int64]) -> LabelTable:
+        """Some rows of it, in this order."""
+
+        def of(column: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(column[row] for row in rows.tolist()) if column else ()
+
+        columns = of(self.names), of(self.patients), self.labels[rows], self.classes, of(self.views), of(self.digests)
+        return LabelTable(*columns)
+
+
+def image_id(name: str) -> str:
+    """An image's name without its suffix: lists and tables do not agree on whether it has one."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in SUFFIXES else name
 
 
 class Unreadable(Exception):

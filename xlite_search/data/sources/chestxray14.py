@@ -1,21 +1,20 @@
-"""NIH ChestX-ray14: a folder of PNG files and NIH's label table (`Data_Entry_2017*.csv`)."""
+"""NIH ChestX-ray14: a folder of images and NIH's label table, or any other that `read_labels` takes."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable
-from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.data.sources import LabelTable, Unreadable, image_id
+from xlite_search.data.sources.images import find_images, read_gray
+from xlite_search.data.sources.labels import read_labels
+from xlite_search.errors import BadInput
 
 NOTICE = (
     "ChestX-ray14 was provided by the NIH Clinical Center (https://nihcc.app.box.com/v/ChestXray-NIHCC). Acknowledge "
@@ -23,13 +22,16 @@ NOTICE = (
     "Database and Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. IEEE "
     "CVPR 2017, pp. 3462-3471."
 )
-NAME, FINDINGS, PATIENT, VIEW = "Image Index", "Finding Labels", "Patient ID", "View Position"
-NO_FINDING = "No Finding"
+NO_FILE, EMPTY_FILE = "no such file", "the file is empty"
 
 
 @dataclass(frozen=True)
 class ChestXray14:
-    """`images` holds the files at any depth (NIH ships twelve `images_0xx/images`); `labels` is the table."""
+    """`images` holds the files at any depth (NIH ships twelve `images_0xx/images`); `labels` is the table.
+
+    The table is read once and the folder is scanned once. A copy in another process (pickle) knows where each row's
+    file is, and does neither again to read pixels.
+    """
 
     images: Path
     labels: Path
@@ -37,7 +39,7 @@ class ChestXray14:
 
     def __post_init__(self) -> None:
         if not self.images.is_dir():
-            raise BadInput(f"--images {self.images}: there is no such folder; give the one that holds the PNG files")
+            raise BadInput(f"--images {self.images}: there is no such folder; give the one that holds the images")
         if not self.labels.is_file():
             raise BadInput(f"--labels {self.labels}: there is no such file; give NIH's Data_Entry_2017*.csv")
 
@@ -45,88 +47,56 @@ class ChestXray14:
         return {"source": "chestxray14", "labels": self.labels.name}
 
     def table(self) -> LabelTable:
-        """The label table, in its own order, checked against the folder.
+        """The label table, in its own order, whether the images are there or not.
 
         Raises:
-            BadInput: a column is missing, a label is unknown, a name appears twice, or an image is not there.
+            BadInput: `read_labels` does.
         """
-        numbered = self._rows()
-        rows = [row for _, row in numbered]
-        names = [row[NAME] for row in rows]
-        labels = np.zeros((len(rows), len(CHEST_FINDINGS)), np.uint8)
-        seen: dict[str, int] = {}
-        for number, (line, row) in enumerate(numbered):
-            if seen.setdefault(row[NAME], line) != line:
-                raise BadInput(f"{self.labels}, line {line}: image '{row[NAME]}' is already in line {seen[row[NAME]]}")
-            labels[number, self._columns(row[FINDINGS], line)] = 1
-        self._expect_images(names)
-        return LabelTable(
-            names=tuple(names),
-            patients=tuple(row[PATIENT] for row in rows),
-            labels=labels,
-            views=tuple(row.get(VIEW) or "" for row in rows),
-        )
+        return self._table
+
+    def lost(self) -> dict[int, str]:
+        """Rows without a file, or whose file has no bytes.
+
+        Raises:
+            BadInput: the table has an image whose name two files have.
+        """
+        reasons = ((row, self._loss(file)) for row, file in enumerate(self._files))
+        return {row: reason for row, reason in reasons if reason}
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
-        path = self._files[self._names[row]]
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise BadInput(f"{path} cannot be read as an image; fetch it again or take it out of {self.labels.name}")
-        return np.asarray(image, np.uint8)
+        if not self._files[row]:
+            raise Unreadable(NO_FILE)
+        return read_gray(self.images / self._files[row])
 
-    @cached_property
-    def _files(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for path in sorted(self.images.rglob("*.png")):
-            if found.setdefault(path.name, path) != path:
-                raise BadInput(f"{self.images}: two files are named {path.name}: {found[path.name]} and {path}")
-        return found
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return [row[NAME] for _, row in self._rows()]
-
-    def _rows(self) -> list[tuple[int, dict[str, str]]]:
-        """Rows with the file's line that they end on."""
+    def _loss(self, file: str) -> str:
+        if not file:
+            return NO_FILE
         try:
-            raw = self.labels.read_bytes()
-            text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            raise BadInput(f"{self.labels} cannot be read as a CSV file: {error}") from None
-        reader = csv.DictReader(io.StringIO(text))
-        columns = list(reader.fieldnames or [])
-        for wanted in (NAME, FINDINGS, PATIENT):
-            if wanted not in columns:
+            return "" if os.path.getsize(os.path.join(self.images, file)) else EMPTY_FILE
+        except OSError:
+            return NO_FILE
+
+    @cached_property
+    def _table(self) -> LabelTable:
+        return read_labels(self.labels)
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        """Each row's file below `images`, empty where there is none. Names match with or without their suffix."""
+        found = find_images(self.images)
+        by_id: dict[str, tuple[Path, ...]] = {}
+        for name, paths in found.items():
+            by_id[image_id(name)] = by_id.get(image_id(name), ()) + paths
+        root = os.path.join(self.images, "")
+        files = []
+        for name in self._table.names:
+            paths = found.get(name) or by_id.get(name, ())
+            if len(paths) > 1:
                 raise BadInput(
-                    f"{self.labels}, line 1: no column '{wanted}'; expected NIH's header with '{NAME}', '{FINDINGS}' "
-                    f"and '{PATIENT}', found {', '.join(repr(c) for c in columns[:6]) or 'nothing'}"
+                    f"{self.images}: two files are image {name}: {paths[0]} and {paths[1]}; remove one of them"
                 )
-        try:
-            rows = [(reader.line_num, row) for row in reader]
-        except csv.Error as error:
-            raise BadInput(f"{self.labels}, line {reader.line_num}: not a CSV row ({error})") from None
-        for line, row in rows:
-            if not all(row[wanted] for wanted in (NAME, FINDINGS, PATIENT)):
-                raise BadInput(f"{self.labels}, line {line}: '{NAME}', '{FINDINGS}' or '{PATIENT}' is empty")
-        if not rows:
-            raise BadInput(f"{self.labels} has a header and no rows")
-        return rows
+            files.append(str(paths[0]).removeprefix(root) if paths else "")
+        return tuple(files)
 
-    def _columns(self, findings: str, line: int) -> list[int]:
-        columns = []
-        for finding in findings.split("|"):
-            if finding == NO_FINDING:
-                continue
-            if finding not in CHEST_FINDINGS:
-                hint = did_you_mean(finding, CHEST_FINDINGS)
-                raise BadInput(f"{self.labels}, line {line}: '{finding}' is not one of the 14 findings{hint}")
-            columns.append(CHEST_FINDINGS.index(finding))
-        return columns
-
-    def _expect_images(self, names: list[str]) -> None:
-        missing = [name for name in names if name not in self._files]
-        if missing:
-            raise BadInput(
-                f"{self.images}: {len(names):,} images expected from {self.labels.name}, {len(names) - len(missing):,} "
-                f"found; the first missing is {missing[0]}. Give the folder that has them, or a table of those there"
-            )
+    def __getstate__(self) -> dict[str, Any]:
+        return {"images": self.images, "labels": self.labels, "notice": self.notice, "_files": self._files}

@@ -104,6 +104,9 @@ class Phantom:
             views=tuple("AP" if bedside else "PA" for bedside in self._bedside.tolist()),
         )
 
+    def lost(self) -> dict[int, str]:
+        return {}
+
     def truth(self) -> NDArray[np.uint8]:
         """What is drawn, before label noise: multi-hot, `[image, class]`."""
         return self._truth.copy()

@@ -1,0 +1,317 @@
+"""Augmentation: (image, view) -> the same pixels in every process, for ever.
+
+A view is numbered. What it looks like is drawn from a counter-based generator (Philox; Salmon et al. 2011) whose key
+is (settings, image) and whose counter is the view, so workers, order, trials and earlier calls cannot change it, and a
+teacher's logits that were stored for view 3 belong to what the student sees as view 3.
+
+This is the only module that knows albumentations, which takes seconds to import: it is imported by the first view.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import os
+import random
+import threading
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, overload
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from xlite_search import records
+from xlite_search.spec import Spec, named
+
+#: Raise it when the same settings come to mean other pixels.
+SCHEMA = 1
+#: Smoothness of the elastic distortion: sigma of its blur, as a share of the image's side (9 px of 224).
+ELASTIC_SIGMA = 0.04
+#: Last word of the generator's counter, so that MixUp shares no number with the order of (seed, epoch).
+MIXUP_STREAM = 1
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Degrees = Annotated[float, Field(ge=0, le=45)]
+Bend = Annotated[float, Field(ge=0, le=0.3)]
+Change = Annotated[float, Field(ge=0, le=0.5)]
+Sway = Annotated[float, Field(ge=0, le=0.03)]
+
+
+class _Strengths(Spec):
+    """What a view changes. Every amount is drawn evenly between -x and +x; 0 switches it off.
+
+    flip        share of views that are mirrored; a mirrored heart lies on the right
+    rotate      degrees, about the image's centre
+    shift       along x and along y, as a share of the side
+    zoom        of the scale 1
+    brightness  added, as a share of white
+    contrast    of the gain 1; black stays black
+    gamma       of the exponent 1
+    distort     share of views with one of those of the three distortions that are not 0
+    elastic     root mean square of the displacement, as a share of the side
+    grid        of the width 1 of the cells of a 5 x 5 grid
+    optical     coefficient of a barrel or cushion distortion; 0.1 moves the corners by 5 % of the side
+    views       V: how many views an image has, taken in turn; None for a new one in every epoch
+    """
+
+    flip: Share = 0.5
+    rotate: Degrees
+    shift: Bend
+    zoom: Bend
+    brightness: Change
+    contrast: Change
+    gamma: Change = 0.0
+    distort: Share = 0.5
+    elastic: Sway = 0.0
+    grid: Bend = 0.0
+    optical: Bend = 0.0
+    views: int | None = Field(None, ge=1)
+
+
+class Light(_Strengths):
+    """Small differences between two exposures of the same patient."""
+
+    name: Literal["light"] = "light"
+    rotate: Degrees = 5.0
+    shift: Bend = 0.02
+    zoom: Bend = 0.05
+    brightness: Change = 0.05
+    contrast: Change = 0.05
+
+
+class Medium(_Strengths):
+    """The lab's default: mirrored half the time, 15 degrees, brightness and contrast."""
+
+    name: Literal["medium"] = "medium"
+    rotate: Degrees = 15.0
+    shift: Bend = 0.04
+    zoom: Bend = 0.1
+    brightness: Change = 0.1
+    contrast: Change = 0.1
+
+
+class Strong(_Strengths):
+    """Medium, and in half of the views the chest itself is bent."""
+
+    name: Literal["strong"] = "strong"
+    rotate: Degrees = 20.0
+    shift: Bend = 0.05
+    zoom: Bend = 0.12
+    brightness: Change = 0.1
+    contrast: Change = 0.15
+    gamma: Change = 0.2
+    elastic: Sway = 0.006
+    grid: Bend = 0.2
+    optical: Bend = 0.1
+
+
+Augment = Annotated[
+    Annotated[Light | Medium | Strong, Field(discriminator="name")],
+    BeforeValidator(named),
+]
+
+
+def image_key(name: str) -> int:
+    """64 bits of an image's name (BLAKE2b): its views are the same in every data set, subset and order."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def fingerprint(spec: Augment) -> str:
+    """Changes if view k of an image may look otherwise: settings, this module's schema, albumentations, OpenCV.
+
+    Neither the number of views nor the name of the strength is part of it: they do not change what view 3 looks like.
+    """
+    libraries = {"albumentations": importlib.metadata.version("albumentations"), "opencv": cv2.__version__}
+    return records.digest([_settings(spec), libraries])[:16]
+
+
+@overload
+def view_number(epoch: int, draw: int, views: int | None) -> int: ...
+@overload
+def view_number(epoch: int, draw: NDArray[np.int64], views: int | None) -> NDArray[np.int64]: ...
+def view_number(epoch: int, draw: int | NDArray[np.int64], views: int | None) -> int | NDArray[np.int64]:
+    """Which view of an image an epoch takes; epochs count from 1.
+
+    draw    how often this image was already drawn in this epoch, so that a sampler that draws it often sees others
+    views   V: the views 0 to V - 1 are taken in turn; None: no view is taken twice (in a million epochs)
+    """
+    if views is None:
+        return (epoch - 1) + (draw << 20)
+    return (epoch - 1 + draw) % views
+
+
+class Views:
+    """The views of images under a spec. Picklable; it may be called by several threads at once.
+
+    >>> Views(Medium())(image, image_key("00000001_000.png"), 3)
+    """
+
+    def __init__(self, spec: Augment) -> None:
+        self.spec = spec
+        self._settings_key = int(records.digest(_settings(spec))[:16], 16)
+        self._of_thread = _OfThread()
+
+    def __call__(self, image: NDArray[np.uint8], key: int, view: int) -> NDArray[np.uint8]:
+        """View number `view` (from 0) of the image with this key (`image_key`): uint8 `[h, w]` to a new `[h, w]`."""
+        numbers, change = self._pipeline(image.shape)
+        numbers.begin((self._settings_key, key), view)
+        pixels = np.ascontiguousarray(image)
+        changed: NDArray[np.uint8] = change(image=pixels)["image"]
+        return changed.copy() if changed is pixels else changed
+
+    def _pipeline(self, shape: tuple[int, ...]) -> tuple[_Numbers, Callable[..., dict[str, Any]]]:
+        built = self._of_thread.pipelines
+        if shape not in built:
+            numbers, change = _Numbers(), compose(self.spec, max(shape))
+            change.set_random_state(np.random.Generator(numbers.philox), numbers)
+            built[shape] = numbers, change
+        return built[shape]
+
+    def __reduce__(self) -> tuple[type[Views], tuple[Augment]]:
+        return Views, (self.spec,)
+
+
+class _OfThread(threading.local):
+    """What each thread builds for itself: albumentations keeps what it drew in its transforms."""
+
+    def __init__(self) -> None:
+        self.pipelines: dict[tuple[int, ...], tuple[_Numbers, Callable[..., dict[str, Any]]]] = {}
+
+
+class _Numbers(random.Random):
+    """albumentations wants numpy's generator and Python's; both of ours draw from one Philox.
+
+    To begin a view, the Philox's state is set in place: a microsecond, where new seeds cost fifty.
+    """
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(key=0)
+        super().__init__()
+
+    def begin(self, key: tuple[int, int], view: int) -> None:
+        """From here on the numbers are those of `Philox(key=key, counter=[0, view, 0, 0])`."""
+        self.gauss_next = None
+        state: Any = {
+            "bit_generator": "Philox",
+            "state": {"counter": (0, view, 0, 0), "key": key},
+            "buffer": (0, 0, 0, 0),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self.philox.state = state
+
+    def random(self) -> float:
+        return float(self.philox.random_raw() >> 11) * 2.0**-53
+
+    def getrandbits(self, k: int, /) -> int:
+        words = -(-k // 64)
+        drawn = sum(int(self.philox.random_raw()) << 64 * word for word in range(words))
+        return drawn >> (64 * words - k)
+
+    def seed(self, *ignored: object) -> None:
+        self.gauss_next = None
+
+
+def compose(spec: Augment, side: int) -> Any:
+    """The albumentations pipeline of a spec for images of `side` pixels: pose, distortion, light.
+
+    Light comes last, so that what lies outside of the image looks like the black that images are padded with.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations as A
+
+    pose = spec.flip, spec.rotate, spec.shift, spec.zoom
+    steps = [_pose(*pose)] if any(pose) else []
+    # an even field of [-1, 1], blurred by sigma, has a root mean square of 1 / (sqrt(3) * 2 * sqrt(pi) * sigma)
+    sigma = max(1.0, ELASTIC_SIGMA * side)
+    alpha = spec.elastic * side * math.sqrt(3) * 2 * math.sqrt(math.pi) * sigma
+    bends = [
+        (spec.elastic, A.ElasticTransform(alpha=alpha, sigma=sigma, noise_distribution="uniform", fill=0)),
+        (spec.grid, A.GridDistortion(num_steps=5, distort_limit=spec.grid, fill=0)),
+        (spec.optical, A.OpticalDistortion(distort_limit=spec.optical, fill=0)),
+    ]
+    wanted = [bend for amount, bend in bends if amount]
+    if wanted:
+        steps.append(A.OneOf(wanted, p=spec.distort))
+    if spec.gamma:
+        steps.append(A.RandomGamma((100 * (1 - spec.gamma), 100 * (1 + spec.gamma)), p=1))
+    if spec.brightness or spec.contrast:
+        steps.append(A.RandomBrightnessContrast(spec.brightness, spec.contrast, p=1))
+    return A.Compose(steps, is_check_shapes=False)
+
+
+def _pose(flip: float, rotate: float, shift: float, zoom: float) -> Any:
+    """Mirror, rotation, shift and zoom as one transform, so that pixels are interpolated once.
+
+    albumentations' HorizontalFlip and Affine do the same in 1.7 times the time.
+    """
+    import albumentations as A
+
+    class Pose(A.ImageOnlyTransform):  # type: ignore[misc]
+        def get_params(self) -> dict[str, Any]:
+            draw = self.py_random
+            return {
+                "mirrored": draw.random() < flip,
+                "degrees": draw.uniform(-rotate, rotate),
+                "scale": draw.uniform(1 - zoom, 1 + zoom),
+                "shift": (draw.uniform(-shift, shift), draw.uniform(-shift, shift)),
+            }
+
+        def apply(
+            self, img: Any, mirrored: bool, degrees: float, scale: float, shift: tuple[float, float], **_: Any
+        ) -> Any:
+            height, width = img.shape
+            matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+            matrix[:, 2] += shift[0] * width, shift[1] * height
+            if mirrored:  # x -> width - 1 - x, before all else
+                matrix[:, 2] += matrix[:, 0] * (width - 1)
+                matrix[:, 0] *= -1
+            return cv2.warpAffine(img, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=0)
+
+    return Pose(p=1)
+
+
+def _settings(spec: Augment) -> dict[str, Any]:
+    return spec.model_dump(exclude={"name", "views"}) | {"schema": SCHEMA}
+
+
+def mixup(images: Tensor, labels: Tensor, alpha: float, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    """Each image and its labels, mixed with those of another of the batch (MixUp; Zhang et al. 2018).
+
+    images  `[batch, 1, height, width]`, 0 to 255 -> float32 on the same scale
+    labels  float `[batch, class]` in 0 to 1 -> the same
+    alpha   > 0; the share of the partner is drawn per image from Beta(alpha, alpha)
+
+    The larger share is the image's own (the pair's order means nothing to Beta), so row i stays mostly image i, and
+    with a small alpha all is nearly as it was. The draw depends on (seed, epoch, step) alone.
+    """
+    philox = np.random.Philox(key=[seed, epoch], counter=[0, step, 0, MIXUP_STREAM])
+    draws = np.random.Generator(philox)
+    partner = torch.from_numpy(draws.permutation(len(images))).to(images.device)
+    share = draws.beta(alpha, alpha, len(images))
+    own = torch.from_numpy(np.maximum(share, 1 - share)).to(images.device, torch.float32)
+    pixels = images.float()
+    mixed = torch.lerp(pixels[partner], pixels, own[:, None, None, None])
+    return mixed, torch.lerp(labels[partner], labels, own[:, None].to(labels.dtype))
+
+
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]], names: Sequence[str], spec: Augment, columns: int = 3
+) -> NDArray[np.uint8]:
+    """For a pair of eyes: each prepared image, its first `columns` views beside it, its name below; gray `[h, w]`."""
+    views = Views(spec)
+    rows = []
+    for image, name in zip(images, names, strict=True):
+        shown = [image, *(views(image, image_key(name), view) for view in range(columns))]
+        row = np.hstack([cv2.copyMakeBorder(tile, 0, 0, 0, 2, cv2.BORDER_CONSTANT, value=255) for tile in shown])
+        caption = np.zeros((20, row.shape[1]), np.uint8)
+        text = f"{name} | {spec.name}"
+        cv2.putText(caption, text, (5, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1, cv2.LINE_AA)
+        rows += [row, caption]
+    return np.asarray(np.vstack(rows), np.uint8)

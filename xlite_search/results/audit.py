@@ -1,0 +1,182 @@
+"""What the data are, before a night is spent on them: integrity, splits, and what each sampler will really draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from xlite_search import places, records
+from xlite_search.data import integrity
+from xlite_search.data.audit import Audit, audit_of
+from xlite_search.data.lists import ELSEWHERE, write_lists
+from xlite_search.data.loaders import Data, DataSpec, open_data
+from xlite_search.data.packed import PackedSet
+from xlite_search.data.samplers import MaxRarity, MeanRarity, OfLargest, Sampler, Shuffled, Unscaled
+from xlite_search.data.sources import NO_FINDING, LabelTable
+from xlite_search.data.sources.labels import read_labels
+from xlite_search.data.splits import AnySplit, Folds, deal
+from xlite_search.data.stratify import balance
+from xlite_search.data.views import Light, Medium, Strong, contact_sheet
+from xlite_search.spec import Spec, parse
+from xlite_search.training.balance import figure, table
+from xlite_search.training.losses import BCE, WeightedBCE
+
+#: no re-sampling, both rules, and the two readings of the log's second rule
+SAMPLERS: tuple[Sampler, ...] = (
+    Shuffled(),
+    MaxRarity(),
+    MeanRarity(),
+    MeanRarity(no_finding=OfLargest()),
+    MeanRarity(no_finding=Unscaled()),
+)
+LOSSES = (BCE(), WeightedBCE())
+AUGMENTS = (Light(), Medium(), Strong())
+SHEET_IMAGES, FEW = 6, 5
+
+
+@dataclass(frozen=True)
+class Page:
+    """An audit. `about` is JSON; `drawn_from` the images that samplers draw from; `data` is None for a table alone."""
+
+    about: dict[str, Any]
+    drawn_from: LabelTable
+    samplers: tuple[Sampler, ...]
+    data: Data | None = None
+
+    @property
+    def audits(self) -> list[Audit]:
+        return [audit_of(one, self.drawn_from.labels, self.drawn_from.classes) for one in self.samplers]
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.about | {"samplers": [one.as_dict() for one in self.audits]}
+
+
+class _Asked(Spec):
+    """What the command line asks for, under the names that a study has for it."""
+
+    sampler: Sampler = Shuffled()
+    data: DataSpec = DataSpec()
+
+
+def samplers(given: Sequence[object]) -> tuple[Sampler, ...]:
+    """Samplers from their names or mappings; those worth comparing if none is given. Raises BadInput."""
+    return tuple(parse(_Asked, {"sampler": one}).sampler for one in given) or SAMPLERS
+
+
+def data_spec(name: str, settings: Mapping[str, Any]) -> DataSpec:
+    """The data set of this name, with settings such as `data.split`. Raises BadInput."""
+    places.data_folder(name)
+    return _Asked().with_settings({"data.name": name, **settings}).data
+
+
+def audit_labels(path: Path, samplers: tuple[Sampler, ...]) -> Page:
+    """A label table alone: what is in it, and what samplers would draw from all of it. Raises BadInput."""
+    found = read_labels(path)
+    warnings = integrity.label_warnings(found)
+    return Page({"labels": str(path), **_contents(found), "warnings": warnings}, found, samplers)
+
+
+def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
+    """A prepared data set: every byte checked, what was set aside, duplicates, its split, samplers on its train part.
+
+    Raises:
+        BadInput: it is not prepared, or its split cannot be made.
+        Damaged: it is not what was prepared.
+    """
+    packed = PackedSet.open(spec.name)
+    packed.verify()
+    data = open_data(spec)
+    rows = {name: found for name, found in data.split.rows.items() if len(found)}
+    split = {"spec": spec.split.model_dump(mode="json"), "fingerprint": data.split.fingerprint}
+    about = {
+        "data": spec.name,
+        "fingerprint": packed.fingerprint,
+        "size": packed.size,
+        **_contents(packed.table),
+        "integrity": integrity.report(packed, data.split.rows),
+        "split": split | balance(packed.table, rows),
+        "fitted_on": {"fit": spec.fit, "fraction": spec.fraction, "images": len(data.train)},
+    }
+    return Page(about, packed.table.part(data.train.rows), samplers, data)
+
+
+def write_splits(labels: Path, output: Path, specs: Sequence[AnySplit]) -> dict[str, dict[str, Any]]:
+    """Lists for each split of a label table, in `output`, or in a folder per fold; what was written, by folder."""
+    found = read_labels(labels)
+    written = {}
+    for spec in specs:
+        folder = output / f"fold_{spec.fold}" if isinstance(spec, Folds) else output
+        about = {"labels_sha256": records.sha256_of(labels), **spec.model_dump(mode="json", exclude=ELSEWHERE)}
+        written[str(folder)] = write_lists(folder, found, deal(found, spec), about)
+    return written
+
+
+def draw(page: Page, folder: Path) -> None:
+    """Figures: each sampler with a plain and a weighted loss; prepared images with three views of each beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (sampler, drawn) in enumerate(zip(page.samplers, page.audits, strict=True), start=1):
+        for loss in LOSSES:
+            records.write_atomic(folder / f"balance-{number}-{sampler.name}-{loss.name}.png", figure(drawn, loss))
+    if page.data is None:
+        return
+    train = page.data.train
+    rows = train.rows[np.linspace(0, len(train) - 1, min(SHEET_IMAGES, len(train))).astype(int)]
+    images = [np.array(train.packed.pixels[row]) for row in rows]
+    names = [train.packed.table.names[row] for row in rows]
+    for augment in AUGMENTS:
+        cv2.imwrite(str(folder / f"views-{augment.name}.png"), contact_sheet(images, names, augment))
+
+
+def show(page: Page) -> None:
+    """The page, on stdout."""
+    about = page.about
+    print(f"{about.get('data') or about['labels']}: {about['images']:,} images of {about['patients']:,} patients")
+    for warning in about.get("warnings", []):
+        print(f"warning: {warning}")
+    if "integrity" in about:
+        _show_integrity(about["integrity"])
+        print(f"\nsplit {about['split']['spec']['name']}, fingerprint {about['split']['fingerprint']}")
+        show_split(about["split"])
+        fitted = about["fitted_on"]
+        print(f"\nsamplers, on the {fitted['images']:,} images of {fitted['fit']}")
+    else:
+        print("\nsamplers, on all of its images")
+    print(table(page.audits))
+
+
+def show_split(about: Mapping[str, Any]) -> None:
+    """Sizes and the prevalence of every label, by split, in percent."""
+    parts = {"whole": about["whole"], **about["parts"]}
+    print(f"{'':20}" + "".join(f"{name:>12}" for name in parts))
+    for what in ("images", "patients"):
+        print(f"{what:20}" + "".join(f"{part[what]:>12,}" for part in parts.values()))
+    for label in about["whole"]["prevalence"]:
+        print(f"{label:20}" + "".join(f"{100 * part['prevalence'][label]:>10.3f} %" for part in parts.values()))
+    for name, part in about["parts"].items():
+        worst = part["largest_deviation"]
+        print(f"{name}: at most {worst['points']:.3f} percentage points off the whole ({worst['label']})")
+
+
+def _show_integrity(about: Mapping[str, Any]) -> None:
+    print(f"\n{'':20}{'expected':>12}{'found':>12}{'lost':>12}")
+    for name, part in {"whole": about, **about["splits"]}.items():
+        print(f"{name:20}" + "".join(f"{part[what]:>12,}" for what in ("expected", "found", "lost")))
+    print(f"raw sizes: {', '.join(f'{count:,} of {size}' for size, count in about['raw_sizes'].items())}")
+    for name, reason in list(about["set_aside"].items())[:FEW]:
+        print(f"set aside: {name}: {reason}")
+    print(f"duplicates: {len(about['duplicates']):,} groups of images have the same pixels")
+    for group in about["duplicates_across_splits"][:FEW]:
+        print(f"warning: the same pixels are in several splits: {', '.join(group)}")
+    for warning in about["warnings"]:
+        print(f"warning: {warning}")
+
+
+def _contents(found: LabelTable) -> dict[str, Any]:
+    normal = int((~found.labels.any(axis=1)).sum())
+    counts = dict(zip(found.classes, found.labels.sum(axis=0).tolist(), strict=True)) | {NO_FINDING: normal}
+    return {"images": len(found), "patients": len(set(found.patients)), "counts": counts}
