@@ -1,75 +1,274 @@
-"""What preparing once is worth: a row of the packed set against decode + CLAHE + resize of the same 1024 px PNG.
+"""What the data path costs, ours and a bare reference side by side, each in its turn, on the same images and cores.
 
     python benchmarks/data.py
 
-The reference is the lab's way before its cache (EXP-001): OpenCV's imread, CLAHE (2.0, 8 x 8), resize to 224 px, in
-every epoch anew. Both sides read the same images, from the page cache, on one thread. The last line is JSON; the limit:
-`read_speedup` of at least 50.
+    read_speedup        a row of the packed set against decode + CLAHE + resize of a 1024 px PNG, one thread; limit 50.
+                        The reference is the lab's way before its cache (EXP-001): OpenCV anew in every epoch
+    loader_efficiency   batches of medium views with two workers against two bare processes that only draw views from
+                        the packed set; limit 0.85. Also without workers, against a bare loop in one process
+    view costs          what it costs that a view is the same everywhere: ours, and albumentations' own two ways
+    prepare_efficiency  `prepare` with two workers against two bare processes that decode, CLAHE and resize, and write
+                        nothing; limit 0.85
+    prepare_mib         memory of all processes while preparing few and many images: it stays flat
+
+Figures are medians over rounds. The last line is JSON. Processes import this file anew: torch is imported where it is
+needed, as the command line does.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 import os
+import random
+import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 
+from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import enhance, prepare
 from xlite_search.data.sources.chestxray14 import ChestXray14
 from xlite_search.data.sources.phantom import Phantom
 
-IMAGES, RAW, SIZE, ROUNDS = 32, 1024, 224, 7
+RAW, SIZE, DRAWN, BATCH, CORES = 1024, 224, 48, 32, 2
+FEW, IMAGES, MANY = 400, 800, 1600
+ROUNDS, PREPARE_ROUNDS, CALLS = 9, 5, 60
+LIMITS = {"read_speedup": 50, "loader_efficiency": 0.85, "prepare_efficiency": 0.85}
+
+Rounds = dict[str, list[float]]
 
 
 def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:  # Windows keeps a mapped file
-        os.environ["XLITE_DATA"] = home
-        raw = _raw_images(Path(home) / "raw")
-        packed = prepare("bench", ChestXray14(raw, raw / "labels.csv"), SIZE)
-        files = [str(raw / name) for name in packed.table.names]
-
-        def decode() -> int:
-            return sum(
-                int(enhance(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8), SIZE)[0, 0]) for f in files
-            )
-
-        def gather() -> int:
-            return sum(int(np.array(packed.pixels[row])[0, 0]) for row in range(IMAGES))
-
-        assert decode() == gather()
-        slow, fast = _median_ms(decode), _median_ms(gather)
-    print(f"decode + CLAHE + resize of a {RAW} px PNG  {slow:8.3f} ms an image")
-    print(f"a row of the packed set at {SIZE} px        {fast:8.3f} ms an image")
-    print(json.dumps({"read_speedup": round(slow / fast, 1), "limit": 50, "images": IMAGES, "rounds": ROUNDS}))
+        os.environ["XLITE_DATA"] = str(Path(home) / "data")
+        raw = {count: _raw_images(Path(home) / f"raw{count}", count) for count in (FEW, IMAGES, MANY)}
+        figures = preparing(raw[IMAGES]) | {
+            f"prepare_mib_{count}": round(_peak_mib(raw[count])) for count in (FEW, MANY)
+        }
+        for count in (FEW, MANY):
+            print(f"preparing {count:5} images: {figures[f'prepare_mib_{count}']:.0f} MiB at most, all processes")
+        packed = _prepared(raw[IMAGES])
+        figures = reading(packed, raw[IMAGES]) | views(packed) | loading(packed) | figures
+    print(json.dumps(figures | {"limits": LIMITS, "images": IMAGES, "cores": CORES}))
 
 
-def _raw_images(folder: Path) -> Path:
-    """Phantoms as NIH ships radiographs: 1024 px PNG files and a label table."""
+def reading(packed: PackedSet, raw: Path) -> dict[str, float]:
+    files = [str(raw / name) for name in packed.table.names[:DRAWN]]
+
+    def decode() -> int:
+        return sum(int(enhance(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8), SIZE)[0, 0]) for f in files)
+
+    def gather() -> int:
+        return sum(int(np.array(packed.pixels[row])[0, 0]) for row in range(DRAWN))
+
+    assert decode() == gather()
+    times = _interleaved({"decode": decode, "gather": gather}, ROUNDS)
+    slow, fast = (float(np.median(times[name])) * 1000 / DRAWN for name in ("decode", "gather"))
+    print(
+        f"decode + CLAHE + resize of a {RAW} px PNG {slow:.3f} ms; a row of the packed set at {SIZE} px {fast:.4f} ms"
+    )
+    return {"read_speedup": round(slow / fast, 1)}
+
+
+def views(packed: PackedSet) -> dict[str, float]:
+    """Microseconds that each way to determinism adds to a medium view of which nobody knows the numbers."""
+    from xlite_search.data.views import Medium, Views, compose
+
+    image, number, spec = np.array(packed.pixels[0]), itertools.count(), Medium()
+    made, free, seeded, fresh = Views(spec), *(compose(spec, SIZE) for _ in range(3))
+
+    def with_seed() -> None:
+        seeded.set_random_seed(next(number))
+        seeded(image=image)
+
+    def with_new_generator() -> None:
+        philox = np.random.Philox(key=1, counter=[0, next(number), 0, 0])
+        fresh.set_random_state(np.random.Generator(philox), random.Random(1))
+        fresh(image=image)
+
+    ways: dict[str, Callable[[], object]] = {
+        "free": lambda: free(image=image),
+        "ours": lambda: made(image, 7, next(number)),
+        "set_random_seed": with_seed,
+        "set_random_state": with_new_generator,
+    }
+    times = _interleaved({name: _repeated(way, CALLS) for name, way in ways.items()}, ROUNDS * 3)
+    us = {name: np.array(values) / CALLS * 1e6 for name, values in times.items()}
+    added = {name: round(float(np.median(us[name] - us["free"])), 1) for name in ways if name != "free"}
+    print(f"a medium view {np.median(us['ours']):.0f} us; determinism adds " + _listed(added, "us"))
+    return {f"view_determinism_{name}_us": value for name, value in added.items()}
+
+
+def loading(packed: PackedSet) -> dict[str, float]:
+    """Images a second, loader over bare loop, with the same number of processes at work."""
+    import torch
+
+    from xlite_search.data.loaders import Loader, Part
+    from xlite_search.data.views import Medium
+
+    torch.set_num_threads(1)
+    part, spec = Part(packed, np.arange(len(packed))), Medium()
+    found = {}
+    for workers in (0, CORES):
+        loader = Loader(part, BATCH, seed=0, device=torch.device("cpu"), augment=spec, workers=workers)
+        bare = _Bare(packed, max(workers, 1))
+        epochs = itertools.count(1)
+
+        def load(loader: Loader = loader, epochs: Iterator[int] = epochs) -> None:
+            assert sum(len(batch.rows) for batch in loader.epoch(next(epochs))) == len(packed)
+
+        times = _interleaved({"loader": load, "bare": bare}, ROUNDS)
+        loader.close()
+        bare.close()
+        ratio = np.array(times["bare"]) / np.array(times["loader"])
+        rates = {name: len(packed) / float(np.median(values)) for name, values in times.items()}
+        found["loader_efficiency" if workers else "loader_efficiency_alone"] = round(float(np.median(ratio)), 3)
+        print(f"medium views, {workers} workers: loader {rates['loader']:.0f}, bare {rates['bare']:.0f} images/s")
+    return found
+
+
+class _Bare:
+    """Processes that draw a view of every image, half of the images each, and hand nothing to anybody."""
+
+    def __init__(self, packed: PackedSet, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes: list[Connection] = []
+        for part in range(count):
+            ours, theirs = context.Pipe()
+            context.Process(target=_draw_views, args=(theirs, packed, part, count), daemon=True).start()
+            self.pipes.append(ours)
+
+    def __call__(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(True)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(False)
+
+
+def _draw_views(pipe: Connection, packed: PackedSet, part: int, count: int) -> None:
+    from xlite_search.data.views import Medium, Views, image_key
+
+    cv2.setNumThreads(1)
+    made, keys, epoch = Views(Medium()), [image_key(name) for name in packed.table.names], 0
+    while pipe.recv():
+        for row in range(part, len(packed), count):
+            made(packed.pixels[row], keys[row], epoch)
+        epoch += 1
+        pipe.send(None)
+
+
+BARE = f"""
+import sys, cv2
+cv2.setNumThreads(1)
+clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8))
+for path in sys.stdin.read().split("\\n"):
+    image = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    cv2.resize(clahe.apply(image), ({SIZE}, {SIZE}), interpolation=cv2.INTER_AREA)
+"""
+
+
+def preparing(raw: Path) -> dict[str, float]:
+    """Both sides from the start of their processes to their end."""
+    files = sorted(str(path) for path in raw.glob("*.png"))
+
+    def bare() -> None:
+        command = [sys.executable, "-c", BARE]
+        processes = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(CORES)]
+        for part, process in enumerate(processes):
+            assert process.stdin
+            process.stdin.write("\n".join(files[part::CORES]))
+            process.stdin.close()
+        assert not any(process.wait() for process in processes)
+
+    times = _interleaved({"prepare": lambda: _prepared(raw), "bare": bare}, PREPARE_ROUNDS)
+    ratio = float(np.median(np.array(times["bare"]) / np.array(times["prepare"])))
+    rates = {name: round(len(files) / float(np.median(values)), 1) for name, values in times.items()}
+    print("preparing, images/s: " + _listed(rates, ""))
+    return {"prepare_efficiency": round(ratio, 3)}
+
+
+def _prepared(raw: Path) -> PackedSet:
+    shutil.rmtree(os.environ["XLITE_DATA"], ignore_errors=True)
+    return prepare("bench", ChestXray14(raw, raw / "labels.csv"), SIZE)
+
+
+def _peak_mib(raw: Path) -> float:
+    """Resident memory of this process and its children while preparing, above what this one had before."""
+    me, seen, over = psutil.Process(), list[int](), threading.Event()
+    before = me.memory_info().rss
+
+    def resident(process: psutil.Process) -> int:
+        try:
+            return int(process.memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            seen.append(sum(map(resident, [me, *me.children(recursive=True)])) - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _prepared(raw)
+    over.set()
+    watcher.join()
+    return max(seen) / 2**20
+
+
+def _raw_images(folder: Path, count: int) -> Path:
+    """Phantoms as NIH ships radiographs: 1024 px PNG files and a label table. A few drawings, under many names."""
     folder.mkdir()
-    phantom = Phantom(images=IMAGES, size=256)
-    table = phantom.table()
+    phantom = Phantom(images=count, size=256)
+    table, drawn = phantom.table(), []
+    for row in range(DRAWN):
+        image = cv2.resize(phantom.pixels(row), (RAW, RAW), interpolation=cv2.INTER_CUBIC)
+        drawn.append(cv2.imencode(".png", image)[1].tobytes())
     lines = ["Image Index,Finding Labels,Patient ID"]
     for row, (name, patient) in enumerate(zip(table.names, table.patients, strict=True)):
-        cv2.imwrite(str(folder / name), cv2.resize(phantom.pixels(row), (RAW, RAW), interpolation=cv2.INTER_CUBIC))
-        lines.append(f"{name},No Finding,{patient}")
+        (folder / name).write_bytes(drawn[row % len(drawn)])
+        lines.append(f"{name},{'Mass' if row % 2 else 'No Finding'},{patient}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
-def _median_ms(work: Callable[[], int]) -> float:
-    """Milliseconds an image, the median of several rounds."""
-    times = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times)) * 1000 / IMAGES
+def _interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
+    """Seconds of each case, `[round]`; each has its turn in every round, in the same weather; the first warms up."""
+    times: Rounds = {name: [] for name in cases}
+    for turn in range(rounds + 1):
+        for name, work in cases.items():
+            started = time.perf_counter()
+            work()
+            if turn:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def _repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
+    def repeated() -> None:
+        for _ in range(times):
+            work()
+
+    return repeated
+
+
+def _listed(figures: Mapping[str, float], unit: str) -> str:
+    return ", ".join(f"{name} {value:g}{' ' + unit if unit else ''}" for name, value in figures.items())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
+from xlite_search.data.splits import ByPatient
 from xlite_search.data.views import Medium
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
@@ -42,7 +43,7 @@ def test_dotted_names_reach_every_part() -> None:
     assert config.model == "resnet10t_none"
     assert config.optimizer.lr == 0.01
     assert config.optimizer.weight_decay == RunConfig().optimizer.weight_decay
-    assert config.data.split.seed == 3
+    assert config.data.split == ByPatient(seed=3)
     assert config.kd == KD(tau=8)
 
 

@@ -332,6 +332,7 @@ def test_a_jpeg_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
         "a thumbnail": jpeg(smooth, exif=b"Exif\0\0" + jpeg(picture(5))),
         "CMYK": cmyk.getvalue(),
         "padded": jpeg(gray) + bytes(99),
+        "tables first": tables_first(jpeg(gray)),
     }
     off = {kind: np.abs(read(data, tmp_path, name).astype(int) - gray).max() for kind, data in kinds.items()}
     assert max(off.values()) <= 6, off
@@ -340,7 +341,7 @@ def test_a_jpeg_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
 def test_any_cut_jpeg_is_unreadable(how: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = jpeg(picture(channels=3), exif=b"Exif\0\0" + jpeg(picture(5)), **how)
-    for length in [*range(0, len(data), 7), len(data) - 2, len(data) - 1]:
+    for length in [*range(0, len(data), 31), len(data) - 2, len(data) - 1]:
         with pytest.raises(Unreadable):
             read(data[:length], tmp_path)
         with pytest.raises(Unreadable):
@@ -476,6 +477,26 @@ def test_dicom_without_pydicom_says_what_to_install(tmp_path: Path, monkeypatch:
         read(dicom(picture()), tmp_path)
 
 
+def test_what_pydicom_only_complains_about_is_read_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    data = dicom(picture(), data=picture().tobytes() + bytes(100))
+    with pytest.warns(UserWarning, match="padding"):
+        assert pydicom.dcmread(io.BytesIO(data)).pixel_array.size
+    recwarn.clear()
+    capfd.readouterr()
+    assert np.array_equal(read(data, tmp_path), picture())
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")
+
+
+def tables_first(data: bytes) -> bytes:
+    """A JPEG with its Huffman tables before its frame header."""
+    frame, tables = data.index(b"\xff\xc0"), data.index(b"\xff\xc4")
+    length = struct.unpack_from(">H", data, tables + 2)[0] + 2
+    return data[:frame] + data[tables : tables + length] + data[frame:tables] + data[tables + length :]
+
+
 def resized_jpeg(width: int, height: int) -> bytes:
     data = jpeg(picture())
     return data.replace(struct.pack(">HH", 40, 48), struct.pack(">HH", height, width), 1)
@@ -505,6 +526,10 @@ UNREADABLE: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "JPEG signature alone": (b"\xff\xd8\xff", "a JPEG file that is cut off or damaged"),
     "JPEG of garbage": (b"\xff\xd8\xff" + bytes(range(256)) * 9, "a JPEG file that is cut off or damaged"),
     "JPEG cut off": (jpeg(picture())[:-50], "a JPEG file that is cut off or damaged"),
+    "JPEG with bytes between its segments": (
+        jpeg(picture()).replace(b"\xff\xdb", b"stray\xff\xdb", 1),
+        "a JPEG file that is cut off or damaged",
+    ),
     "JPEG without a header": (b"\xff\xd8\xff\xd9", "a JPEG file without a header"),
     "JPEG bomb": (resized_jpeg(60_000, 60_000), "60000 x 60000 px by its header; expected at most 67 million"),
     "DICOM without pixels": (dicom(picture(), PixelData=None), "a DICOM file without pixel data"),
@@ -535,7 +560,10 @@ UNREADABLE: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     ),
     "DICOM bomb": (dicom(picture(), Rows=60_000, Columns=60_000), "60000 x 60000 px by its header"),
     "DICOM outside its window": (dicom(picture(), WindowCenter=5000, WindowWidth=10), "all its pixels are equal"),
-    "DICOM of padding": (dicom(picture() | 1, PixelPaddingValue=0, PixelPaddingRangeLimit=255), "are equal"),
+    "DICOM of padding": (
+        dicom(picture().astype(np.uint16), PixelPaddingValue=0, PixelPaddingRangeLimit=255),
+        "all its pixels are equal",
+    ),
     "all black": (png(np.zeros((40, 40))), "all its pixels are equal"),
     "all gray": (png(np.full((40, 40), 99)), "all its pixels are equal"),
     "all gray, 16 bits": (png(np.full((40, 40), 999), depth=16), "all its pixels are equal"),
@@ -612,6 +640,15 @@ def test_permissions_and_other_trouble(tmp_path: Path, monkeypatch: pytest.Monke
             patch.setattr(Path, "read_bytes", lambda _, error=error: (_ for _ in ()).throw(error))
             with pytest.raises(Unreadable, match=says):
                 read_gray(path)
+
+
+def test_an_error_in_opencv_is_a_phrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("out of memory")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(Unreadable, match="a PNG file that cannot be decoded"):
+        read(GOOD, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system here")

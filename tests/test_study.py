@@ -10,6 +10,7 @@ import pytest
 from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search.config import RunConfig
+from xlite_search.data.splits import ByPatient
 from xlite_search.errors import BadInput
 from xlite_search.records import alone
 from xlite_search.search.plan import changes, make_plan
@@ -89,7 +90,7 @@ def test_what_is_set_of_the_data_goes_for_the_teacher_too(tiny: RunConfig) -> No
     study = study_of(tiny, {}, teacher=tiny).with_settings({"data.split.seed": 7, "teacher.epochs": 9, "epochs": 4})
     assert isinstance(study.teacher, RunConfig)
     assert study.teacher.data == study.base.data
-    assert study.base.data.split.seed == 7
+    assert study.base.data.split == ByPatient(seed=7)
     assert (study.teacher.epochs, study.base.epochs) == (9, 4)
 
 

@@ -380,8 +380,13 @@ def test_rotation_is_about_the_centre_and_within_its_degrees() -> None:
     degrees = np.degrees(np.angle(turned))
     assert -15.3 < degrees.min() < -13.5 and 13.5 < degrees.max() < 15.3
     assert abs(degrees.mean()) < 4 * 15 / np.sqrt(3 * 200)
-    for view in many(only(rotate=15.0, flip=1.0), disk(104, 64), 20):  # mirrored first, then turned
+    for view in many(only(rotate=15.0, flip=1.0), disk(104, 64), 20):
         assert centre_of_mass(view).real == pytest.approx(-40, abs=40 * (1 - np.cos(np.radians(15))) + 0.2)
+
+
+def test_what_is_in_the_centre_stays_there() -> None:
+    for views in (only(rotate=45.0), only(zoom=0.2), only(flip=0.5)):
+        assert max(abs(centre_of_mass(view)) for view in many(views, disk(64, 64), 50)) < 0.05
 
 
 def test_shift_is_a_share_of_the_side_in_both_directions() -> None:
@@ -423,6 +428,7 @@ def test_brightness_adds_a_share_of_white() -> None:
     added = np.array([int(view[3, 3]) for view in many(only(brightness=0.2), gray)]) - 128
     assert -51 <= added.min() < -47 and 47 < added.max() <= 51
     assert abs(added.mean()) < 4 * 51 / np.sqrt(3 * 400)
+    assert added.std() == pytest.approx(51 / np.sqrt(3), rel=0.12)  # even, and in every view
 
 
 def test_contrast_multiplies_and_keeps_black() -> None:

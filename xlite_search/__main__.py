@@ -301,7 +301,8 @@ def _draw_phantoms(name: str) -> None:
     from xlite_search.search.study import DEMO_DATA, DEMO_IMAGES, DEMO_SIZE
 
     if name == DEMO_DATA and not (places.data_folder(name) / "manifest.json").exists():
-        prepare_data(name, Phantom(images=DEMO_IMAGES), DEMO_SIZE, console.Counter("phantoms drawn"))
+        counter = console.Counter("phantoms drawn")
+        prepare_data(name, Phantom(images=DEMO_IMAGES), DEMO_SIZE, counter, say=console.say)
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:
@@ -339,10 +340,10 @@ def _split_specs(ratios: str | None, folds: int | None, official: Path | None, s
     try:
         shares = [float(share) for share in (ratios or "70/15/15").split("/")]
         whole = sum(shares)
-        shares = [share / whole for share in shares] if whole > 1.5 else shares
+        train, val, test = [share / whole for share in shares] if whole > 1.5 else shares
     except ValueError:
         raise BadInput(f"--ratios {ratios}: expected three numbers such as 70/15/15") from None
-    return [parse(ByPatient, {"ratios": shares, "seed": seed}, f"--ratios {ratios}: ")]
+    return [parse(ByPatient, {"ratios": (train, val, test), "seed": seed}, f"--ratios {ratios}: ")]
 
 
 def _scheduler(study: Study) -> str:

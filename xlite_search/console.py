@@ -32,19 +32,23 @@ def clock(seconds: float) -> str:
 
 
 class Counter:
-    """`done of total` with rate and time left, at most a few times a second (a line every 15 s outside a terminal)."""
+    """`done of total` with rate and time left, at most a few times a second (a line every 15 s outside a terminal).
+
+    The first call tells what was done before: it says nothing of the rate.
+    """
 
     def __init__(self, what: str) -> None:
         self.what, self.started = what, time.monotonic()
-        self.shown = self.started
+        self.shown, self.before = self.started, -1
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        due = now - self.shown > (0.2 if stderr.is_terminal else PLAIN_EVERY_S)
+        self.before = done if self.before < 0 else self.before
+        due = now - self.shown > (0.2 if stderr.is_terminal else PLAIN_EVERY_S) and done > self.before
         if not due and done < total:
             return
         self.shown = now
-        rate = done / max(now - self.started, 1e-9)
+        rate = (done - self.before) / max(now - self.started, 1e-9)
         left = f", {clock((total - done) / rate)} left" if done < total else f" in {clock(now - self.started)}"
         line = f"{self.what} {done:,} of {total:,} ({rate:,.0f}/s{left})"
         stderr.print(line, end="\r" if stderr.is_terminal and done < total else "\n", markup=False, soft_wrap=True)

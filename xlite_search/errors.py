@@ -2,7 +2,7 @@
 
 XliteError
 ├── BadInput       2   a file, line or setting is wrong; the sentence says what to do
-├── Damaged        3   a file of ours is not what its checksum says
+├── Damaged        3   a file of ours is not what its checksum says, or cannot be written
 └── RunFailed      1   a run ended without a result, for a named cause
 """
 
@@ -25,7 +25,7 @@ class BadInput(XliteError):
 
 
 class Damaged(XliteError):
-    """A file written by this package fails its checksum; it is never used silently."""
+    """A file of this package fails its checksum, and is never used silently; or the disk does not take one."""
 
     exit_code = 3
 

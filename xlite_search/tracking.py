@@ -62,10 +62,10 @@ class Recorder:
     `failed` is the last trouble with MLflow, or None; what could not be written is written by the next run.
     """
 
-    def __init__(self, experiment: str, parent: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
-        """`parent` are the tags of the parent run, if the experiment has one; `folder` is the study's."""
+    def __init__(self, experiment: str, parent: Mapping[str, str] | None = None) -> None:
+        """`parent` are the tags of the parent run, if the experiment has one."""
         self.failed: str | None = None
-        self._experiment, self._parent_tags, self._folder = experiment, parent, folder
+        self._experiment, self._parent_tags = experiment, parent
         self._pending: dict[str, RunRecord] = {}
         self._parent_status = "RUNNING"
         self._changed = threading.Condition()
@@ -97,7 +97,7 @@ class Recorder:
                     self._changed.wait()
                 leaving, batch, self._pending = self._leaving, self._pending, {}
             try:
-                mirror = mirror or _Mirror(self._experiment, self._parent_tags, self._folder)
+                mirror = mirror or _Mirror(self._experiment, self._parent_tags)
                 while batch:
                     key = next(iter(batch))
                     mirror.sync(batch[key])
@@ -119,15 +119,13 @@ class Recorder:
 class _Mirror:
     """The experiment as MLflow has it; lives in the recorder's thread."""
 
-    def __init__(self, experiment: str, parent_tags: Mapping[str, str] | None, folder: Path | None) -> None:
+    def __init__(self, experiment: str, parent_tags: Mapping[str, str] | None) -> None:
         self.client = _client()
         self.experiment_id = self._experiment(experiment)
         self.runs: dict[str, str] = {}
         self.logged: dict[str, int] = {}
         self.live: set[str] = set()
         self.parent = self._parent(experiment, parent_tags) if parent_tags is not None else None
-        if self.parent and folder:
-            self._add_artifacts(self.parent, folder)
 
     def sync(self, record: RunRecord) -> None:
         if record.status == "waiting":
@@ -196,12 +194,8 @@ class _Mirror:
         for start in range(0, len(params), PARAMS_A_CALL):
             self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
         self.client.log_dict(run_id, record.config, "config.json")
-        self._add_artifacts(run_id, record.folder)
-
-    def _add_artifacts(self, run_id: str, folder: Path) -> None:
-        """What lies in `artifacts/` of a run's or a study's folder is shown with it."""
-        if (folder / ARTIFACTS).is_dir():
-            self.client.log_artifacts(run_id, str(folder / ARTIFACTS))
+        if (record.folder / ARTIFACTS).is_dir():
+            self.client.log_artifacts(run_id, str(record.folder / ARTIFACTS))
 
     def _metrics(self, record: RunRecord) -> Iterator[Metric]:
         """What is missing. The monitored metric comes first: MLflow's comparison opens on it, not on a loss."""

@@ -135,9 +135,9 @@ def _workers(count: int) -> Iterator[dict[Connection, SpawnProcess]]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes that are started meanwhile never hear Ctrl+C, which goes to the whole terminal; ours is only put off.
+    """Processes that are started meanwhile never hear Ctrl+C, which goes to the whole terminal: they inherit the mask.
 
-    They inherit the mask of signals. Windows has none: there a worker turns deaf a moment after it began.
+    Windows has none: there a worker turns deaf a moment after it began.
     """
     if sys.platform == "win32":
         yield

@@ -136,14 +136,29 @@ def label_warnings(table: LabelTable) -> list[str]:
     ]
 
 
+def homes_of_lost(packed: PackedSet, rows: Rows) -> list[str]:
+    """The split that each lost image would be in: its patient's; `none` if the patient has none."""
+    home = {packed.table.patients[row]: split for split, found in rows.items() for row in found.tolist()}
+    return [home.get(patient, "none") for _, _, patient in packed.manifest["set_aside"]]
+
+
+def expect_few_lost(rows: Rows, lost: Mapping[str, int]) -> None:
+    """Raises BadInput if a split lacks more than 5 % of its images, however few are lost in all."""
+    for split, found in rows.items():
+        expected = len(found) + lost.get(split, 0)
+        if expected and not tolerable(expected, expected - len(found), accepted=True):
+            raise BadInput(
+                f"the {split} split lacks {expected - len(found):,} of {expected:,} images, more than "
+                f"{ACCEPTED_PER_100} %: fetch them and prepare the data set again"
+            )
+
+
 def report(packed: PackedSet, rows: Rows) -> dict[str, Any]:
     """JSON values: images expected, found and lost, in all and per split; what was set aside; duplicates; warnings.
 
     A lost image is counted where its patient is. `none` counts what is in no split.
     """
-    table = packed.table
-    home = {table.patients[row]: split for split, found in rows.items() for row in found.tolist()}
-    lost_in = [home.get(patient, "none") for _, _, patient in packed.manifest["set_aside"]]
+    table, lost_in = packed.table, homes_of_lost(packed, rows)
     found_in = {split: len(found) for split, found in rows.items()}
     found_in["none"] = len(table) - sum(found_in.values())
     return {

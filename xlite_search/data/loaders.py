@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -172,7 +172,7 @@ class Loader:
         self.images = _Images(part.packed, augment)
         self.workers = _Workers(self.images, workers, pinned=device.type == "cuda") if workers and augment else None
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of an epoch, counted from 1."""
         positions = self.draws.epoch(self.seed, epoch)
         positions = positions[: batches_per_epoch(self.part, self.batch_size) * self.batch_size]

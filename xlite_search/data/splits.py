@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -126,13 +127,14 @@ def split_of(data: PackedSet, spec: AnySplit) -> Split:
     about = path.with_suffix(".json")
     if not (path.is_file() and about.is_file()):
         table, codes = data.table, deal(data.table, spec, data.set_aside)
+        rows = rows_by_split(codes)
+        integrity.expect_few_lost(rows, Counter(integrity.homes_of_lost(data, rows)))
         homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
         by_image = list(zip(table.names, table.patients, homes, strict=True))
         by_patient = list(dict.fromkeys((patient, home) for _, patient, home in by_image if home))
         sha256 = records.write_atomic(path, _csv(("name", "patient", "split"), by_image))
         records.write_atomic(path.with_suffix(".patients.csv"), _csv(("patient", "split"), by_patient))
-        even = balance(table, rows_by_split(codes))
-        records.write_manifest(about, {"spec": identity, "sha256": sha256, **even})
+        records.write_manifest(about, {"spec": identity, "sha256": sha256, **balance(table, rows)})
     raw, sha256 = path.read_bytes(), records.read_manifest(about)["sha256"]
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise Damaged(f"{path} was changed since it was written: remove it, and it is made again")

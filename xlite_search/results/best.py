@@ -23,6 +23,7 @@ from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import parse
 from xlite_search.tracking import FINAL, Recorder, find_run
 from xlite_search.trainable import source_file, trainable_at
+from xlite_search.training import balance
 from xlite_search.training.optim import Plateau, Recorded
 
 HEADER = """\
@@ -142,6 +143,7 @@ def _record(folder: Path, config: RunConfig, document: dict[str, Any]) -> RunRec
     if not (folder / "run.json").exists():
         label = f"{document['label']} on {config.data.fit}"
         settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit}
+        balance.leave(folder, config.sampler, config.loss, open_data(config.data))
         return RunRecord(folder, folder.name, "final", label, settings, tree).save()
     record = RunRecord.load(folder)
     if record.config != tree:

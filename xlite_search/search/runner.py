@@ -165,6 +165,7 @@ def _train_teacher(home: Path, plan: Plan, config: RunConfig, machine: Machine) 
     else:
         label, tree = f"teacher {config.model}", config.model_dump(mode="json")
         record = RunRecord(home, plan.teacher, "teacher", label, {"model": config.model}, tree).save()
+        balance.leave(home, config.sampler, config.loss, open_data(config.data))
     say(f"Teacher {config.model}, trained once for every study that asks for it:")
     trouble = ""
     gpus = visible_gpus(machine)

@@ -10,13 +10,17 @@ import io
 import json
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xlite_search.data.audit import Audit, percent
+from xlite_search import records
+from xlite_search.data.audit import Audit, audit_of, percent
+from xlite_search.data.loaders import Data
+from xlite_search.data.samplers import Sampler
 from xlite_search.spec import Spec, flatten
 from xlite_search.training.losses import Loss
 
@@ -38,6 +42,12 @@ def files(audit: Audit, loss: Loss) -> dict[str, bytes]:
     """What a run shows of its sampler and its loss: `balance.json` and `balance.png`."""
     about = audit.as_dict() | {"loss": loss.model_dump(mode="json"), "warnings": list(warnings(audit, loss))}
     return {"balance.json": json.dumps(about, indent=1).encode(), "balance.png": figure(audit, loss)}
+
+
+def leave(folder: Path, sampler: Sampler, loss: Loss, data: Data) -> None:
+    """Leaves them with a run, in its folder."""
+    for name, content in files(audit_of(sampler, data.train.labels, data.classes), loss).items():
+        records.write_atomic(folder / records.ARTIFACTS / name, content)
 
 
 def pos_weights(audit: Audit, loss: Loss) -> NDArray[np.float64]:

@@ -1,0 +1,210 @@
+"""`split` and `audit` as a person meets them, on a label table alone and on a prepared set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_cli import call
+
+from xlite_search import records
+from xlite_search.data.audit import audit_of
+from xlite_search.data.integrity import expect_few_lost
+from xlite_search.data.packed import PIXELS, PackedSet
+from xlite_search.data.samplers import MeanRarity
+from xlite_search.data.sources.images import read_gray
+from xlite_search.data.sources.labels import read_labels, write_labels
+from xlite_search.data.sources.phantom import Phantom
+from xlite_search.data.splits import ByPatient, Folds, deal
+from xlite_search.errors import BadInput
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """A label table of 400 phantoms, as NIH would write it."""
+    table = Phantom(images=400).table()
+    named = [[c for c, there in zip(table.classes, row, strict=True) if there] for row in table.labels]
+    with open(tmp_path / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Image Index", "Finding Labels", "Patient ID"])
+        for name, patient, found in zip(table.names, table.patients, named, strict=True):
+            writer.writerow([name, "|".join(found) or "No Finding", patient])
+    return tmp_path / "labels.csv"
+
+
+def test_split_writes_lists_patients_and_a_report(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / "lists"))
+    assert code == 0
+    table = read_labels(labels)
+    codes = deal(table, ByPatient())
+    for number, split in enumerate(("train", "val", "test")):
+        part = read_labels(tmp_path / "lists" / f"{split}.csv")
+        rows = np.flatnonzero(codes == number)
+        assert part.names == tuple(table.names[row] for row in rows)
+        assert np.array_equal(part.labels, table.labels[rows])
+        patients = (tmp_path / "lists" / f"{split}_patients.txt").read_text().split()
+        assert set(patients) == set(part.patients)
+        assert f"{split}: at most" in out
+    about = records.read_manifest(tmp_path / "lists" / "split.json")
+    assert about["parts"]["val"]["images"] == (codes == 1).sum()
+    assert about["spec"]["ratios"] == [0.7, 0.15, 0.15]
+
+
+def test_split_is_the_same_file_every_time(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        assert call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / folder), "--seed", "3")[0] == 0
+    files = [{path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("a", "b")]
+    assert files[0] == files[1]
+
+
+def test_split_into_folds_is_a_folder_each(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["split", "--labels", str(labels), "--folds", "3", "-o", str(tmp_path / "cv"), "--json"]
+    code, out, _ = call(capsys, *arguments)
+    assert code == 0
+    assert [Path(folder).name for folder in json.loads(out)] == ["fold_0", "fold_1", "fold_2"]
+    validated = [name for k in range(3) for name in read_labels(tmp_path / "cv" / f"fold_{k}" / "val.csv").names]
+    assert sorted(validated) == sorted(read_labels(labels).names)
+    assert not (tmp_path / "cv" / "fold_0" / "test.csv").exists()
+
+
+def test_split_follows_the_official_lists(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = read_labels(labels)
+    cut = table.patients.index(table.patients[300])
+    (tmp_path / "nih").mkdir()
+    for name, some in (("train_val_list", table.names[:cut]), ("test_list", table.names[cut:])):
+        (tmp_path / "nih" / f"{name}.txt").write_text("\n".join(some) + "\n")
+    arguments = ["split", "--labels", str(labels), "--official", str(tmp_path / "nih"), "-o", str(tmp_path / "out")]
+    assert call(capsys, *arguments)[0] == 0
+    assert read_labels(tmp_path / "out" / "test.csv").names == table.names[cut:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--ratios", "70/15"], "expected three numbers such as 70/15/15"),
+        (["--ratios", "0.7/0.2/0.2"], "expected three shares that sum to 1"),
+        (["--ratios", "a/b/c"], "expected three numbers such as 70/15/15"),
+        (["--ratios", "70/15/15", "--folds", "5"], "give one of them"),
+        (["--folds", "1"], "greater than or equal to 2"),
+        (["--official", "nowhere"], "expected a folder"),
+    ],
+)
+def test_a_split_that_is_none_is_refused(
+    arguments: list[str], says: str, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / "out"), *arguments)
+    assert (code, says in err, "Traceback" in err) == (2, True, False), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_audit_of_a_table_prints_what_samplers_draw(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "audit", "--labels", str(labels))
+    assert code == 0
+    table = read_labels(labels)
+    found = audit_of(MeanRarity(), table.labels, table.classes)
+    line = next(line for line in out.splitlines() if "mean_rarity, no_finding = as_class" in line)
+    assert f"{found.cv:.3f}" in line and f"{100 * found.no_finding:.1f} %" in line
+    assert f"{found.effective_size:,.0f}" in line and f"{found.distinct:,.0f}" in line
+
+
+def test_audit_as_json_says_the_same(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sampler = "{name: mean_rarity, no_finding: unscaled}"
+    arguments = ["audit", "--labels", str(labels), "--sampler", sampler, "--sampler", "none", "--json"]
+    code, out, _ = call(capsys, *arguments)
+    assert code == 0
+    found = json.loads(out)
+    assert [one["sampler"] for one in found["samplers"]] == ["mean_rarity, no_finding = unscaled 0.01", "none"]
+    table = read_labels(labels)
+    assert found["counts"]["Hernia"] == table.labels[:, -1].sum()
+    assert found["samplers"][1]["no_finding"] == pytest.approx((~table.labels.any(axis=1)).mean())
+
+
+def test_audit_of_a_set_tells_integrity_split_and_samplers(
+    phantom: PackedSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "audit", phantom.folder.name, "--set", "data.fraction=0.5")
+    assert code == 0
+    codes = deal(phantom.table, ByPatient())
+    assert f"{len(phantom):,} images of" in out
+    assert out.count("warning: the same pixels") == 0
+    assert "240 of 64x64" in out
+    assert f"{(codes == 2).sum()}" in out
+    code, out, _ = call(capsys, "audit", phantom.folder.name, "--set", "data.split=folds", "--json")
+    about = json.loads(out)
+    assert about["split"]["spec"]["name"] == "folds"
+    assert about["integrity"]["expected"] == about["integrity"]["found"] == 240
+    val = int((deal(phantom.table, Folds()) == 1).sum())
+    assert about["integrity"]["splits"]["val"] == {"expected": val, "found": val, "lost": 0}
+
+
+def test_audit_finds_a_flipped_byte(phantom: PackedSet, capsys: pytest.CaptureFixture[str]) -> None:
+    path = phantom.folder / PIXELS
+    data = bytearray(path.read_bytes())
+    data[12345] ^= 1
+    path.write_bytes(data)
+    code, _, err = call(capsys, "audit", phantom.folder.name)
+    assert code == 3
+    assert PIXELS in err
+
+
+def test_audit_draws_its_figures(phantom: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["audit", phantom.folder.name, "--sampler", "mean_rarity", "--figures", str(tmp_path / "figures")]
+    assert call(capsys, *arguments)[0] == 0
+    drawn = {path.name: read_gray(path) for path in (tmp_path / "figures").iterdir()}
+    assert set(drawn) == {
+        "balance-1-mean_rarity-bce.png",
+        "balance-1-mean_rarity-weighted_bce.png",
+        "views-light.png",
+        "views-medium.png",
+        "views-strong.png",
+    }
+    assert all(image.shape == (1100, 1600) for name, image in drawn.items() if name.startswith("balance"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "one of the two"),
+        (["nothing"], "is not prepared"),
+        (["--labels", "nowhere.csv"], "there is no such file"),
+        (["--labels", "LABELS", "--sampler", "mean"], "sampler = 'mean' is not known"),
+        (["--labels", "LABELS", "--sampler", "{name: max_rarity, no_finding: lteral}"], "'lteral' is not known"),
+        (["--labels", "LABELS", "--set", "data.fraction=0.5"], "has no data settings"),
+        (["x", "--set", "data.fration=0.5"], "did you mean 'data.fraction'"),
+    ],
+)
+def test_an_audit_that_cannot_be_made_is_refused(
+    arguments: list[str], says: str, labels: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "audit", *(str(labels) if a == "LABELS" else a for a in arguments))
+    assert (code, says in err, "Traceback" in err) == (2, True, False), err
+
+
+def test_prepare_goes_on_with_losses_only_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    phantom = Phantom(images=40, size=48)
+    table = phantom.table()
+    (tmp_path / "png").mkdir()
+    for row, name in enumerate(table.names):
+        cv2.imwrite(str(tmp_path / "png" / name), phantom.pixels(row))
+    (tmp_path / "png" / table.names[7]).write_bytes(b"\x89PNG no more")
+    write_labels(tmp_path / "labels.csv", table)
+    arguments = ["prepare", "some", "--images", str(tmp_path / "png"), "--labels", str(tmp_path / "labels.csv")]
+    code, _, err = call(capsys, *arguments, "--size", "32")
+    assert (code, "1 of 40 images cannot be used" in err, "--accept-losses" in err) == (2, True, True), err
+    code, out, err = call(capsys, *arguments, "--size", "32", "--accept-losses")
+    assert (code, "39 images" in out, table.names[7] in err) == (0, True, True), err
+    code, out, _ = call(capsys, "audit", "some", "--set", "data.split.ratios=[0.5,0.5,0]")
+    assert (code, f"set aside: {table.names[7]}" in out) == (0, True), out
+
+
+def test_a_split_that_lost_too_much_is_refused() -> None:
+    rows = {"train": np.arange(90), "val": np.arange(90, 99)}
+    expect_few_lost(rows, {"train": 4, "val": 0})
+    with pytest.raises(BadInput, match=r"the val split lacks 1 of 10 images"):
+        expect_few_lost(rows, {"train": 0, "val": 1})
