@@ -25,6 +25,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG2MPML,
     UID,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -112,11 +113,17 @@ def dicom(
     return out.getvalue()
 
 
-def lookup(first: int, bits: int, values: list[int]) -> list[Dataset]:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(values), first, bits])
-    item.add_new("LUTData", "US", values)
-    return [item]
+def lookup(first: int, bits: int, values: list[int], dtype: str = "") -> list[Dataset]:
+    """A lookup table, and one that no one asked for. With a dtype its data are bytes, as many writers have them."""
+    item, other = Dataset(), Dataset()
+    for table, entries in ((item, values), (other, [7, 8])):
+        table.add_new("LUTDescriptor", "US", [len(entries), first, bits])
+        if dtype:
+            data = np.array(entries, dtype).tobytes()
+            table.add_new("LUTData", "OW", data + bytes(len(data) % 2))
+        else:
+            table.add_new("LUTData", "US", entries)
+    return [item, other]
 
 
 LUT = lookup(0, 8, list(range(256)))
@@ -378,6 +385,14 @@ RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}
             {"VOILUTSequence": lookup(100, 8, [0, 51, 255]), "WindowCenter": 1, "WindowWidth": 2},
             [0, 0, 51, 255],
         ),
+        ([600, 601, 602], {"VOILUTSequence": lookup(200, 8, [0, 9, 51, 9, 255]), **RESCALED}, [0, 51, 255]),
+        ([0, 1, 2], {"VOILUTSequence": lookup(0, 8, [0, 51, 255], "u1")}, [0, 51, 255]),
+        ([0, 1, 3], {"VOILUTSequence": lookup(0, 12, [100, 304, 1120], "<u2")}, [0, 51, 255]),
+        (
+            [0, 1, 4],
+            {"VOILUTSequence": lookup(0, 8, [0, 51, 102, 255]), "RescaleSlope": 0.7, "RescaleIntercept": 0},
+            [0, 51, 255],
+        ),
         ([0, 1, 2, 9], {"ModalityLUTSequence": lookup(0, 16, [100, 304, 1120])}, [0, 51, 255, 255]),
         ([0, 100, 304, 1120], {"PixelPaddingValue": 0}, [0, 0, 51, 255]),
         (
@@ -399,6 +414,10 @@ RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}
         "window of no width",
         "VOI LUT",
         "VOI LUT before window",
+        "VOI LUT after rescale",
+        "VOI LUT of bytes",
+        "VOI LUT of words",
+        "VOI LUT of fractions",
         "modality LUT",
         "padding",
         "padding range is black in MONOCHROME1 too",
@@ -411,9 +430,24 @@ def test_dicom_values_become_light(
     assert shown(tmp_path, stored, **tags) == expected
 
 
+def test_dicom_of_the_other_byte_order(tmp_path: Path) -> None:
+    stored = np.zeros((32, 32), ">u2")
+    stored[0, :3] = 0, 1, 2
+    table = lookup(0, 12, [100, 304, 1120], ">u2")
+    found = read(dicom(stored, syntax=ExplicitVRBigEndian, VOILUTSequence=table), tmp_path)
+    assert found[0, :3].tolist() == [0, 51, 255]
+
+
 def test_signed_dicom_values(tmp_path: Path) -> None:
     assert shown(tmp_path, [-410, -206, 610], "i2") == [0, 51, 255]
     assert shown(tmp_path, [-2000, -410, -206, 610], "i2", PixelPaddingValue=-2000) == [0, 0, 51, 255]
+    padded = np.full((32, 32), -2000, np.int16)
+    padded[0, 1:4] = -410, -206, 610
+    signed = b"\x28\x00\x20\x01SS"
+    written = dicom(padded, PixelPaddingValue=-2000)
+    assert written.count(signed) == 1
+    as_unsigned = written.replace(signed, signed[:4] + b"US")
+    assert read(as_unsigned, tmp_path)[0, :4].tolist() == [0, 0, 51, 255]
     without_sign = [value & 0xFFF for value in (-410, -206, 610)]
     assert shown(tmp_path, without_sign, "u2", BitsStored=12, PixelRepresentation=1) == [0, 51, 255]
 
@@ -422,6 +456,8 @@ def test_8_bits_of_dicom_without_a_window_stay_as_they_are(tmp_path: Path) -> No
     assert shown(tmp_path, [20, 90, 180], "u1") == [20, 90, 180]
     assert shown(tmp_path, [20, 90, 180], "u1", RescaleSlope=1, RescaleIntercept=0) == [20, 90, 180]
     assert shown(tmp_path, [20, 90, 180], "u1", PhotometricInterpretation="MONOCHROME1") == [235, 165, 75]
+    assert shown(tmp_path, [20, 71, 122], "u1", RescaleSlope=2, RescaleIntercept=0) == [0, 128, 255]
+    assert shown(tmp_path, [0, 10, 50], "u1", BitsStored=6) == [0, 51, 255]
     assert shown(tmp_path, [20, 71, 275], "u2", BitsStored=9) == [0, 51, 255]
 
 

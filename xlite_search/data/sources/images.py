@@ -315,7 +315,7 @@ def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_
         first, table = _table(file, tables[0])
         return _looked_up(values, first, _stretched(table))
     centre, width = (_first(file, name) for name in ("WindowCenter", "WindowWidth"))
-    function = str(file.get("VOILUTFunction") or "LINEAR").upper()
+    function = str(file.get("VOILUTFunction") or "LINEAR")
     if function not in WINDOWS:
         raise Unreadable(f"a DICOM file with the unknown VOI LUT function {function!r}")
     if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-9):
