@@ -93,6 +93,10 @@ def assert_mirrored(study: StudyRecord) -> None:
         for record in study.runs()
     }
     assert seen == expected
+    client: MlflowClient = tracking._client()
+    for record in study.runs():
+        run_id = tracking.find_run(study.name, record.key)
+        assert {"config.json", "balance.json", "balance.png"} <= {a.path for a in client.list_artifacts(run_id)}
 
 
 @pytest.mark.usefixtures("ray_here")

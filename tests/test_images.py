@@ -386,7 +386,7 @@ RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}
             [0, 0, 51, 255],
         ),
         ([600, 601, 602], {"VOILUTSequence": lookup(200, 8, [0, 9, 51, 9, 255]), **RESCALED}, [0, 51, 255]),
-        ([0, 1, 2], {"VOILUTSequence": lookup(0, 8, [0, 51, 255], "u1")}, [0, 51, 255]),
+        ([0, 1, 3], {"VOILUTSequence": lookup(0, 8, [0, 51, 255], "u1")}, [0, 51, 255]),
         ([0, 1, 3], {"VOILUTSequence": lookup(0, 12, [100, 304, 1120], "<u2")}, [0, 51, 255]),
         (
             [0, 1, 4],

@@ -115,6 +115,33 @@ def test_a_resumed_run_is_the_uninterrupted_run(
     assert resumed == weights
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment": "medium", "sampler": "mean_rarity"},
+        {"augment": "strong", "augment.views": 2, "mixup": 0.4, "data.fraction": 0.5},
+        {"sampler": {"name": "max_rarity", "apply": "loss"}, "mixup": 1.0},
+    ],
+)
+def test_what_an_epoch_draws_is_the_same_after_a_resume(
+    settings: dict[str, Any], tiny: RunConfig, tmp_path: Path
+) -> None:
+    config = tiny.with_settings(settings)
+    whole, weights, _ = run_of(baseline(config))
+    assert whole[0] != run_of(baseline(tiny.with_settings({"epochs": 1})))[0][0]
+    checkpoint = checkpoint_after(baseline(config), 1, tmp_path / "one.pt")
+    torch.manual_seed(99)
+    assert run_of(baseline(config, checkpoint))[:2] == (whole[1:], weights)
+
+
+def test_workers_change_no_bit_of_a_run(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.with_settings({"augment": "medium", "epochs": 2})
+    alone = run_of(baseline(config))
+    (tmp_path / "machine.toml").write_text("workers = 1")
+    monkeypatch.setenv("XLITE_MACHINE", str(tmp_path / "machine.toml"))
+    assert run_of(baseline(config)) == alone
+
+
 def test_random_numbers_of_an_epoch_do_not_depend_on_the_epochs_before(tiny: RunConfig, tmp_path: Path) -> None:
     data = open_data(tiny.data)
 

@@ -72,6 +72,25 @@ def test_weights_of_one_are_plain_bce() -> None:
     assert torch.equal(weighted(logits(0), labels(1)), bce(logits(0), labels(1)))
 
 
+@pytest.mark.parametrize("spec", [BCE(), WeightedBCE()])
+def test_an_image_of_whole_weight_is_that_many_images(spec: BCE | WeightedBCE) -> None:
+    """Weights are a way to draw: [2, 0, 1] of three images is the sum over the first twice and the last."""
+    s, y = logits(1, batch=3), labels(2, batch=3)
+    loss = spec.build(torch.full((14,), 3.0), 10)
+    drawn = [0, 0, 2]
+    assert loss(s, y, torch.tensor([2.0, 0.0, 1.0])).item() == pytest.approx(loss(s[drawn], y[drawn]).item(), rel=1e-6)
+    assert loss(s, y, torch.ones(3)).item() == loss(s, y).item()
+
+
+def test_the_teachers_term_is_weighted_alike() -> None:
+    s, t, weights = logits(1, batch=3), logits(2, batch=3), torch.tensor([2.0, 0.0, 1.0])
+    drawn = [0, 0, 2]
+    assert soft(s, t, 4.0, weights).item() == pytest.approx(soft(s[drawn], t[drawn], 4.0).item(), rel=1e-5)
+    assert soft(s, s, 4.0, weights).item() == pytest.approx(0, abs=1e-6)
+    half = KD(tau=4.0, alpha=0.5)(s, t, torch.tensor(3.0), weights)
+    assert half.item() == pytest.approx(0.5 * soft(s, t, 4.0, weights).item() + 1.5, rel=1e-6)
+
+
 def test_pos_weight_moves_the_optimal_logit_by_its_logarithm() -> None:
     # one positive in 6 images: the optimum without a weight is log(1 / 5), the ratio is 5 / 2
     guess = torch.full((6, 1), math.log(1 / 5) + math.log(5 / 2), requires_grad=True)
