@@ -1,0 +1,41 @@
+"""What every reader of images agrees on: sizes that make sense, and values to gray uint8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xlite_search.data.sources import Unreadable
+
+SHORTEST_SIDE, LONGEST_RATIO, MOST_PIXELS = 32, 4, 2**26
+
+
+def expect_size(width: int, height: int) -> None:
+    """Before anything is decoded: a header of a few bytes can ask for all memory."""
+    if width * height > MOST_PIXELS:
+        raise Unreadable(f"{width} x {height} px by its header; expected at most {MOST_PIXELS / 1e6:.0f} million")
+    if min(width, height) < SHORTEST_SIDE:
+        raise Unreadable(f"{width} x {height} px; expected at least {SHORTEST_SIDE} on each side")
+    if max(width, height) > LONGEST_RATIO * min(width, height):
+        raise Unreadable(f"{width} x {height} px; expected sides of at most {LONGEST_RATIO}:1")
+
+
+def to_gray(image: NDArray[Any], luminance: int) -> NDArray[np.uint8]:
+    """Colour to luminance by OpenCV's code for its order of channels, and more than 8 bits to 8."""
+    if image.ndim == 3:
+        image = np.asarray(cv2.cvtColor(image, luminance))
+    return image if image.dtype == np.uint8 else eight_bits(stretched(image))
+
+
+def stretched(values: NDArray[Any], of_interest: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """From the smallest to the largest value (of interest) to 0..1."""
+    judged = values if of_interest is None else values[of_interest]
+    low, high = (float(judged.min()), float(judged.max())) if judged.size else (0.0, 0.0)
+    return np.clip((values - low) / (high - low or 1.0), 0, 1)
+
+
+def eight_bits(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.rint(shares * 255).astype(np.uint8)
