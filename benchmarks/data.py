@@ -43,7 +43,7 @@ from xlite_search.data.sources.phantom import Phantom
 
 RAW, SIZE, DRAWN, BATCH, CORES = 1024, 224, 48, 32, 2
 FEW, IMAGES, MANY = 400, 800, 1600
-ROUNDS, PREPARE_ROUNDS, CALLS = 9, 5, 60
+ROUNDS, PREPARE_ROUNDS, CALLS, PASSES = 9, 5, 60, 4
 LIMITS = {"read_speedup": 50, "loader_efficiency": 0.85, "prepare_efficiency": 0.85}
 
 Rounds = dict[str, list[float]]
@@ -119,7 +119,7 @@ def loading(packed: PackedSet) -> dict[str, float]:
     from xlite_search.data.views import Medium
 
     torch.set_num_threads(1)
-    part, spec = Part(packed, np.arange(len(packed))), Medium()
+    part, spec = Part(packed, np.tile(np.arange(len(packed)), PASSES)), Medium()
     found = {}
     for workers in (0, CORES):
         loader = Loader(part, BATCH, seed=0, device=torch.device("cpu"), augment=spec, workers=workers)
@@ -127,20 +127,20 @@ def loading(packed: PackedSet) -> dict[str, float]:
         epochs = itertools.count(1)
 
         def load(loader: Loader = loader, epochs: Iterator[int] = epochs) -> None:
-            assert sum(len(batch.rows) for batch in loader.epoch(next(epochs))) == len(packed)
+            assert sum(len(batch.rows) for batch in loader.epoch(next(epochs))) == len(part)
 
         times = _interleaved({"loader": load, "bare": bare}, ROUNDS)
         loader.close()
         bare.close()
         ratio = np.array(times["bare"]) / np.array(times["loader"])
-        rates = {name: len(packed) / float(np.median(values)) for name, values in times.items()}
+        rates = {name: len(part) / float(np.median(values)) for name, values in times.items()}
         found["loader_efficiency" if workers else "loader_efficiency_alone"] = round(float(np.median(ratio)), 3)
         print(f"medium views, {workers} workers: loader {rates['loader']:.0f}, bare {rates['bare']:.0f} images/s")
     return found
 
 
 class _Bare:
-    """Processes that draw a view of every image, half of the images each, and hand nothing to anybody."""
+    """Processes that draw views of every image, as many of the images each, and hand nothing to anybody."""
 
     def __init__(self, packed: PackedSet, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -167,9 +167,10 @@ def _draw_views(pipe: Connection, packed: PackedSet, part: int, count: int) -> N
     cv2.setNumThreads(1)
     made, keys, epoch = Views(Medium()), [image_key(name) for name in packed.table.names], 0
     while pipe.recv():
-        for row in range(part, len(packed), count):
-            made(packed.pixels[row], keys[row], epoch)
-        epoch += 1
+        for _ in range(PASSES):
+            epoch += 1
+            for row in range(part, len(packed), count):
+                made(packed.pixels[row], keys[row], epoch)
         pipe.send(None)
 
 

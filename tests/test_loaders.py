@@ -19,6 +19,7 @@ from xlite_search.data.loaders import Batch, Data, DataSpec, Loader, Part, _ahea
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity
 from xlite_search.data.views import Augment, Light, Medium, Strong, Views, image_key
+from xlite_search.errors import XliteError
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -130,8 +131,19 @@ def test_an_error_in_a_worker_is_raised_here(data: Data, phantom: PackedSet) -> 
     several = loader(data.train, augment=Light(), workers=1)
     assert several.workers is not None
     several.part = Part(phantom, data.train.rows + 10_000)
-    with pytest.raises(IndexError):
+    with pytest.raises(RuntimeError, match="IndexError"):
         next(several.epoch(1))
+    several.close()
+
+
+def test_a_killed_worker_is_told_in_a_sentence(data: Data) -> None:
+    several = loader(data.train, 8, augment=Light(), workers=2)
+    batches = several.epoch(1)
+    next(batches)
+    assert several.workers is not None
+    next(iter(several.workers.processes.values())).kill()
+    with pytest.raises(XliteError, match="was ended from outside"):
+        list(batches)
     several.close()
 
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xlite_search import places, records
-from xlite_search.data import decoding, integrity, unfinished
+from xlite_search.data import decoding, integrity, processes, unfinished
 from xlite_search.data import prepare as preparing
 from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, PackedSet, digest_of, index_text, read_index
 from xlite_search.data.prepare import enhance, prepare
@@ -699,11 +699,12 @@ def test_a_slow_writer_is_not_overrun() -> None:
             yield list(range(start, start + 4))
 
     rows: list[int] = []
-    made = decoding._by_workers(Phantom(images=120, size=32), chunks(), SIZE, workers)
-    for got, chunk in enumerate(made, start=1):
+    started = processes.start(workers, decoding._decoder, Phantom(images=120, size=32), SIZE)
+    for got, chunk in enumerate(decoding._by_workers(started, chunks()), start=1):
         assert handed - got <= decoding.AHEAD * workers
         assert chunk.pixels.shape == (4, SIZE, SIZE)
         rows += chunk.kept
+    processes.stop(started)
     assert sorted(rows) == list(range(120))
 
 

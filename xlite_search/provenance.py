@@ -19,6 +19,7 @@ WITHOUT_EFFECT = (
     "data/sources/",
     "data/prepare.py",
     "data/decoding.py",
+    "data/processes.py",
     "data/unfinished.py",
     "data/integrity.py",
     "data/audit.py",

@@ -1,39 +1,29 @@
 """Raw images to prepared ones, on all cores: CLAHE and resize, a few images at a time.
 
 The main process hands rows to workers through a pipe each, and no more than two chunks ahead, so memory does not grow
-with the data set. A pipe ends with its process: a worker whose main process was killed leaves, and a worker that was
-killed is noticed. Queues or a pool would leave orphans, and complaints about their semaphores, after a kill.
+with the data set.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import traceback
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data import processes
 from xlite_search.data.packed import digest_of
 from xlite_search.data.sources import Source, Unreadable
-from xlite_search.errors import XliteError
 
 CLIP_LIMIT, TILES = 2.0, 8
 CHUNK, CHUNK_BYTES = 16, 8 << 20
 AHEAD = 2
 FEW = 64
-#: Windows waits for at most 63 handles at once.
-MOST_WORKERS = 60
 
 
 class Kept(NamedTuple):
@@ -90,111 +80,32 @@ def decoded(source: Source, rows: list[int], size: int, workers: int | None = No
     chunks = (rows[start : start + length] for start in range(0, len(rows), length))
     if len(rows) < FEW:
         yield from (decode(source, chunk, size) for chunk in chunks)
-    else:
-        yield from _by_workers(source, chunks, size, min(workers or _cores(), MOST_WORKERS))
-
-
-def _by_workers(source: Source, chunks: Iterator[list[int]], size: int, count: int) -> Generator[Chunk, None, None]:
-    with _workers(count) as processes:
-        owed = dict.fromkeys(processes, 0)
-        for pipe in processes:
-            _send(pipe, processes[pipe], (source, size))
-        for pipe in list(processes) * AHEAD:
-            if (chunk := next(chunks, None)) is not None:
-                _send(pipe, processes[pipe], chunk)
-                owed[pipe] += 1
-        while busy := [pipe for pipe in owed if owed[pipe]]:
-            for pipe in cast(list[Connection], connection.wait(busy)):
-                done = _received(pipe, processes[pipe])
-                if (chunk := next(chunks, None)) is not None:
-                    _send(pipe, processes[pipe], chunk)
-                else:
-                    owed[pipe] -= 1
-                yield done
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    context = multiprocessing.get_context("spawn")
-    processes: dict[Connection, SpawnProcess] = {}
-    try:
-        with _interrupts_held():
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                processes[ours] = context.Process(target=_serve, args=(theirs,), daemon=True)
-                processes[ours].start()
-                theirs.close()
-        yield processes
-    finally:
-        for pipe, process in processes.items():
-            pipe.close()
-            if process.pid is not None:
-                process.terminate()
-                process.join()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes that are started meanwhile never hear Ctrl+C, which goes to the whole terminal: they inherit the mask.
-
-    Windows has none: there a worker turns deaf a moment after it began.
-    """
-    if sys.platform == "win32":
-        yield
         return
-    resource_tracker.ensure_running()  # later, its start would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    started = processes.start(workers or processes.cores(), _decoder, source, size)
     try:
-        yield
+        yield from _by_workers(started, chunks)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        processes.stop(started)
 
 
-def _serve(pipe: Connection) -> None:
-    """A worker's life: the source, then chunk after chunk until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    with suppress(EOFError, OSError):
-        source, size = pipe.recv()
-        while True:
-            rows = pipe.recv()
-            try:
-                answer: object = decode(source, rows, size)
-            except XliteError as error:
-                answer = error
-            except Exception:
-                answer = RuntimeError(traceback.format_exc())
-            pipe.send(answer)
+def _by_workers(started: processes.Processes, chunks: Iterator[list[int]]) -> Iterator[Chunk]:
+    owed = dict.fromkeys(started, 0)
+    for pipe in list(started) * AHEAD:
+        if (chunk := next(chunks, None)) is not None:
+            processes.ask(started, pipe, chunk)
+            owed[pipe] += 1
+    while busy := [pipe for pipe in owed if owed[pipe]]:
+        for pipe in cast(list[Connection], connection.wait(busy)):
+            done = processes.answer(started, pipe)
+            if (chunk := next(chunks, None)) is not None:
+                processes.ask(started, pipe, chunk)
+            else:
+                owed[pipe] -= 1
+            yield done
 
 
-def _send(pipe: Connection, process: SpawnProcess, what: object) -> None:
-    try:
-        pipe.send(what)
-    except OSError:
-        raise _killed(process) from None
-
-
-def _received(pipe: Connection, process: SpawnProcess) -> Chunk:
-    try:
-        answer = pipe.recv()
-    except (EOFError, OSError):
-        raise _killed(process) from None
-    if isinstance(answer, Exception):
-        raise answer
-    assert isinstance(answer, Chunk)
-    return answer
-
-
-def _killed(process: SpawnProcess) -> XliteError:
-    process.join()
-    return XliteError(
-        f"a process that prepares images was ended from outside (exit code {process.exitcode}), perhaps because memory "
-        "ran out; what is prepared is kept: close other programs and start the same command again"
-    )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def _decoder(source: Source, size: int) -> Callable[[list[int]], Chunk]:
+    return lambda rows: decode(source, rows, size)
 
 
 def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
+from multiprocessing.connection import Connection
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
-import torch.utils.data
+import torch.multiprocessing  # teaches pipes to hand over shared memory
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from xlite_search.data import processes
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import Sampler, Shuffled, occurrence
 from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_of, split_of
@@ -31,6 +34,7 @@ from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
 
 PREFETCH = 3
+AHEAD = 2
 SMALLEST_TRAIN = 2
 EVERY_IMAGE = Shuffled()
 
@@ -147,7 +151,7 @@ def ordered_batches(part: Part, batch_size: int, device: torch.device) -> Iterat
     """Every row once, in order, as it was prepared."""
     images = _Images(part.packed, None)
     picks = _cut(np.arange(len(part)), np.zeros(len(part), np.int64), batch_size)
-    yield from _on(device, lambda: (_batch(part, *pick, images[part.rows[pick[0]], pick[1]]) for pick in picks))
+    yield from _on(device, lambda: (_batch(part, *pick, images(part.rows[pick[0]], pick[1])) for pick in picks))
 
 
 class Loader:
@@ -170,7 +174,7 @@ class Loader:
         self.part, self.batch_size, self.seed, self.device, self.augment = part, batch_size, seed, device, augment
         self.draws = sampler.build(part.labels)
         self.images = _Images(part.packed, augment)
-        self.workers = _Workers(self.images, workers, pinned=device.type == "cuda") if workers and augment else None
+        self.workers = _Workers(self.images, batch_size, workers) if workers and augment else None
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of an epoch, counted from 1."""
@@ -180,13 +184,14 @@ class Loader:
         if self.augment:
             views = view_number(epoch, occurrence(positions), self.augment.views)
         picks = _cut(positions, views, self.batch_size)
-        if self.workers:
-            made = self.workers.images([(self.part.rows[chosen], of) for chosen, of in picks])
-            for pick, images in zip(picks, made, strict=True):
-                yield self._batch(pick, images).to(self.device)
-        else:
-            rows = self.part.rows
-            yield from _on(self.device, lambda: (self._batch(p, self.images[rows[p[0]], p[1]]) for p in picks))
+        asked = [(self.part.rows[chosen], of) for chosen, of in picks]
+
+        def made() -> Iterator[Batch]:
+            images = self.workers.images(asked) if self.workers else (self.images(*pick) for pick in asked)
+            for pick, drawn in zip(picks, images, strict=True):
+                yield self._batch(pick, drawn)
+
+        yield from _on(self.device, made)
 
     def _batch(self, pick: Pick, images: Tensor) -> Batch:
         return _batch(self.part, *pick, images, self.draws.sample_weights)
@@ -213,58 +218,77 @@ def _batch(
     return Batch(images, torch.from_numpy(part.labels[positions]), part.rows[positions], views, chosen)
 
 
-class _Images(torch.utils.data.Dataset[Tensor]):
-    """(rows, views) -> uint8 `[batch, 1, size, size]`. Pickles as a path and a spec."""
+class _Images:
+    """Makes images of rows and views, uint8 `[batch, 1, size, size]`. Pickles as a path, a spec and a key per image."""
 
     def __init__(self, packed: PackedSet, augment: Augment | None) -> None:
         self.packed, self.views = packed, Views(augment) if augment else None
-        self.keys = [image_key(name) for name in packed.table.names] if augment else []
+        names = packed.table.names if augment else ()
+        self.keys = np.array([image_key(name) for name in names], np.uint64)
 
-    def __getitem__(self, pick: Pick) -> Tensor:
-        rows, views = pick
-        images = self.packed.pixels[rows]
-        if self.views:
-            for place, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
-                images[place] = self.views(images[place], self.keys[row], view)
-        return torch.from_numpy(images).unsqueeze(1)
+    def __call__(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
+        if self.views is None:
+            return torch.from_numpy(self.packed.pixels[rows]).unsqueeze(1)
+        images = torch.empty((len(rows), 1, self.packed.size, self.packed.size), dtype=torch.uint8)
+        self.draw(rows, views, images.numpy())
+        return images
+
+    def draw(self, rows: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """The views, into `out`, `[batch, 1, size, size]`."""
+        assert self.views is not None
+        keys = self.keys[rows].tolist()
+        for place, (row, key, view) in enumerate(zip(rows.tolist(), keys, views.tolist(), strict=True)):
+            out[place, 0] = self.views(self.packed.pixels[row], key, view)
 
 
 class _Workers:
-    """torch's own worker processes, fed with whole batches; kept from epoch to epoch."""
+    """Processes that draw views into memory that they share with this one: a batch each in turn, a few ahead."""
 
-    def __init__(self, images: _Images, workers: int, *, pinned: bool) -> None:
-        self.picks: list[Pick] = []
-        self.loader = torch.utils.data.DataLoader(
-            images,
-            batch_size=None,
-            sampler=_Picks(self),
-            num_workers=workers,
-            prefetch_factor=PREFETCH,
-            persistent_workers=True,
-            pin_memory=pinned,
-            multiprocessing_context="spawn",
-            worker_init_fn=_one_thread,
-            generator=torch.Generator(),  # the global one would be drawn from, and training with it
-        )
+    def __init__(self, images: _Images, batch_size: int, count: int) -> None:
+        side = images.packed.size
+        self.slots: Tensor = torch.empty((count * AHEAD, batch_size, 1, side, side), dtype=torch.uint8)
+        self.slots.share_memory_()  # type: ignore[no-untyped-call]
+        self.processes = processes.start(count, _drawer, images, self.slots)
+        self.pipes = list(self.processes)
+        self.owed: deque[tuple[Connection, int, int]] = deque()
 
     def images(self, picks: list[Pick]) -> Iterator[Tensor]:
-        self.picks = picks
-        return iter(self.loader)
+        """The images of each pick, in order."""
+        while self.owed:  # by an epoch that was left in the middle
+            self._next()
+        waiting = iter(enumerate(picks))
+        for number, pick in islice(waiting, len(self.slots)):
+            self._ask(number, pick)
+        while self.owed:
+            made = self._next()
+            if (following := next(waiting, None)) is not None:
+                self._ask(*following)
+            yield made
 
     def close(self) -> None:
-        del self.loader  # its workers end with it
+        processes.stop(self.processes)
+
+    def _ask(self, number: int, pick: Pick) -> None:
+        pipe, slot = self.pipes[number % len(self.pipes)], number % len(self.slots)
+        processes.ask(self.processes, pipe, (slot, pick))
+        self.owed.append((pipe, slot, len(pick[0])))
+
+    def _next(self) -> Tensor:
+        pipe, slot, size = self.owed.popleft()
+        processes.answer(self.processes, pipe)
+        return self.slots[slot, :size].clone()
 
 
-class _Picks(torch.utils.data.Sampler[Pick]):
-    def __init__(self, workers: _Workers) -> None:
-        self.workers = workers
+def _drawer(images: _Images, slots: Tensor) -> Callable[[tuple[int, Pick]], None]:
+    """A worker's part of `_Workers`."""
+    torch.set_num_threads(1)
+    memory = slots.numpy()
 
-    def __iter__(self) -> Iterator[Pick]:
-        return iter(self.workers.picks)
+    def draw(question: tuple[int, Pick]) -> None:
+        slot, (rows, views) = question
+        images.draw(rows, views, memory[slot])
 
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(1)
+    return draw
 
 
 def _on(device: torch.device, produce: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
