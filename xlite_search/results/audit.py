@@ -169,11 +169,16 @@ def _show_integrity(about: Mapping[str, Any]) -> None:
     print(f"raw sizes: {', '.join(f'{count:,} of {size}' for size, count in about['raw_sizes'].items())}")
     for name, reason in list(about["set_aside"].items())[:FEW]:
         print(f"set aside: {name}: {reason}")
-    print(f"duplicates: {len(about['duplicates']):,} groups of images have the same pixels")
-    for group in about["duplicates_across_splits"][:FEW]:
-        print(f"warning: the same pixels are in several splits: {', '.join(group)}")
+    print(f"images with the same pixels: {_groups(about['duplicates']) or 'none'}")
+    if about["duplicates_across_splits"]:
+        print(f"warning: the same pixels are in several splits: {_groups(about['duplicates_across_splits'])}")
     for warning in about["warnings"]:
         print(f"warning: {warning}")
+
+
+def _groups(groups: Sequence[Sequence[str]]) -> str:
+    named = "; ".join(" = ".join(group) for group in groups[:FEW])
+    return f"{named}; ... {len(groups):,} groups in all" if len(groups) > FEW else named
 
 
 def _contents(found: LabelTable) -> dict[str, Any]:
