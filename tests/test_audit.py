@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -61,6 +63,54 @@ def test_split_is_the_same_file_every_time(labels: Path, tmp_path: Path, capsys:
         assert call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / folder), "--seed", "3")[0] == 0
     files = [{path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("a", "b")]
     assert files[0] == files[1]
+
+
+def test_split_leaves_the_files_of_others_alone(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.csv").write_text("my precious list")
+    code, _, err = call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / "mine"))
+    assert (code, "is not empty" in err) == (2, True), err
+    assert (tmp_path / "mine" / "train.csv").read_text() == "my precious list"
+
+
+@pytest.mark.parametrize("where", ["labels.csv", "labels.csv/x"])
+def test_a_folder_that_cannot_be_made_is_a_sentence(
+    where: str, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / where))
+    assert (code, "labels.csv" in err, "Traceback" in err) == (2, True, False), err
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "the disk")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = call(capsys, "split", "--labels", str(labels), "-o", str(tmp_path / "lists"))
+    assert (code, "No space left" in err) == (3, True), err
+    assert list((tmp_path / "lists").iterdir()) == []
+
+
+def test_a_cut_official_list_is_noticed(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = read_labels(labels)
+    (tmp_path / "nih").mkdir()
+    cut = table.patients.index(table.patients[300])
+    for name, some in (("train_val_list", table.names[:cut]), ("test_list", table.names[cut:-20])):
+        (tmp_path / "nih" / f"{name}.txt").write_text("\n".join(some) + "\n")
+    arguments = ["split", "--labels", str(labels), "--official", str(tmp_path / "nih"), "-o", str(tmp_path / "out")]
+    code, _, err = call(capsys, *arguments)
+    assert (code, "20 of 400 images are in no list" in err) == (2, True), err
+
+
+def test_a_split_of_too_few_patients_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labels(tmp_path / "few.csv", Phantom(images=6, prevalence=0.5).table())
+    arguments = ["split", "--labels", str(tmp_path / "few.csv"), "-o", str(tmp_path / "o"), "--folds", "9"]
+    code, _, err = call(capsys, *arguments)
+    assert (code, "would be empty" in err, (tmp_path / "o").exists()) == (2, True, False), err
 
 
 def test_split_into_folds_is_a_folder_each(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,6 +227,7 @@ def test_audit_draws_its_figures(phantom: PackedSet, tmp_path: Path, capsys: pyt
         (["--labels", "LABELS", "--sampler", "{name: max_rarity, no_finding: lteral}"], "'lteral' is not known"),
         (["--labels", "LABELS", "--set", "data.fraction=0.5"], "has no data settings"),
         (["x", "--set", "data.fration=0.5"], "did you mean 'data.fraction'"),
+        (["x", "--set", "sampler=none"], "see --sampler"),
     ],
 )
 def test_an_audit_that_cannot_be_made_is_refused(
@@ -184,6 +235,16 @@ def test_an_audit_that_cannot_be_made_is_refused(
 ) -> None:
     code, _, err = call(capsys, "audit", *(str(labels) if a == "LABELS" else a for a in arguments))
     assert (code, says in err, "Traceback" in err) == (2, True, False), err
+
+
+def test_figures_of_a_finding_in_every_image_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Phantom(images=40).table()
+    table.labels[:, 2] = 1
+    write_labels(tmp_path / "labels.csv", table)
+    arguments = ["audit", "--labels", str(tmp_path / "labels.csv"), "--sampler", "none"]
+    code, out, _ = call(capsys, *arguments, "--figures", str(tmp_path / "look"))
+    assert (code, "all 40 images have Effusion" in out) == (0, True)
+    assert [path.name for path in (tmp_path / "look").iterdir()] == ["balance-1-none-bce.png"]
 
 
 def test_prepare_goes_on_with_losses_only_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

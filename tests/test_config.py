@@ -96,7 +96,7 @@ def test_a_setting_of_another_choice_is_refused_and_not_suggested_again(settings
     [
         ({"schedule": "cosin"}, ["schedule = 'cosin' is not known", "did you mean 'cosine'?", "plateau", "constant"]),
         ({"loss": "focall"}, ["loss = 'focall' is not known", "bce", "weighted_bce"]),
-        ({"schedule": {"patience": 2}}, ["schedule = ", "expected a name"]),
+        ({"schedule": {"patience": 2}}, ["schedule = ", "set schedule itself too, to one of constant, plateau"]),
         ({"schedule": 5}, ["schedule"]),
         ({"model": "efficientnet_b0_msha"}, ["model = ", "did you mean 'efficientnet_b0'?"]),
         ({"optimizer.lr": 0}, ["optimizer.lr = 0", "greater than 0"]),
@@ -265,6 +265,11 @@ def test_the_data_change_the_key(tiny: RunConfig, phantom: PackedSet) -> None:
     shutil.rmtree(phantom.folder)
     prepare(tiny.data.name, Phantom(images=60, size=48, seed=1), 32)
     assert run_key(tiny) != before
+
+
+def test_a_setting_of_a_choice_that_is_not_made_says_which_there_are() -> None:
+    with pytest.raises(BadInput, match=r"augment = .*set augment itself too, to one of light, medium, strong"):
+        RunConfig().with_settings({"augment.rotate": 5})
 
 
 def test_fingerprints_are_of_data_and_split(tiny: RunConfig) -> None:

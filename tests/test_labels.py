@@ -384,6 +384,10 @@ MALFORMED_HOT: dict[str, tuple[Change | str, str]] = {
     ),
 }
 
+MALFORMED_HOT["a label that is none of the 14"] = (
+    lambda text: "\n".join(f"{line},{'Covid' if n == 0 else n % 2}" for n, line in enumerate(text.splitlines())) + "\n",
+    r", line 1: column 'Covid' has zeros and ones and is not one of the 14",
+)
 MALFORMED_LIST: dict[str, tuple[Change | str, str]] = {
     "names alone": ("\n".join(NAMES), r" is a list of names without labels; give the table"),
     "13 columns": (lambda t: t.replace(" 0\n", "\n"), r", line 1: 13 values behind the name; .*add a header line"),
@@ -690,6 +694,13 @@ def test_an_id_that_two_files_have_is_refused_but_a_name_is_not(tmp_path: Path) 
         ChestXray14(source.images, source.labels).lost()
 
 
+def test_a_converted_file_is_found_by_its_name(tmp_path: Path) -> None:
+    source = source_of(tmp_path)
+    path = tmp_path / "png" / "00000002_000.png"
+    path.rename(path.with_suffix(".jpg"))
+    assert ChestXray14(source.images, source.labels).lost() == {}
+
+
 def test_a_copy_in_another_process_reads_neither_table_nor_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -730,7 +741,7 @@ def test_a_missing_folder_or_table_is_refused(tmp_path: Path) -> None:
 
 def test_the_manifest_says_what_a_source_is(tmp_path: Path) -> None:
     source = source_of(tmp_path)
-    assert source.describe() == {"source": "chestxray14", "labels": "labels.csv"}
+    assert source.describe() == {"source": "chestxray14"}
     assert "CVPR 2017" in source.notice
     assert replace(source, notice="").notice == ""
 

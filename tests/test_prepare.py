@@ -31,6 +31,7 @@ from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, PackedSet, digest_
 from xlite_search.data.prepare import enhance, prepare
 from xlite_search.data.sources import LabelTable, Unreadable
 from xlite_search.data.sources.chestxray14 import ChestXray14
+from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS
 from xlite_search.errors import BadInput, Damaged, XliteError
@@ -63,6 +64,9 @@ class Noise:
         labels[::3, self.finding] = 1
         rows = range(self.images)
         return LabelTable(tuple(f"{row:05d}.png" for row in rows), tuple(str(row // 2) for row in rows), labels)
+
+    def stamp(self, row: int) -> str:
+        return ""
 
     def lost(self) -> dict[int, str]:
         return dict.fromkeys(self.gone, "no such file")
@@ -161,13 +165,13 @@ def test_real_images_are_prepared(shared: Path) -> None:
     assert "CVPR 2017" in data.manifest["notice"]
 
 
-def test_preparing_twice_is_the_same_set_decodes_nothing_and_writes_nothing() -> None:
+def test_preparing_twice_is_the_same_set_looks_at_few_images_and_writes_nothing() -> None:
     source = Noise()
     first = prepare("a", source, SIZE)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     source.tried.clear()
     assert prepare("a", source, SIZE) == first
-    assert source.tried == []
+    assert len(source.tried) <= preparing.SPOT_CHECKS < len(first)
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
 
 
@@ -333,6 +337,7 @@ SCRIPT = """
 import sys
 from xlite_search.data import decoding, unfinished
 from xlite_search.data.prepare import prepare
+from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 
 if __name__ == "__main__":
@@ -797,7 +802,7 @@ def uncut_here(source: Noise) -> dict[str, bytes]:
 
 def test_an_odd_size_is_visible_and_a_motley_set_is_not_endless() -> None:
     def sized(*counts: int) -> list[decoding.Kept]:
-        return [decoding.Kept("", f"{n}x1") for n, count in enumerate(counts) for _ in range(count)]
+        return [decoding.Kept("", f"{n}x1", "") for n, count in enumerate(counts) for _ in range(count)]
 
     assert list(preparing._raw_sizes(sized(1, 5, 5)[::-1]).items()) == [("1x1", 5), ("2x1", 5), ("0x1", 1)]
     motley = preparing._raw_sizes(sized(*range(30, 0, -1)))
@@ -823,3 +828,47 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XLITE_DATA", str(tmp_path / "file"))
     with pytest.raises(Damaged, match="cannot be used"):
         prepare("a", Noise(), SIZE)
+
+
+def test_a_set_is_vouched_for_only_if_it_is_whole(phantom: PackedSet) -> None:
+    source = Phantom(images=len(phantom), size=64)
+    assert prepare(phantom.folder.name, source, phantom.size) == phantom
+    flip(phantom.folder / PIXELS, 999)
+    with pytest.raises(Damaged, match=PIXELS):
+        prepare(phantom.folder.name, source, phantom.size)
+
+
+class Inverted(Noise):
+    """The same table, other pictures."""
+
+    def pixels(self, row: int) -> NDArray[np.uint8]:
+        return 255 - super().pixels(row)
+
+
+def test_a_set_of_other_images_is_not_the_same() -> None:
+    data = prepare("a", Noise(), SIZE)
+    with pytest.raises(BadInput, match=f"made from other images: {data.table.names[0]} looks otherwise"):
+        prepare("a", Inverted(), SIZE)
+
+
+def test_files_that_were_replaced_meanwhile_are_prepared_again(tmp_path: Path) -> None:
+    phantom = Phantom(images=40, size=48)
+    table = phantom.table()
+    (tmp_path / "png").mkdir()
+    for row, name in enumerate(table.names):
+        cv2.imwrite(str(tmp_path / "png" / name), phantom.pixels(row))
+    write_labels(tmp_path / "labels.csv", table)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("a", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32, stop)
+    mended = 255 - phantom.pixels(3)
+    cv2.imwrite(str(tmp_path / "png" / table.names[3]), mended)
+    said: list[str] = []
+    data = prepare("a", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32, say=said.append)
+    assert "1 files have changed since" in said[0]
+    assert np.array_equal(data.pixels[3], enhance(mended, 32))
+    assert prepare("b", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32).fingerprint == data.fingerprint

@@ -289,6 +289,19 @@ def test_lists_for_more_than_is_here_are_taken_when_told(phantom: PackedSet, tmp
     assert (len(rows["val"]), len(rows["train"])) == (1, len(names["train"]) - 1)
 
 
+def test_whether_lists_may_be_incomplete_does_not_depend_on_what_was_asked_before(
+    phantom: PackedSet, tmp_path: Path
+) -> None:
+    table = phantom.table
+    late = set(table.patients[-9:])
+    names = {"train": [n for n, p in zip(table.names, table.patients, strict=True) if p not in late]}
+    names |= {"train": [*names["train"], "x.png"], "val": [n for n in table.names if n not in names["train"]]}
+    spec = Lists(path=lists_in(tmp_path / "lists", **names))
+    split_of(phantom, spec.model_copy(update={"incomplete": True}))
+    with pytest.raises(BadInput, match=r"1 of the \d+ images in the list train"):
+        split_of(phantom, spec)
+
+
 def test_lists_whose_columns_are_in_the_wrong_order_are_refused(phantom: PackedSet, tmp_path: Path) -> None:
     table, codes = phantom.table, deal(phantom.table, ByPatient())
     turned = replace(table, labels=np.roll(table.labels, 1, axis=1))
@@ -321,7 +334,7 @@ def test_written_lists_are_not_overwritten_by_another_split(phantom: PackedSet, 
     first = write_lists(tmp_path / "lists", table, deal(table, ByPatient()), {})
     assert write_lists(tmp_path / "lists", table, deal(table, ByPatient()), {}) == first
     before = {path.name: path.read_bytes() for path in (tmp_path / "lists").iterdir()}
-    with pytest.raises(BadInput, match="another split already"):
+    with pytest.raises(BadInput, match="is not empty and holds another split"):
         write_lists(tmp_path / "lists", table, deal(table, ByPatient(seed=1)), {})
     assert {path.name: path.read_bytes() for path in (tmp_path / "lists").iterdir()} == before
 

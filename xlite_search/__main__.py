@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 130 Ctrl+C.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from xlite_search.data.splits import AnySplit
     from xlite_search.search.study import Study
 
-INTERRUPTED = 130
+INTERRUPTED, STORAGE = 130, 3
+FULL = (errno.ENOSPC, errno.EIO, errno.EROFS)
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
@@ -92,13 +94,16 @@ def split(
     official: Annotated[
         Path | None, typer.Option(metavar="DIR", help="NIH's lists instead; validation is carved out of train_val.")
     ] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="The official lists may name images that the table does not have.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Another one deals otherwise.")] = 0,
     json_: Json = False,
 ) -> None:
     """Patient-wise, stratified lists from a label table alone: train.csv, val.csv, test.csv, patients, report."""
     from xlite_search.results.audit import show_split, write_splits
 
-    found = write_splits(labels, output, _split_specs(ratios, folds, official, seed))
+    found = write_splits(labels, output, _split_specs(ratios, folds, official, incomplete, seed))
     if json_:
         print(json.dumps(found))
     else:
@@ -134,25 +139,34 @@ def audit(
         page = results.audit_labels(labels, samplers)
     else:
         page = results.audit_data(results.data_spec(name or "", _settings(set_)), samplers)
-    if figures is not None:
-        results.draw(page, figures)
     if json_:
         print(json.dumps(page.as_dict()))
     else:
         results.show(page)
+    if figures is not None:
+        results.draw(page, figures)
 
 
 @app.command()
 def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyName = None, json_: Json = False) -> None:
     """Trials and factors of a study; trains nothing."""
     from xlite_search.search.plan import make_plan
-    from xlite_search.training import balance
 
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
     if json_:
         trials = [{"trial": t.key, "label": t.label, "settings": t.settings} for t in found.trials]
-        print(json.dumps({"study": called, "factors": found.factors(), "teacher": found.teacher, "trials": trials}))
+        print(
+            json.dumps(
+                {
+                    "study": called,
+                    "factors": found.factors(),
+                    "teacher": found.teacher,
+                    "trials": trials,
+                    "warnings": found.warnings(),
+                }
+            )
+        )
         return
     print(f"{called}: {len(found.trials)} trials, {study.base.epochs} epochs each at most; {_scheduler(study)}")
     if found.teacher:
@@ -160,9 +174,8 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
         print(f"teacher {found.teacher}, {how}")
     for factor, values in found.factors().items():
         print(f"  {factor}: {', '.join(map(str, values))}")
-    for drawn in found.balances():
-        for warning in balance.warnings(drawn.audit, drawn.loss):
-            print(f"warning: sampler {drawn.audit.sampler}, loss {drawn.loss.name}: {warning}")
+    for warning in found.warnings():
+        print(f"warning: {warning}")
     for trial in found.trials:
         print(f"  {trial.key}  {trial.label}")
 
@@ -324,7 +337,9 @@ def _value(text: str, what: str) -> Any:
         raise BadInput(f"{what}: the value is not a number, word or list; quote it for the shell?") from None
 
 
-def _split_specs(ratios: str | None, folds: int | None, official: Path | None, seed: int) -> list[AnySplit]:
+def _split_specs(
+    ratios: str | None, folds: int | None, official: Path | None, incomplete: bool, seed: int
+) -> list[AnySplit]:
     """One split, or one per fold."""
     from xlite_search.data.lists import Official
     from xlite_search.data.splits import ByPatient, Folds
@@ -336,7 +351,7 @@ def _split_specs(ratios: str | None, folds: int | None, official: Path | None, s
         several = {"folds": folds, "seed": seed}
         return [parse(Folds, several | {"fold": fold}, "--folds: ") for fold in range(max(folds, 1))]
     if official is not None:
-        return [Official(path=str(official), seed=seed)]
+        return [Official(path=str(official), seed=seed, incomplete=incomplete)]
     try:
         shares = [float(share) for share in (ratios or "70/15/15").split("/")]
         whole = sum(shares)
@@ -393,6 +408,11 @@ def main() -> None:
     except XliteError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(STORAGE if error.errno in FULL else BadInput.exit_code)
     except SystemExit as ended:  # typer's way of handing Ctrl+C on
         if ended.code == INTERRUPTED:
             print("interrupted: the same command goes on where it stopped", file=sys.stderr)

@@ -40,11 +40,15 @@ def write_atomic(path: Path, data: bytes) -> str:
     """Replaces `path` by `data` so that a reader, or a power cut, sees the old or the new file. Returns the sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
     return hashlib.sha256(data).hexdigest()
 

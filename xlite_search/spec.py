@@ -75,6 +75,15 @@ def _specs_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _specs_in(argument)
 
 
+def _choices(spec: type[BaseModel], name: str) -> list[str]:
+    """The names that a setting's union has, `["light", "medium", "strong"]`."""
+    first, _, rest = name.partition(".")
+    below = list(_specs_in(spec.model_fields[first].annotation)) if first in spec.model_fields else []
+    if rest:
+        return list(dict.fromkeys(choice for inner in below for choice in _choices(inner, rest)))
+    return [str(inner.model_fields["name"].default) for inner in below if "name" in inner.model_fields]
+
+
 def _assign(tree: dict[str, Any], parts: list[str], value: object) -> None:
     for part in parts[:-1]:
         child = tree.get(part)
@@ -104,6 +113,8 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
         tag = str(context["tag"])
         return f"{name} = '{tag}' is not known; expected one of {', '.join(choices)}{did_you_mean(tag, choices)}"
     if first["type"] == "union_tag_not_found":
-        return f"{name} = {first['input']!r}: expected a name, or a mapping with a 'name'"
+        return (
+            f"{name} = {first['input']!r}: no name; set {name} itself too, to one of {', '.join(_choices(spec, name))}"
+        )
     reason = str(context["error"]) if "error" in context else first["msg"][0].lower() + first["msg"][1:]
     return f"{name} = {first['input']!r}: {reason}" if name else reason

@@ -110,7 +110,7 @@ class Audit:
     def _unseen(self) -> str:
         shares = self.prevalence if self.apply == "draw" else [n / self.images for n in self.positives]
         seen = zip(self.classes, self.positives, shares, strict=True)
-        unseen = [f"{name} ({n:,} {_images(n)})" for name, n, share in seen if share * self.draws < 1 - 1e-9]
+        unseen = [f"{name} ({n:,} {_images(n)})" for name, n, share in seen if n and share * self.draws < 1 - 1e-9]
         return f"seen less than once an epoch: {', '.join(unseen)}" if unseen else ""
 
 

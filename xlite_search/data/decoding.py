@@ -27,10 +27,11 @@ FEW = 64
 
 
 class Kept(NamedTuple):
-    """A prepared image: the hash of its pixels, and `1024x1024`, width by height before preparing."""
+    """A prepared image: the hash of its pixels, `1024x1024` (width by height before), and the stamp of its raw file."""
 
     digest: str
     raw_size: str
+    stamp: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def decode(source: Source, rows: Iterable[int], size: int) -> Chunk:
     kept: dict[int, Kept] = {}
     lost: dict[int, str] = {}
     for row in rows:
+        stamp = source.stamp(row)
         try:
             raw = source.pixels(row)
         except Unreadable as reason:
@@ -66,7 +68,7 @@ def decode(source: Source, rows: Iterable[int], size: int) -> Chunk:
             continue
         image = enhance(raw, size)
         images.append(image)
-        kept[row] = Kept(digest_of(image.tobytes()), f"{raw.shape[1]}x{raw.shape[0]}")
+        kept[row] = Kept(digest_of(image.tobytes()), f"{raw.shape[1]}x{raw.shape[0]}", stamp)
     return Chunk(kept, np.stack(images) if images else np.empty((0, size, size), np.uint8), lost)
 
 

@@ -57,8 +57,17 @@ def expect_listed(path: str | Path, missing: Mapping[str, Sequence[str]], lists:
             raise BadInput(
                 f"{path}: {len(names):,} of the {len(lists[split]):,} images in the list {split} are not in the data "
                 f"set: {', '.join(names[:FEW_NAMES])}{', ...' if len(names) > FEW_NAMES else ''}; give the lists of "
-                "this data set, or set data.split.incomplete=true if it is meant to be a part of theirs"
+                "this data set, or, if it is a part of theirs, data.split.incomplete=true (`split --incomplete`)"
             )
+
+
+def expect_covered(path: str | Path, unlisted: Sequence[str], images: int) -> None:
+    """Raises BadInput if more than 0.1 % of a data set's images are in no list of a split that is for all of them."""
+    if not tolerable(images, len(unlisted), accepted=False):
+        raise BadInput(
+            f"{path}: {len(unlisted):,} of {images:,} images are in no list: {', '.join(unlisted[:FEW_NAMES])}"
+            f"{', ...' if len(unlisted) > FEW_NAMES else ''}; is a list cut short? Fetch it again"
+        )
 
 
 def expect_same_labels(path: Path, names: Sequence[str], labels: NDArray[np.uint8], table: LabelTable) -> None:

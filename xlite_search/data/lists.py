@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, -1
 REPORT = "split.json"
 #: What a spec of lists says that does not change who is where.
-ELSEWHERE = {"path", "incomplete"}
+ELSEWHERE = {"path"}
 
 
 class FromFiles(Spec):
@@ -43,6 +43,11 @@ class FromFiles(Spec):
         """With an absolute path and the hash of what the lists say."""
         said = {name: list(names) for name, names in self.lists().items()}
         return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": records.digest(said)})
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits that are to have images."""
+        return SPLITS
 
     def homes(self, table: LabelTable, set_aside: Iterable[str]) -> list[str]:
         """The list that each image of the table is in, `[image]`; empty for none.
@@ -81,6 +86,7 @@ class Official(FromFiles):
         """Split number of every image, `[image]`, -1 for none."""
         numbers = {"train_val": TRAIN, "test": TEST, "": NOWHERE}
         codes = np.array([numbers[home] for home in self.homes(table, set_aside)])
+        integrity.expect_covered(self.path, [table.names[row] for row in np.flatnonzero(codes == NOWHERE)], len(table))
         rows = np.flatnonzero(codes == TRAIN)
         groups = linked(table)
         codes[rows] = stratify(table.labels[rows], [groups[row] for row in rows], [1 - self.val, self.val], self.seed)
@@ -104,6 +110,11 @@ class Lists(FromFiles):
                 integrity.expect_same_labels(path, *said, table)
         return codes
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits that are to have images."""
+        return tuple(self._files())
+
     def _files(self) -> dict[str, Path]:
         files = {name: _list_file(self.path, name, needed=name != "test") for name in SPLITS}
         return {name: path for name, path in files.items() if path.is_file()}
@@ -113,14 +124,16 @@ def write_lists(folder: Path, table: LabelTable, codes: NDArray[np.int64], spec:
     """Leaves `<split>.csv` (multi-hot), `<split>_patients.txt` and `split.json` in a folder; returns the last.
 
     Raises:
-        BadInput: the folder holds another split.
+        BadInput: the folder holds another split, or files that are not ours.
     """
     rows = rows_by_split(codes)
     named = {split: [table.names[row] for row in found] for split, found in rows.items() if len(found)}
     fingerprint = records.digest(named)[:16]
     about = {"spec": dict(spec), "fingerprint": fingerprint, **balance(table, {s: rows[s] for s in named})}
-    if (folder / REPORT).exists() and records.read_manifest(folder / REPORT)["fingerprint"] != fingerprint:
-        raise BadInput(f"{folder} holds another split already; give another folder, or remove this one")
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = (folder / REPORT).exists() and records.read_manifest(folder / REPORT)["fingerprint"] == fingerprint
+        if not ours:
+            raise BadInput(f"{folder} is not empty and holds another split, or other files; give a new folder")
     for split in named:
         part = table.part(rows[split])
         write_labels(folder / f"{split}.csv", part)

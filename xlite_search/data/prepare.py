@@ -75,7 +75,7 @@ def prepare(
                 held.enter_context(records.alone(folder, f"`prepare {name}`"))
             if not (folder / packed.MANIFEST).exists():
                 return _made(folder, source, table, asked, lost, accept_losses, progress, say)
-    return _same_or_refuse(name, asked, say)
+    return _same_or_refuse(name, asked, source, say)
 
 
 def _asked(source: Source, table: LabelTable, size: int) -> dict[str, Any]:
@@ -135,9 +135,11 @@ def _begun(folder: Path, plan: Mapping[str, Any], source: Source, lost: Mapping[
     if changed:
         say(f"what was begun in {folder} differs in {', '.join(changed)}: it is prepared anew")
         return {}
+    same = {row: image for row, image in kept.items() if image.stamp == source.stamp(row)}
     if kept:
-        say(f"goes on: {len(kept):,} of {plan['expected']:,} images were prepared before")
-    return kept
+        anew = f"; {len(kept) - len(same):,} files have changed since" if len(same) < len(kept) else ""
+        say(f"goes on: {len(same):,} of {plan['expected']:,} images were prepared before{anew}")
+    return same
 
 
 def _look_the_same(source: Source, kept: Mapping[int, Kept], plan: Mapping[str, Any]) -> bool:
@@ -145,7 +147,7 @@ def _look_the_same(source: Source, kept: Mapping[int, Kept], plan: Mapping[str, 
     rows = sorted(kept)
     few = {rows[int(place)] for place in np.linspace(0, len(rows) - 1, SPOT_CHECKS)} if rows else set()
     again = decode(source, sorted(few), plan["size"]).kept
-    return all(kept[row] == image for row, image in again.items())
+    return all(kept[row].digest == image.digest for row, image in again.items() if kept[row].stamp == image.stamp)
 
 
 def _complete(
@@ -198,19 +200,36 @@ def _raw_sizes(kept: list[Kept]) -> dict[str, int]:
     return dict(counts[:SIZES_LISTED]) | ({"other": rare} if rare else {})
 
 
-def _same_or_refuse(name: str, asked: Mapping[str, Any], say: Say) -> packed.PackedSet:
+def _same_or_refuse(name: str, asked: Mapping[str, Any], source: Source, say: Say) -> packed.PackedSet:
     there = packed.PackedSet.open(name)
     differs = [key for key in asked if there.manifest.get(key) != asked[key]]
     if differs:
         raise BadInput(
             f"data set '{name}' exists and differs in {', '.join(differs)}; take another name, or remove {there.folder}"
         )
+    there.verify()
+    _expect_the_same_images(there, source)
     if (there.folder / JOURNAL).exists():
         tidy(there.folder)
     if there.set_aside:
         share = f"{len(there.set_aside):,} of {asked['expected']:,}"
         say(f"{share} images were set aside when it was prepared; to try them again, remove {there.folder}")
     return there
+
+
+def _expect_the_same_images(there: packed.PackedSet, source: Source) -> None:
+    """Raises BadInput if a few of the images, from first to last, look otherwise than in the set."""
+    row_of = {name: row for row, name in enumerate(source.table().names)}
+    places = sorted({int(place) for place in np.linspace(0, len(there) - 1, SPOT_CHECKS)})
+    again = decode(source, [row_of[there.table.names[place]] for place in places], there.size).kept
+    for place in places:
+        name = there.table.names[place]
+        image = again.get(row_of[name])
+        if image and image.digest != there.table.digests[place]:
+            raise BadInput(
+                f"data set '{there.folder.name}' exists and was made from other images: {name} looks otherwise; take "
+                f"another name, or remove {there.folder}"
+            )
 
 
 def _expect_space(folder: Path, needed: int) -> None:

@@ -61,6 +61,11 @@ class ByPatient(Spec):
         """Split number of every image, `[image]`."""
         return stratify(table.labels, linked(table), self.ratios, self.seed)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits that are to have images."""
+        return tuple(name for name, share in zip(SPLITS, self.ratios, strict=True) if share)
+
 
 class Folds(Spec):
     """Fold `fold` of `folds` validates and the others train; a share `test` is put aside, the same for every fold."""
@@ -82,6 +87,11 @@ class Folds(Spec):
         shares = [*[(1 - self.test) / self.folds] * self.folds, self.test]
         part = stratify(table.labels, linked(table), shares, self.seed)
         return np.asarray(np.select([part == self.folds, part == self.fold], [TEST, VAL], TRAIN), np.int64)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits that are to have images."""
+        return SPLITS if self.test else SPLITS[:2]
 
 
 AnySplit = Annotated[

@@ -57,7 +57,7 @@ def stratify(
 
 def balance(table: LabelTable, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
     """How even a split is, as JSON: images, patients and prevalence of every label, No Finding too, in the whole and in
-    each part, and the largest deviation from the whole in percentage points."""
+    each part, and the largest deviation from the whole in percentage points; `none` is what is in no part."""
     patients = np.array(table.patients)
     columns = np.concatenate([table.labels, ~table.labels.any(axis=1, keepdims=True)], axis=1)
     labels = (*table.classes, NO_FINDING)
@@ -70,12 +70,14 @@ def balance(table: LabelTable, parts: Mapping[str, NDArray[np.int64]]) -> dict[s
             "prevalence": dict(zip(labels, shares.tolist(), strict=True)),
         }
 
-    everything = np.concatenate(list(parts.values()))
-    whole, found = about(everything), {name: about(rows) for name, rows in parts.items()}
-    for name, part in found.items():
+    whole, found = about(np.arange(len(table))), {name: about(rows) for name, rows in parts.items()}
+    nowhere = np.setdiff1d(np.arange(len(table)), np.concatenate(list(parts.values())))
+    if len(nowhere):
+        found["none"] = about(nowhere)
+    for part in found.values():
         off = {label: 100 * abs(part["prevalence"][label] - whole["prevalence"][label]) for label in labels}
         worst = max(labels, key=off.__getitem__)
-        part["largest_deviation"] = {"label": worst, "points": off[worst] if len(parts[name]) else 0.0}
+        part["largest_deviation"] = {"label": worst, "points": off[worst] if part["images"] else 0.0}
     return {"whole": whole, "parts": found}
 
 

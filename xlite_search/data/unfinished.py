@@ -154,7 +154,7 @@ def journalled(folder: Path) -> tuple[dict[str, Any], dict[int, Kept]]:
     if not isinstance(plan, dict):
         return {}, {}
     said = [image for entry in entries if isinstance(entry, list) for image in entry]
-    return plan, {row: Kept(digest, raw_size) for row, digest, raw_size in said}
+    return plan, {row: Kept(*image) for row, *image in said}
 
 
 def tidy(folder: Path) -> None:
@@ -164,7 +164,7 @@ def tidy(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _entries(kept: Mapping[int, Kept]) -> list[tuple[int, str, str]]:
+def _entries(kept: Mapping[int, Kept]) -> list[tuple[int, str, str, str]]:
     return [(row, *image) for row, image in kept.items()]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from xlite_search import places, records
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
-from xlite_search.data.lists import ELSEWHERE, write_lists
+from xlite_search.data.lists import ELSEWHERE, SPLITS, write_lists
 from xlite_search.data.loaders import Data, DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity, OfLargest, Sampler, Shuffled, Unscaled
@@ -22,6 +22,7 @@ from xlite_search.data.sources.labels import read_labels
 from xlite_search.data.splits import AnySplit, Folds, deal
 from xlite_search.data.stratify import balance
 from xlite_search.data.views import Light, Medium, Strong, contact_sheet
+from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
 from xlite_search.training.balance import figure, table
 from xlite_search.training.losses import BCE, WeightedBCE
@@ -71,6 +72,9 @@ def samplers(given: Sequence[object]) -> tuple[Sampler, ...]:
 def data_spec(name: str, settings: Mapping[str, Any]) -> DataSpec:
     """The data set of this name, with settings such as `data.split`. Raises BadInput."""
     places.data_folder(name)
+    other = next((setting for setting in settings if not setting.startswith("data.")), None)
+    if other:
+        raise BadInput(f"--set {other}: an audit takes settings of the data, data.split and its like; see --sampler")
     return _Asked().with_settings({"data.name": name, **settings}).data
 
 
@@ -106,13 +110,22 @@ def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
 
 
 def write_splits(labels: Path, output: Path, specs: Sequence[AnySplit]) -> dict[str, dict[str, Any]]:
-    """Lists for each split of a label table, in `output`, or in a folder per fold; what was written, by folder."""
+    """Lists for each split of a label table, in `output`, or in a folder per fold; what was written, by folder.
+
+    Raises:
+        BadInput: the table or the lists cannot be read, a split would be empty, or a folder holds other files.
+    """
     found = read_labels(labels)
+    dealt = [(spec, deal(found, spec)) for spec in specs]
+    for spec, codes in dealt:
+        empty = [name for name in spec.parts if not (codes == SPLITS.index(name)).any()]
+        if empty:
+            raise BadInput(f"{labels}: too few patients for this split: {empty[0]} would be empty")
     written = {}
-    for spec in specs:
+    for spec, codes in dealt:
         folder = output / f"fold_{spec.fold}" if isinstance(spec, Folds) else output
         about = {"labels_sha256": records.sha256_of(labels), **spec.model_dump(mode="json", exclude=ELSEWHERE)}
-        written[str(folder)] = write_lists(folder, found, deal(found, spec), about)
+        written[str(folder)] = write_lists(folder, found, codes, about)
     return written
 
 
@@ -121,7 +134,11 @@ def draw(page: Page, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, (sampler, drawn) in enumerate(zip(page.samplers, page.audits, strict=True), start=1):
         for loss in LOSSES:
-            records.write_atomic(folder / f"balance-{number}-{sampler.name}-{loss.name}.png", figure(drawn, loss))
+            try:
+                found = figure(drawn, loss)
+            except BadInput:  # a finding in every image has no such weight
+                continue
+            records.write_atomic(folder / f"balance-{number}-{sampler.name}-{loss.name}.png", found)
     if page.data is None:
         return
     train = page.data.train
@@ -167,8 +184,9 @@ def _show_integrity(about: Mapping[str, Any]) -> None:
     for name, part in {"whole": about, **about["splits"]}.items():
         print(f"{name:20}" + "".join(f"{part[what]:>12,}" for what in ("expected", "found", "lost")))
     print(f"raw sizes: {', '.join(f'{count:,} of {size}' for size, count in about['raw_sizes'].items())}")
-    for name, reason in list(about["set_aside"].items())[:FEW]:
-        print(f"set aside: {name}: {reason}")
+    lost = [f"{name} ({reason})" for name, reason in about["set_aside"].items()]
+    if lost:
+        print(f"set aside: {', '.join(lost[:FEW])}{f', ... {len(lost):,} in all' if len(lost) > FEW else ''}")
     print(f"images with the same pixels: {_groups(about['duplicates']) or 'none'}")
     if about["duplicates_across_splits"]:
         print(f"warning: the same pixels are in several splits: {_groups(about['duplicates_across_splits'])}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from xlite_search import places, provenance, records
 from xlite_search.config import RunConfig, fingerprints, run_key
+from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
@@ -18,6 +19,7 @@ from xlite_search.records import StudyRecord
 from xlite_search.search.study import Study, Trial
 from xlite_search.spec import flatten
 from xlite_search.trainable import project_root, reference, source_file
+from xlite_search.training import balance
 from xlite_search.training.losses import Loss
 
 
@@ -64,6 +66,19 @@ class Plan:
                 found[key] = Balance(audit_of(config.sampler, data.train.labels, data.classes), config.loss, [])
             found[key].trials.append(trial)
         return list(found.values())
+
+    def warnings(self) -> list[str]:
+        """What would spoil the night or the table, a sentence each."""
+        found = []
+        for drawn in self.balances():
+            about = f"sampler {drawn.audit.sampler}, loss {drawn.loss.name}"
+            found += [f"{about}: {warning}" for warning in balance.warnings(drawn.audit, drawn.loss)]
+        data = open_data(self.trials[0].config.data)
+        twins = integrity.duplicates_across(data.packed.table, data.split.rows)
+        if twins:
+            some = "; ".join(" = ".join(group) for group in twins[:3])
+            found.append(f"{len(twins):,} images are in two splits, pixel for pixel: {some}; `audit` names them")
+        return found
 
     def factors(self) -> dict[str, list[Any]]:
         """The values that each swept setting takes, those with more than one."""

@@ -121,10 +121,10 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
 
 
 def _show_balances(plan: Plan, study: StudyRecord) -> None:
-    """Says what samplers and losses will do that could spoil the night; leaves their audit with every trial."""
+    """Says what could spoil the night; leaves the audit of its sampler and its loss with every trial."""
+    for warning in plan.warnings():
+        say(f"warning: {warning}")
     for found in plan.balances():
-        for warning in balance.warnings(found.audit, found.loss):
-            say(f"warning: sampler {found.audit.sampler}, loss {found.loss.name}: {warning}")
         homes = [study.trial_folder(trial.key) / ARTIFACTS for trial in found.trials]
         if all((home / "balance.png").exists() for home in homes):
             continue

@@ -203,7 +203,7 @@ def _both(axes: Axes, audit: Audit, loss: Loss) -> None:
     _bars(axes, audit, np.append(shares, 0), [*texts, "has no positives"], [*colours, GRAY])
     axes.axvline(even, color="black", linestyle="--", linewidth=1.2, zorder=0.5)
     _caption(
-        axes, "4  Sampler x loss", "% of all positives' weight (dashed: even), and the finding's positives : negatives"
+        axes, "4  Sampler x loss", "% of positives' weight (orange: above even, red: far above); positives : negatives"
     )
 
 

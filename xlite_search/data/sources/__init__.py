@@ -92,5 +92,8 @@ class Source(Protocol):
     def lost(self) -> dict[int, str]:
         """Rows whose image is known to be of no use before any is decoded, and why: `{7: "no such file"}`."""
 
+    def stamp(self, row: int) -> str:
+        """Changes when the raw image of a row does, as far as can be told without reading it."""
+
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """Image `row` of the table as gray uint8, `[height, width]`, bright = dense. Raises Unreadable."""

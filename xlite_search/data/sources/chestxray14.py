@@ -44,7 +44,7 @@ class ChestXray14:
             raise BadInput(f"--labels {self.labels}: there is no such file; give NIH's Data_Entry_2017*.csv")
 
     def describe(self) -> dict[str, object]:
-        return {"source": "chestxray14", "labels": self.labels.name}
+        return {"source": "chestxray14"}
 
     def table(self) -> LabelTable:
         """The label table, in its own order, whether the images are there or not.
@@ -68,6 +68,13 @@ class ChestXray14:
             raise Unreadable(NO_FILE)
         return read_gray(self.images / self._files[row])
 
+    def stamp(self, row: int) -> str:
+        try:
+            about = os.stat(os.path.join(self.images, self._files[row]))
+        except OSError:
+            return ""
+        return f"{about.st_size}-{about.st_mtime_ns}"
+
     def _loss(self, file: str) -> str:
         if not file:
             return NO_FILE
@@ -82,7 +89,7 @@ class ChestXray14:
 
     @cached_property
     def _files(self) -> tuple[str, ...]:
-        """Each row's file below `images`, empty where there is none. Names match with or without their suffix."""
+        """Each row's file below `images`, empty where there is none; a file of another suffix will do."""
         found = find_images(self.images)
         by_id: dict[str, tuple[Path, ...]] = {}
         for name, paths in found.items():
@@ -90,7 +97,7 @@ class ChestXray14:
         root = os.path.join(self.images, "")
         files = []
         for name in self._table.names:
-            paths = found.get(name) or by_id.get(name, ())
+            paths = found.get(name) or by_id.get(image_id(name), ())
             if len(paths) > 1:
                 raise BadInput(
                     f"{self.images}: two files are image {name}: {paths[0]} and {paths[1]}; remove one of them"

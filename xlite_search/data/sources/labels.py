@@ -44,6 +44,20 @@ NIH_COUNTS = (11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 251
 #: A list this long shows by its counts whether its columns are in order; below this agreement they are not
 #: (`_expect_order`).
 ENOUGH_ROWS, LEAST_AGREEMENT = 1000, 0.5
+#: Columns that may well be 0 and 1 and are no findings.
+ATTRIBUTES = (
+    "followup",
+    "patientsex",
+    "patientgender",
+    "sex",
+    "gender",
+    "patientage",
+    "age",
+    "fold",
+    "split",
+    "istest",
+)
+
 _NIH_NAME = re.compile(r"([0-9]{8})_[0-9]{3}")
 _NUMBER = re.compile(r"0*([0-9]+)(\.0*)?")
 
@@ -195,7 +209,7 @@ def _labels(sheet: Sheet) -> NDArray[np.uint8]:
 def _expect_findings(sheet: Sheet, named: dict[int, int]) -> None:
     missing = [finding for number, finding in enumerate(CHEST_FINDINGS) if number not in named]
     if not missing:
-        return
+        return _expect_no_more_findings(sheet)
     where = f"{sheet.path}, line {sheet.top}"
     if not named:
         raise BadInput(f"{where}: no column 'Finding Labels', and none named after the 14 findings; {sheet.found}")
@@ -204,6 +218,19 @@ def _expect_findings(sheet: Sheet, named: dict[int, int]) -> None:
         if hint:
             raise BadInput(f"{where}: column {show(column)} is not one of the 14 findings{hint}")
     raise BadInput(f"{where}: no column for {', '.join(missing)}; expected all 14 findings")
+
+
+def _expect_no_more_findings(sheet: Sheet) -> None:
+    """A further column of zeros and ones is a label that nobody would learn, or another attribute: say which."""
+    known = {*FINDINGS, NORMAL, *IMAGE, *PATIENT, *VIEW, *ATTRIBUTES}
+    for column, name in enumerate(sheet.header):
+        if plain(name) in known or plain(name).startswith("unnamed") or not plain(name):
+            continue
+        if {_zero_or_one(cell) for cell in sheet.cells(column)} == {0, 1}:
+            raise BadInput(
+                f"{sheet.path}, line {sheet.top}: column {show(name)} has zeros and ones and is not one of the 14 "
+                "findings; its images would count as without it: remove the column"
+            )
 
 
 def _worded(sheet: Sheet, column: int) -> NDArray[np.uint8]:

@@ -107,6 +107,9 @@ class Phantom:
     def lost(self) -> dict[int, str]:
         return {}
 
+    def stamp(self, row: int) -> str:
+        return ""
+
     def truth(self) -> NDArray[np.uint8]:
         """What is drawn, before label noise: multi-hot, `[image, class]`."""
         return self._truth.copy()

@@ -32,6 +32,7 @@ _IMAGE_FILE = re.compile(rf"[0-9]{{8}}_[0-9]{{3}}|.*\.({'|'.join(SUFFIXES)})", r
 _FORMATS = (
     (b"PK\x03\x04", "an Excel workbook or a zip archive"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file that it stands for"),
     (b"\xff\xfe", "text in UTF-16"),
     (b"\xfe\xff", "text in UTF-16"),
 )
