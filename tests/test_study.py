@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search.config import RunConfig
+from xlite_search.data.lists import write_lists
+from xlite_search.data.packed import PackedSet
+from xlite_search.data.prepare import prepare
+from xlite_search.data.sources.chestxray14 import ChestXray14
+from xlite_search.data.sources.labels import write_labels
+from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient
 from xlite_search.errors import BadInput
 from xlite_search.records import alone
@@ -199,3 +207,35 @@ def test_weights_that_do_not_fit_are_refused_before_anything_starts(tiny: RunCon
     path.write_bytes(b"no weights")
     with pytest.raises(BadInput, match="not a safetensors file"):
         make_plan(study_of(tiny, {"seed": 1}).with_settings({"weights": str(path)}), "s")
+
+
+def test_only_the_fraction_of_the_data_can_be_swept(tiny: RunConfig, phantom: PackedSet) -> None:
+    trials = study_of(tiny, {"data.fraction": grid_search([0.25, 1.0])}).trials("")
+    assert [trial.label for trial in trials] == ["fraction=0.25", "fraction=1"]
+    with pytest.raises(BadInput, match=r"data\.split\.fold cannot be swept"):
+        study_of(tiny, {"data.split.fold": grid_search([0, 1])})
+
+
+def test_what_could_spoil_the_night_is_said_before_it(tiny: RunConfig, tmp_path: Path) -> None:
+    """A sampler that draws normal images, and the same pixels under two patients on both sides of given lists."""
+    source = Phantom(images=120, size=48)
+    table = source.table()
+    one, other = 0, next(row for row, patient in enumerate(table.patients) if patient != table.patients[0])
+    (tmp_path / "png").mkdir()
+    for row, name in enumerate(table.names):
+        cv2.imwrite(str(tmp_path / "png" / name), source.pixels(one if row == other else row))
+    write_labels(tmp_path / "labels.csv", table)
+    prepare("twins", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32)
+    validated = {table.patients[other], *table.patients[-20:]} - {table.patients[one]}
+    codes = np.array([int(patient in validated) for patient in table.patients])
+    write_lists(tmp_path / "lists", table, codes, {})
+    split = {"name": "lists", "path": str(tmp_path / "lists")}
+    base = tiny.with_settings({"data.name": "twins", "data.split": split})
+    space = {
+        "sampler": grid_search(["none", {"name": "mean_rarity", "no_finding": {"name": "unscaled", "weight": 9.0}}])
+    }
+    warnings = make_plan(study_of(base, space), "night").warnings()
+    assert any(f"{table.names[one]} = {table.names[other]}" in warning for warning in warnings)
+    assert any("sampler mean_rarity" in warning and "of draws are No Finding" in warning for warning in warnings)
+    fair = study_of(base.with_settings({"data.split": "patient"}), {})
+    assert make_plan(fair, "day").warnings() == []
