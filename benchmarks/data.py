@@ -140,7 +140,7 @@ def loading(packed: PackedSet) -> dict[str, float]:
 
 
 class _Bare:
-    """Processes that draw views of every image, as many of the images each, and hand nothing to anybody."""
+    """Processes that draw views of every image in random order, an equal share each, and hand nothing to anybody."""
 
     def __init__(self, packed: PackedSet, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -169,7 +169,7 @@ def _draw_views(pipe: Connection, packed: PackedSet, part: int, count: int) -> N
     while pipe.recv():
         for _ in range(PASSES):
             epoch += 1
-            for row in range(part, len(packed), count):
+            for row in np.random.default_rng(epoch).permutation(len(packed))[part::count].tolist():
                 made(packed.pixels[row], keys[row], epoch)
         pipe.send(None)
 

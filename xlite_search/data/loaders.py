@@ -34,7 +34,7 @@ from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
 
 PREFETCH = 3
-AHEAD = 2
+AHEAD = 3
 SMALLEST_TRAIN = 2
 EVERY_IMAGE = Shuffled()
 
@@ -177,7 +177,7 @@ class Loader:
         self.workers = _Workers(self.images, batch_size, workers) if workers and augment else None
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """The batches of an epoch, counted from 1."""
+        """The batches of an epoch, counted from 1. A batch is valid until the next is asked for: its memory is used again."""
         positions = self.draws.epoch(self.seed, epoch)
         positions = positions[: batches_per_epoch(self.part, self.batch_size) * self.batch_size]
         views = np.zeros_like(positions)
@@ -254,17 +254,16 @@ class _Workers:
         self.owed: deque[tuple[Connection, int, int]] = deque()
 
     def images(self, picks: list[Pick]) -> Iterator[Tensor]:
-        """The images of each pick, in order."""
+        """The images of each pick, in order; each is valid until the next is asked for."""
         while self.owed:  # by an epoch that was left in the middle
             self._next()
         waiting = iter(enumerate(picks))
         for number, pick in islice(waiting, len(self.slots)):
             self._ask(number, pick)
         while self.owed:
-            made = self._next()
+            yield self._next()
             if (following := next(waiting, None)) is not None:
                 self._ask(*following)
-            yield made
 
     def close(self) -> None:
         processes.stop(self.processes)
@@ -277,7 +276,7 @@ class _Workers:
     def _next(self) -> Tensor:
         pipe, slot, size = self.owed.popleft()
         processes.answer(self.processes, pipe)
-        return self.slots[slot, :size].clone()
+        return self.slots[slot, :size]
 
 
 def _drawer(images: _Images, slots: Tensor) -> Callable[[tuple[int, Pick]], None]:
