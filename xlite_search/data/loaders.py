@@ -177,7 +177,7 @@ class Loader:
         self.workers = _Workers(self.images, batch_size, workers) if workers and augment else None
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """The batches of an epoch, counted from 1. A batch is valid until the next is asked for: its memory is used again."""
+        """The batches of an epoch, counted from 1. Each is valid until the next is asked for: memory is used again."""
         positions = self.draws.epoch(self.seed, epoch)
         positions = positions[: batches_per_epoch(self.part, self.batch_size) * self.batch_size]
         views = np.zeros_like(positions)
