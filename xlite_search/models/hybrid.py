@@ -1,22 +1,29 @@
 """`<backbone>_<attention>`: a timm backbone, attention on its last feature map, Linear(C, C/2), GELU, Linear(C/2, 14).
 
 This is the lab's hybrid: efficientnet_b0_mhsa has 11.395 M parameters, convnext_tiny_mhsa 30.483 M. No norm layer is
-added; ConvNeXt's own last norm is applied to its feature map. Attention is residual. The stem has three channels, so
-that ImageNet weights fit; the gray image is normalised and repeated on the device. Only what receives gradients is
-kept: timm's MobileNetV3 carries an unused `conv_head` behind the last map, which is removed.
+added; ConvNeXt's own last norm is applied to its feature map. `mhsa` and `performer` are residual over the map's
+tokens; `se` (Hu et al. 2018) and `cbam` (Woo et al. 2018) multiply the map, as in their papers. The stem has three
+channels, so that ImageNet weights fit; the gray image is normalised and repeated on the device. Only what receives
+gradients is kept: timm's MobileNetV3 carries an unused `conv_head` behind the last map, which is removed.
+
+`<backbone>_<attention>_ms` is multi-scale: the maps of the two stages before the last are averaged too, brought to one
+scale by a LayerNorm each (with ImageNet weights they are up to eight times larger), and put beside the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.layers import SEModule
+from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.attention import MultiHeadSelfAttention, Performer
+from xlite_search.models.stages import Stage, anatomy, last_and_finer
 from xlite_search.models.weights import Weights, load_backbone
 
 BACKBONES = {
@@ -29,7 +36,12 @@ ATTENTIONS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
     "mhsa": MultiHeadSelfAttention,
     "performer": Performer,
+    "se": SEModule,
+    "cbam": CbamModule,
 }
+GATES = (SEModule, CbamModule)
+MULTI_SCALE = "_ms"
+HYBRIDS = tuple(f"{backbone}_{attention}" for backbone in BACKBONES for attention in ATTENTIONS)
 UNUSED = ("conv_head", "norm_head", "act2")
 
 
@@ -39,22 +51,29 @@ class Hybrid(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, attention: Callable[[int], nn.Module] | None, classes: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        attention: Callable[[int], nn.Module] | None,
+        classes: int,
+        finer: tuple[Stage, ...] = (),
+    ) -> None:
         super().__init__()
         features: Any = backbone
         width = int(features.num_features)
-        self.backbone = backbone
+        pooled = width + sum(stage.width for stage in finer)
+        self.backbone, self.finer = backbone, finer
         self.attention = attention(width) if attention else None
-        self.classifier = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, classes))
+        self.scales = nn.ModuleList(nn.LayerNorm(stage.width) for stage in finer)
+        self.classifier = nn.Sequential(nn.Linear(pooled, width // 2), nn.GELU(), nn.Linear(width // 2, classes))
         statistics = features.pretrained_cfg
         self.register_buffer("mean", torch.tensor(statistics["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(statistics["std"]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.tokens(self.normalised(images))
-        if self.attention is not None:
-            tokens = tokens + self.attention(tokens)
-        logits: Tensor = self.classifier(tokens.mean(dim=1))
+        last, finer = self.features(self.normalised(images))
+        pooled = [norm(each.mean(dim=(2, 3))) for norm, each in zip(self.scales, finer, strict=True)]
+        logits: Tensor = self.classifier(torch.cat([*pooled, self.attended(last).mean(dim=1)], dim=1))
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -62,44 +81,84 @@ class Hybrid(nn.Module):
         scaled = (images.float() / 255 - self.mean) / self.std
         return scaled.contiguous(memory_format=torch.channels_last)
 
+    def attended(self, features: Tensor) -> Tensor:
+        """The last features after attention, `[batch, token, channel]`."""
+        if isinstance(self.attention, GATES):
+            return as_tokens(self.attention(features))
+        tokens = as_tokens(features)
+        return tokens if self.attention is None else tokens + self.attention(tokens)
+
     def tokens(self, images: Tensor) -> Tensor:
-        """The last feature map, normed if the backbone norms it there, as `[batch, token, channel]`."""
+        """The places of the last feature map before attention, `[batch, token, channel]`."""
+        return as_tokens(self.features(images)[0])
+
+    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last features, normed if the backbone norms them there, and the finer maps if it is multi-scale.
+
+        Maps are `[batch, channel, height, width]`; a backbone without one gives `[batch, token, channel]`.
+        """
         backbone: Any = self.backbone
-        features: Tensor = backbone.forward_features(images)
+        last, finer = last_and_finer(backbone, images, self.finer)
         norm = getattr(getattr(backbone, "head", None), "norm", None)
         if norm is not None:
-            features = norm(features)
-        if features.ndim == 3:
-            return features[:, getattr(backbone, "num_prefix_tokens", 0) :]
-        if features.shape[1] != backbone.num_features:
-            features = features.permute(0, 3, 1, 2)
-        return features.flatten(2).transpose(1, 2)
+            last = norm(last)
+        if last.ndim == 3:
+            return last[:, getattr(backbone, "num_prefix_tokens", 0) :], finer
+        if last.shape[1] != backbone.num_features:
+            last = last.permute(0, 3, 1, 2)
+        return last, finer
+
+
+def as_tokens(features: Tensor) -> Tensor:
+    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+
+class Parts(NamedTuple):
+    """A hybrid's name, taken apart."""
+
+    backbone: str
+    attention: str
+    multi_scale: bool
 
 
 def full_name(name: str) -> str:
-    """`<backbone>_<attention>`, with `_none` added where no attention is named.
+    """`<backbone>_<attention>`, with `_none` added where no attention is named; `_ms` stays last.
 
     Raises:
-        BadInput: neither the lab's names nor timm know the backbone.
+        BadInput: neither the lab's names nor timm know the backbone, or it lacks what `_se`, `_cbam` or `_ms` needs.
     """
-    backbone, attention = split_name(name)
-    known = backbone in BACKBONES or timm.is_model(backbone)
-    if not known:
-        hint = did_you_mean(backbone, BACKBONES) or did_you_mean(backbone, timm.list_models())
-        raise BadInput(
-            f"unknown backbone '{backbone}'{hint or ';'} any of timm's names will do, with _mhsa or _performer behind"
-        )
-    return f"{backbone}_{attention}"
+    backbone, attention, multi_scale = split_name(name)
+    if not (backbone in BACKBONES or timm.is_model(backbone)):
+        raise BadInput(f"unknown backbone '{backbone}'{_suggestion(name)}")
+    if ATTENTIONS[attention] in GATES and not anatomy(timm_name(name)).is_map:
+        raise BadInput(f"model '{name}': _{attention} wants a feature map, '{backbone}' gives tokens; use _mhsa")
+    if multi_scale and not anatomy(timm_name(name)).finer:
+        raise BadInput(f"model '{name}': '{backbone}' has not three stages to pool; leave {MULTI_SCALE} off")
+    return f"{backbone}_{attention}{MULTI_SCALE if multi_scale else ''}"
 
 
-def split_name(name: str) -> tuple[str, str]:
-    backbone, _, attention = name.rpartition("_")
-    return (backbone, attention) if attention in ATTENTIONS and backbone else (name, "none")
+def _suggestion(name: str) -> str:
+    """The nearest name, the lab's before timm's; of the whole where no attention was understood."""
+    backbone, attention, multi_scale = split_name(name)
+    whole = [hybrid + MULTI_SCALE * multi_scale for hybrid in HYBRIDS] if attention == "none" else []
+    choices = ", ".join(f"_{attention}" for attention in ATTENTIONS)
+    return (
+        did_you_mean(name if whole else backbone, [*BACKBONES, *whole])
+        or did_you_mean(backbone, timm.list_models())
+        or f"; any of timm's names will do, with one of {choices} behind, and {MULTI_SCALE} for multi-scale"
+    )
+
+
+def split_name(name: str) -> Parts:
+    stem = name.removesuffix(MULTI_SCALE)
+    backbone, _, attention = stem.rpartition("_")
+    known = attention in ATTENTIONS and backbone
+    return Parts(backbone if known else stem, attention if known else "none", stem != name)
 
 
 def timm_name(name: str) -> str:
     """timm's name of a hybrid's backbone."""
-    backbone, _ = split_name(name)
+    backbone = split_name(name).backbone
     return BACKBONES.get(backbone, backbone)
 
 
@@ -107,9 +166,9 @@ def build_model(name: str, *, classes: int, weights: Weights | None = None) -> H
     """A hybrid by its name, initialised from torch's current seed, its backbone from `weights` if given.
 
     Raises:
-        BadInput: the backbone is unknown, or the weights do not fit it.
+        BadInput: the weights do not fit the backbone. Names are checked by `full_name`.
     """
-    _, attention = split_name(name)
+    parts = split_name(name)
     backbone = timm.create_model(timm_name(name), pretrained=False, num_classes=0)
     heads: tuple[str, ...] = ("classifier.", "fc.", "head.fc.", "head.")
     if isinstance(backbone, timm.models.MobileNetV3):
@@ -119,7 +178,8 @@ def build_model(name: str, *, classes: int, weights: Weights | None = None) -> H
         heads = (*heads, *(f"{part}." for part in UNUSED))
     if weights is not None:
         load_backbone(backbone, weights, heads)
-    return Hybrid(backbone, ATTENTIONS[attention], classes).to(memory_format=torch.channels_last)
+    finer = anatomy(timm_name(name)).finer if parts.multi_scale else ()
+    return Hybrid(backbone, ATTENTIONS[parts.attention], classes, finer).to(memory_format=torch.channels_last)
 
 
 def parameters(model: nn.Module) -> int:
