@@ -22,6 +22,7 @@ test: check
 
 bench: .venv/.installed
 	$(PY) benchmarks/data.py
+	$(PY) benchmarks/metrics.py
 
 ui: .venv/.installed
 	$(PY) -m xlite_search ui

@@ -98,7 +98,7 @@ def test_a_setting_of_another_choice_is_refused_and_not_suggested_again(settings
         ({"loss": "focall"}, ["loss = 'focall' is not known", "bce", "weighted_bce"]),
         ({"schedule": {"patience": 2}}, ["schedule = ", "set schedule itself too, to one of constant, plateau"]),
         ({"schedule": 5}, ["schedule"]),
-        ({"model": "efficientnet_b0_msha"}, ["model = ", "did you mean 'efficientnet_b0'?"]),
+        ({"model": "efficientnet_b0_msha"}, ["model = ", "did you mean 'efficientnet_b0_mhsa'?"]),
         ({"optimizer.lr": 0}, ["optimizer.lr = 0", "greater than 0"]),
         ({"optimizer.lr": math.nan}, ["optimizer.lr = nan", "finite"]),
         ({"optimizer.lr": "fast"}, ["optimizer.lr = 'fast'"]),
@@ -211,6 +211,18 @@ OTHERWISE: list[dict[str, Any]] = [
     {"stop_after": 2},
     {"batch_size": 8},
     {"loss": "weighted_bce"},
+    {"loss": "weighted_bce", "loss.weighting": "effective_number"},
+    {"loss": "weighted_bce", "loss.weighting": "effective_number", "loss.weighting.beta": 0.99},
+    {"loss": "weighted_bce", "loss.clip": 10.0},
+    {"loss.smoothing": 0.1},
+    {"loss": "focal"},
+    {"loss": "focal", "loss.alpha": "inverse_frequency"},
+    {"loss": "focal", "loss.gamma": 1.0},
+    {"loss": "bce_focal"},
+    {"loss": "bce_focal", "loss.share": 0.5},
+    {"loss": "asymmetric"},
+    {"loss": "asymmetric", "loss.gamma_pos": 0.0},
+    {"loss": "asymmetric", "loss.gamma_neg": 2.0},
     {"optimizer.lr": 1e-3},
     {"optimizer.weight_decay": 0.1},
     {"schedule": "plateau"},
@@ -281,7 +293,7 @@ def test_fingerprints_are_of_data_and_split(tiny: RunConfig) -> None:
 def test_every_setting_is_in_the_list_of_what_matters() -> None:
     """A new setting must be shown to change the key, or be left out here for a reason."""
     shown = {name for settings in OTHERWISE for name in settings}
-    chosen = {"loss.name", "loss.weighting", "optimizer.name", "schedule.name", "schedule.factors"}
+    chosen = {"loss.name", "loss.weighting.name", "optimizer.name", "schedule.name", "schedule.factors"}
     chosen |= {"schedule.patience", "schedule.factor", "data.split.name"}  # within a choice that changes the key
     chosen |= {"sampler.name", "sampler.no_finding.name", "augment.name"}
     chosen |= {f"data.split.{name}" for name in ("folds", "fold", "test", "val")}

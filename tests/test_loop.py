@@ -26,7 +26,7 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import places
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Batch, Data, DataSpec, open_data, ordered_batches
+from xlite_search.data.loaders import Batch, Data, DataSpec, Loader, open_data, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
@@ -92,9 +92,15 @@ def test_what_an_epoch_says(tiny: RunConfig, phantom: PackedSet) -> None:
     varying = {c for c, positive in zip(phantom.classes, val.labels.mean(axis=0), strict=True) if 0 < positive < 1}
     for _, improved, _, metrics in results:
         assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
-        means = {"val/auroc_macro", "val/ap_macro", "val/f1_macro", "val/classes_scored", "val/positive_rate"}
-        run = {"train/loss", "train/lr", "val/loss", "val/brier", "time/epoch_s", "time/val_s", "model/parameters"}
-        per_class = {f"val/{name}/{c}" for name in ("auroc", "ap", "f1") for c in varying}
+        macro = {f"val/{n}_macro" for n in ("auroc", "ap", "f1", "precision", "recall", "brier_skill", "ece")}
+        micro = {f"val/{n}_micro" for n in ("auroc", "ap", "f1", "precision", "recall")}
+        whole = ("classes_scored", "positive_rate", "brier", "hamming", "ranking_ap", "coverage_error")
+        means = macro | micro | {f"val/{n}" for n in whole}
+        run = {"train/loss", "train/lr", "val/loss", "time/epoch_s", "time/val_s", "model/parameters"}
+        counted = ("brier", "ece", "positive_rate", "tp", "fp", "fn", "tn")
+        judged = ("auroc", "ap", "f1", "precision", "recall", "brier_skill")
+        per_class = {f"val/{n}/{c}" for n in counted for c in phantom.classes}
+        per_class |= {f"val/{n}/{c}" for n in judged for c in varying}
         assert set(metrics) == means | run | per_class
         assert improved == (metrics["val/auroc_macro"] > best)
         best = max(best, metrics["val/auroc_macro"])
@@ -261,8 +267,36 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tiny: RunConfig) -> None:
     def broken(logits: Tensor, batch: Batch) -> Tensor:
         return bce(logits, batch.labels) * float("nan")
 
-    with pytest.raises(RunFailed, match=r"training loss of epoch 1 is nan.*lower optimizer\.lr"):
+    with pytest.raises(
+        RunFailed, match=r"^nan_loss: the training loss is nan from step 1 of \d+ on: lower optimizer\.lr"
+    ):
         next(train(tiny, small_model(tiny, data), data, broken))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"loss": "focal", "loss.alpha": 0.01}, "all_negative"),
+        ({"optimizer.lr": 10.0}, "(diverged|constant_logits|nan_loss)"),
+    ],
+)
+def test_a_planted_collapse_is_named_within_an_epoch(settings: dict[str, Any], name: str, tiny: RunConfig) -> None:
+    with pytest.raises(RunFailed, match=f"^{name}: "):
+        next(baseline(tiny.with_settings(settings)))
+
+
+def test_pixels_that_are_not_numbers_are_named(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Loader.epoch
+
+    def with_nan(self: Loader, epoch: int) -> Iterator[Batch]:
+        for batch in whole(self, epoch):
+            images = batch.images.float()
+            images[0, 0, 3, 3] = float("nan")
+            yield batch._replace(images=images)
+
+    monkeypatch.setattr(Loader, "epoch", with_nan)
+    with pytest.raises(RunFailed, match=r"^nan_pixels: training images have pixels that are NaN"):
+        next(baseline(tiny))
 
 
 def test_logits_that_are_not_numbers_end_the_run(tiny: RunConfig) -> None:
@@ -277,7 +311,7 @@ def test_logits_that_are_not_numbers_end_the_run(tiny: RunConfig) -> None:
             logits: Tensor = self.model(images)
             return logits if self.training else logits * float("nan")
 
-    with pytest.raises(RunFailed, match="logits on the validation images"):
+    with pytest.raises(RunFailed, match=r"^not_finite: "):
         next(train(tiny, BlindInValidation(), data, lambda logits, batch: bce(logits, batch.labels)))
 
 

@@ -36,4 +36,4 @@ def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResu
         hard_loss = hard(logits, batch.labels, batch.weights)
         return kd(logits, teacher(batch.images) + shift, hard_loss, batch.weights)
 
-    yield from train(config, model, data, objective, resume)
+    yield from train(config, model, data, objective, resume, alone=False)

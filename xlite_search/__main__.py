@@ -148,6 +148,23 @@ def audit(
 
 
 @app.command()
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Default: the lab's. Such as resnet10t_cbam_ms.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 224,
+    json_: Json = False,
+) -> None:
+    """Parameters, MACs and CPU latency of every hybrid, and what Performer costs at that size."""
+    from xlite_search import console
+    from xlite_search.models import cost
+    from xlite_search.models.hybrid import HYBRIDS
+
+    table = cost.cost_table(names or HYBRIDS, size, console.Counter("measured"))
+    print(json.dumps(cost.as_json(table)) if json_ else cost.render(table))
+
+
+@app.command()
 def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyName = None, json_: Json = False) -> None:
     """Trials and factors of a study; trains nothing."""
     from xlite_search.search.plan import make_plan

@@ -32,6 +32,7 @@ from xlite_search.machine import device as this_device
 from xlite_search.machine import this_machine
 from xlite_search.spec import Spec
 from xlite_search.training.checkpoint import Checkpoint
+from xlite_search.training.collapse import decision_posterior, diagnose, diagnose_training
 from xlite_search.training.losses import BCE, Loss, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Plateau, Schedule
@@ -103,15 +104,23 @@ def settle(recipe: Recipe) -> None:
 
 
 def train(
-    recipe: Recipe, model: nn.Module, data: Data, objective: Objective, resume: Path | None = None
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    objective: Objective,
+    resume: Path | None = None,
+    *,
+    alone: bool = True,
 ) -> Iterator[EpochResult]:
     """Trains to the recipe's end, from a checkpoint if one is given, exactly as if there had been no interruption.
 
+    `alone`: the objective is the recipe's loss and nothing else, so that what it asks for can be told from it.
+
     Raises:
-        RunFailed: the loss is not finite, or the monitored metric has no value.
+        RunFailed: the model has collapsed (`training/collapse.py` says how), or the monitored metric has no value.
         Damaged: the checkpoint is no checkpoint.
     """
-    with closing(_Training(recipe, model.to(this_device()), data, objective)) as training:
+    with closing(_Training(recipe, model.to(this_device()), data, objective, alone)) as training:
         yield from _epochs(recipe, training, resume)
 
 
@@ -142,7 +151,7 @@ def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterato
 class _Training:
     """A model with its optimizer, schedule and scaler: what trains together, and is remembered together."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, data: Data, objective: Objective, alone: bool) -> None:
         self.recipe, self.model, self.data, self.objective = recipe, model, data, objective
         self.device = this_device()
         self.optimizer = recipe.optimizer.build(model)
@@ -150,6 +159,8 @@ class _Training:
         self.course = recipe.schedule.build(self.optimizer, recipe.epochs, steps)
         scaled = self.device.type == "cuda" and recipe.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        hard = recipe.loss.build(data.train.positives, len(data.train))
+        self.decision = decision_posterior(hard, len(data.classes)) if alone else None
         self.loader = Loader(
             data.train,
             recipe.batch_size,
@@ -166,22 +177,26 @@ class _Training:
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)
         self.model.train()
         rate = self.optimizer.param_groups[0]["lr"]
-        total, batches = torch.zeros((), device=self.device), 0
-        for batch in self.batches(epoch):
-            with self.autocast():
-                loss = self.objective(self.model(batch.images), batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(self.scaler.scale(loss))
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.course.after_step()
-            total += loss.detach()
-            batches += 1
-        mean = float(total) / batches
-        if not math.isfinite(mean):
-            raise RunFailed(f"the training loss of epoch {epoch} is {mean}; try a lower optimizer.lr or precision fp32")
-        parameters = float(sum(p.numel() for p in self.model.parameters()))
-        return {"train/loss": mean, "train/lr": rate, "model/parameters": parameters}
+        steps = [self.step(batch) for batch in self.batches(epoch)]
+        losses, norms = (torch.stack(values).cpu().double().numpy() for values in zip(*steps, strict=True))
+        parameters = sum(p.numel() for p in self.model.parameters())
+        collapsed = diagnose_training(losses, norms, parameters, (batch.images for batch in self.batches(epoch)))
+        if collapsed:
+            raise RunFailed(str(collapsed))
+        return {"train/loss": float(losses.mean()), "train/lr": rate, "model/parameters": float(parameters)}
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One update; the loss and the norm of its gradient, which stay on the device."""
+        with self.autocast():
+            loss = self.objective(self.model(batch.images), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.course.after_step()
+        return loss.detach().float(), norm.float()
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The epoch's batches, mixed if the recipe says so."""
@@ -197,8 +212,9 @@ class _Training:
         if not len(self.data.val):
             return {}
         logits, labels = self.predict(), self.data.val.labels
-        if not np.isfinite(logits).all():
-            raise RunFailed("the model's logits on the validation images are not finite; try a lower optimizer.lr")
+        collapsed = diagnose(logits, labels, self.data.classes, self.decision)
+        if collapsed:
+            raise RunFailed(str(collapsed))
         loss = bce(torch.from_numpy(logits), torch.from_numpy(labels))
         return {"val/loss": float(loss)} | validation_metrics(logits, labels, self.data.classes)
 
