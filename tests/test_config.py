@@ -19,6 +19,7 @@ from xlite_search.data.splits import ByPatient
 from xlite_search.data.views import Medium
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
+from xlite_search.machine import Machine
 from xlite_search.models.weights import Weights
 from xlite_search.search.study import Study, grid_search
 from xlite_search.spec import flatten, setting_names
@@ -301,3 +302,11 @@ def test_every_setting_is_in_the_list_of_what_matters() -> None:
     elsewhere |= {"data.split.path", "data.split.sha256", "data.split.incomplete"}  # what the lists say counts
     parts = {"optimizer", "data", "kd", "weights"}
     assert set(setting_names(RunConfig)) - shown - chosen - elsewhere - parts == set()
+
+
+def test_cores_of_loader_workers_are_reserved_only_where_images_are_augmented() -> None:
+    machine = Machine(cpus=16)
+    assert machine.resources(1, 1, augments=True)["CPU"] == 3
+    assert machine.resources(1, 1, augments=False)["CPU"] == 1
+    assert machine.resources(1, 0, augments=True) == {"CPU": 1.0}
+    assert Machine(cpus=2, workers=4).resources(1, 0, augments=True) == {"CPU": 2.0}

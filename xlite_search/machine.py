@@ -16,7 +16,6 @@ import os
 import shutil
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -42,9 +41,10 @@ class Machine(Spec):
     def cores(self) -> int:
         return self.cpus or os.cpu_count() or 1
 
-    def resources(self, threads: int, gpus: int) -> dict[str, float]:
-        """What Ray reserves for one run that computes with `threads` threads; never more than there is."""
-        workers = self.loader_workers("cuda" if gpus else "cpu")
+    def resources(self, threads: int, gpus: int, *, augments: bool) -> dict[str, float]:
+        """What Ray reserves for one run that computes with `threads` threads, and with workers if it augments; never
+        more than there is."""
+        workers = self.loader_workers("cuda" if gpus else "cpu") if augments else 0
         cpus = float(min(self.cpus_per_trial or threads + workers, self.cores))
         return {"CPU": cpus, "GPU": self.gpus_per_trial} if gpus else {"CPU": cpus}
 
@@ -63,9 +63,8 @@ def this_machine() -> Machine:
     Raises:
         BadInput: the file cannot be read, is not TOML, or has an unknown or impossible setting.
     """
-    given = os.environ.get("XLITE_MACHINE")
-    path = Path(given or "machine.toml")
-    if not given and not path.is_file():
+    path = places.machine_file()
+    if not os.environ.get("XLITE_MACHINE") and not path.is_file():
         return Machine()
     try:
         return parse(Machine, tomllib.loads(path.read_text(encoding="utf-8")), f"{path}: ")

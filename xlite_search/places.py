@@ -49,7 +49,8 @@ def environment() -> dict[str, str]:
 
 
 def machine_file() -> Path:
-    return Path(os.environ.get("XLITE_MACHINE", "machine.toml")).absolute()
+    """This machine's settings, whether they are there or not."""
+    return Path(os.environ.get("XLITE_MACHINE") or "machine.toml").absolute()
 
 
 def plain_name(name: str, what: str) -> str:

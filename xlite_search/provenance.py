@@ -24,6 +24,7 @@ WITHOUT_EFFECT = (
     "data/integrity.py",
     "data/audit.py",
     "training/balance.py",
+    "models/cost.py",
 )
 LIBRARIES = (
     "torch",

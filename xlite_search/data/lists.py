@@ -41,8 +41,7 @@ class FromFiles(Spec):
 
     def resolved(self) -> Any:
         """With an absolute path and the hash of what the lists say."""
-        said = {name: list(names) for name, names in self.lists().items()}
-        return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": records.digest(said)})
+        return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": _digest(self.lists())})
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -56,7 +55,7 @@ class FromFiles(Spec):
             BadInput: an image is in two lists, too many of a list are not in the table, or the lists were changed.
         """
         lists = self.lists()
-        if self.sha256 and self.sha256 != self.resolved().sha256:
+        if self.sha256 and self.sha256 != _digest(lists):
             raise BadInput(f"the lists in {self.path} were changed since this config was made: they say something else")
         home: dict[str, str] = {}
         for split, names in lists.items():
@@ -146,6 +145,10 @@ def write_lists(folder: Path, table: LabelTable, codes: NDArray[np.int64], spec:
 def rows_by_split(codes: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     """Rows of each split, ascending, from the split numbers of all images."""
     return {name: np.flatnonzero(codes == number) for number, name in enumerate(SPLITS)}
+
+
+def _digest(lists: Mapping[str, tuple[str, ...]]) -> str:
+    return records.digest({name: list(names) for name, names in lists.items()})
 
 
 def _list_file(folder: str, split: str, *, needed: bool = True) -> Path:

@@ -145,8 +145,7 @@ def _begun(folder: Path, plan: Mapping[str, Any], source: Source, lost: Mapping[
 def _look_the_same(source: Source, kept: Mapping[int, Kept], plan: Mapping[str, Any]) -> bool:
     """A few rows, from first to last, give the same pixels again. Those that can no longer be read say nothing."""
     rows = sorted(kept)
-    few = {rows[int(place)] for place in np.linspace(0, len(rows) - 1, SPOT_CHECKS)} if rows else set()
-    again = decode(source, sorted(few), plan["size"]).kept
+    again = decode(source, [rows[place] for place in _spots(len(rows))], plan["size"]).kept
     return all(kept[row].digest == image.digest for row, image in again.items() if kept[row].stamp == image.stamp)
 
 
@@ -220,7 +219,7 @@ def _same_or_refuse(name: str, asked: Mapping[str, Any], source: Source, say: Sa
 def _expect_the_same_images(there: packed.PackedSet, source: Source) -> None:
     """Raises BadInput if a few of the images, from first to last, look otherwise than in the set."""
     row_of = {name: row for row, name in enumerate(source.table().names)}
-    places = sorted({int(place) for place in np.linspace(0, len(there) - 1, SPOT_CHECKS)})
+    places = _spots(len(there))
     again = decode(source, [row_of[there.table.names[place]] for place in places], there.size).kept
     for place in places:
         name = there.table.names[place]
@@ -230,6 +229,11 @@ def _expect_the_same_images(there: packed.PackedSet, source: Source) -> None:
                 f"data set '{there.folder.name}' exists and was made from other images: {name} looks otherwise; take "
                 f"another name, or remove {there.folder}"
             )
+
+
+def _spots(count: int) -> list[int]:
+    """A few places of `count`, from first to last."""
+    return sorted({int(place) for place in np.linspace(0, count - 1, SPOT_CHECKS)}) if count else []
 
 
 def _expect_space(folder: Path, needed: int) -> None:

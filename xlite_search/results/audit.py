@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from xlite_search import places, records
+from xlite_search.console import say
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.lists import ELSEWHERE, SPLITS, write_lists
@@ -136,7 +137,8 @@ def draw(page: Page, folder: Path) -> None:
         for loss in LOSSES:
             try:
                 found = figure(drawn, loss)
-            except BadInput:  # a finding in every image has no such weight
+            except BadInput as error:  # a finding in every image has no such weight
+                say(f"no figure of {sampler.name} with {loss.name}: {error}")
                 continue
             records.write_atomic(folder / f"balance-{number}-{sampler.name}-{loss.name}.png", found)
     if page.data is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class Plan:
         """The project's folder, where its trainables are."""
         return project_root(source_file(self.study.trainable))
 
+    @cached_property
     def balances(self) -> list[Balance]:
         """What each combination of sampler, loss and data that the trials have will draw and weigh."""
         found: dict[str, Balance] = {}
@@ -70,7 +72,7 @@ class Plan:
     def warnings(self) -> list[str]:
         """What would spoil the night or the table, a sentence each."""
         found = []
-        for drawn in self.balances():
+        for drawn in self.balances:
             about = f"sampler {drawn.audit.sampler}, loss {drawn.loss.name}"
             found += [f"{about}: {warning}" for warning in balance.warnings(drawn.audit, drawn.loss)]
         data = open_data(self.trials[0].config.data)

@@ -124,7 +124,7 @@ def _show_balances(plan: Plan, study: StudyRecord) -> None:
     """Says what could spoil the night; leaves the audit of its sampler and its loss with every trial."""
     for warning in plan.warnings():
         say(f"warning: {warning}")
-    for found in plan.balances():
+    for found in plan.balances:
         homes = [study.trial_folder(trial.key) / ARTIFACTS for trial in found.trials]
         if all((home / "balance.png").exists() for home in homes):
             continue
@@ -171,7 +171,7 @@ def _train_teacher(home: Path, plan: Plan, config: RunConfig, machine: Machine) 
     gpus = visible_gpus(machine)
     with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus)) as board:
         if not record.over:
-            resources = machine.resources(config.threads, gpus)
+            resources = machine.resources(config.threads, gpus, augments=config.augment is not None)
             task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
             try:
                 for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, plan.root)):
@@ -201,7 +201,9 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder)
     if not waiting:
         return
     gpus = visible_gpus(machine)
-    resources = machine.resources(max(trial.config.threads for trial in plan.trials), gpus)
+    configs = [trial.config for trial in plan.trials]
+    augments = any(config.augment for config in configs)
+    resources = machine.resources(max(config.threads for config in configs), gpus, augments=augments)
     total = ray.cluster_resources()
     at_once = max(1, int(min(total.get(kind, 0) / amount for kind, amount in resources.items())))
     at_once = min(at_once, len(waiting))
