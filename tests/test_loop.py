@@ -36,9 +36,9 @@ from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.loop import EpochResult, settle, train
+from xlite_search.training.loop import EpochResult, _Training, settle, train
 from xlite_search.training.losses import WeightedBCE, bce
-from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau
+from xlite_search.training.optim import AdamW, Constant, Cosine
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 CPU = torch.device("cpu")
@@ -108,17 +108,128 @@ def test_what_an_epoch_says(tiny: RunConfig, phantom: PackedSet) -> None:
     assert results[0][3]["train/lr"] == 3e-3
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Plateau(patience=0, factor=0.1), Cosine(warmup=1)])
-def test_a_resumed_run_is_the_uninterrupted_run(
-    schedule: Constant | Plateau | Cosine, tiny: RunConfig, tmp_path: Path
-) -> None:
-    config = tiny.model_copy(update={"schedule": schedule, "epochs": 4})
+SCHEDULES: list[dict[str, Any]] = [
+    {"schedule": "constant"},
+    {"schedule": "plateau", "schedule.patience": 0, "schedule.factor": 0.1},
+    {"schedule": "cosine", "schedule.warmup": 1},
+    {"schedule": "warm_restarts", "schedule.period": 1.5, "schedule.warmup": 0.5},
+    {"schedule": "recorded", "schedule.factors": [1.0, 0.5, 0.25, 0.1]},
+]
+OPTIMISATION: list[dict[str, Any]] = [
+    {"ema": 0.9},
+    {"micro_batch": 8},
+    {"micro_batch": 5, "clip_norm": 0.1},
+    {"ema": 0.99, "micro_batch": 8, "clip_norm": 0.5, "schedule": "warm_restarts", "schedule.period": 1.5},
+    {"ema": 0.9, "augment": "light", "mixup": 0.4, "loss": "focal", "loss.alpha": 0.75},
+]
+
+
+@pytest.mark.parametrize("settings", [*SCHEDULES, *OPTIMISATION], ids=str)
+def test_a_resumed_run_is_the_uninterrupted_run(settings: dict[str, Any], tiny: RunConfig, tmp_path: Path) -> None:
+    config = tiny.model_copy(update={"schedule": Constant()}).with_settings(settings | {"epochs": 4})
     whole, weights, _ = run_of(baseline(config))
     checkpoint = checkpoint_after(baseline(config), 2, tmp_path / "two.pt")
     torch.manual_seed(99)
     rest, resumed, _ = run_of(baseline(config, checkpoint))
     assert rest == whole[2:]
     assert resumed == weights
+
+
+@pytest.mark.parametrize("settings", OPTIMISATION[:3], ids=str)
+def test_what_changes_the_optimisation_changes_the_run(settings: dict[str, Any], tiny: RunConfig) -> None:
+    first = tiny.with_settings({"epochs": 1})
+    assert run_of(baseline(first.with_settings(settings)))[1] != run_of(baseline(first))[1]
+
+
+def test_the_scalers_state_goes_on_where_it_was(tiny: RunConfig, tmp_path: Path) -> None:
+    """A scaler works on a CPU too: fp16's own, planted into a CPU run, doubles every 5 steps and is resumed."""
+    data = open_data(tiny.data)
+    recipe = tiny.with_settings({"epochs": 4})
+
+    def training() -> _Training:
+        found = _Training(
+            recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels), True
+        )
+        found.scaler = torch.amp.GradScaler("cpu", init_scale=1024, growth_interval=5)
+        return found
+
+    whole, scales = training(), []
+    for epoch in (1, 2, 3, 4):
+        whole.fit(epoch)
+        scales.append(whole.scaler.get_scale())
+        if epoch == 2:
+            (tmp_path / "two.pt").write_bytes(whole.checkpoint(2, {}).to_bytes())
+    resumed = training()
+    resumed.restore(Checkpoint.load(tmp_path / "two.pt", CPU))
+    again = []
+    for epoch in (3, 4):
+        resumed.fit(epoch)
+        again.append(resumed.scaler.get_scale())
+    assert scales[0] > 1024
+    assert again == scales[2:]
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+
+
+def updated(recipe: RunConfig, data: Data, model: nn.Module, batch: Batch) -> tuple[float, float, nn.Module]:
+    """Loss and gradient norm of one step, and the model after it."""
+    training = _Training(recipe, model, data, lambda logits, part: bce(logits, part.labels, part.weights), True)
+    loss, norm = training.step(batch)
+    return float(loss), float(norm), training.model
+
+
+@pytest.mark.parametrize("micro", [16, 10, 2])
+def test_accumulating_pieces_is_the_whole_batch_where_there_is_no_batch_norm(micro: int, tiny: RunConfig) -> None:
+    data = open_data(tiny.data)
+    recipe = tiny.with_settings({"batch_size": 32, "model": "test_convnext_mhsa"})
+    (batch, *_) = Loader(data.train, 32, seed=1, device=CPU).epoch(1)
+    batch = batch._replace(weights=torch.linspace(0.5, 1.5, 32))
+    loss, norm, model = updated(recipe, data, small_model(recipe, data), batch)
+    pieces = recipe.with_settings({"micro_batch": micro})
+    same_loss, same_norm, same = updated(pieces, data, small_model(recipe, data), batch)
+    assert same_loss == pytest.approx(loss, rel=1e-5)
+    assert same_norm == pytest.approx(norm, rel=1e-4)
+    for one, other in zip(model.parameters(), same.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_clipping_bounds_the_gradients_norm_and_tells_the_norm_before(tiny: RunConfig) -> None:
+    data = open_data(tiny.data)
+    (batch, *_) = Loader(data.train, 16, seed=1, device=CPU).epoch(1)
+    _, norm, _ = updated(tiny, data, small_model(tiny, data), batch)
+    _, told, model = updated(tiny.with_settings({"clip_norm": norm / 3}), data, small_model(tiny, data), batch)
+    after = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert told == norm
+    assert float(after) == pytest.approx(norm / 3, rel=1e-4)
+
+
+def test_the_average_is_what_is_judged_and_kept(tiny: RunConfig) -> None:
+    """After n steps of warm-up the average is w <- d w + (1 - d) w_n with d = 1 - n^(-2/3), up to `ema`."""
+    data = open_data(tiny.data)
+    recipe = tiny.with_settings({"ema": 0.6, "epochs": 1})
+    training = _Training(recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels), True)
+    assert training.average is not None
+    name = next(name for name, _ in training.model.named_parameters())
+    expected = training.model.state_dict()[name].clone()
+    for step, batch in enumerate(training.batches(1), start=1):
+        training.step(batch)
+        decay = min(0.6, 1 - step ** (-2 / 3)) if step > 1 else 0.0
+        expected = decay * expected + (1 - decay) * training.model.state_dict()[name]
+    kept = training.checkpoint(1, {})
+    assert torch.allclose(kept.judged[name], expected, atol=1e-6)
+    assert not torch.equal(kept.model[name], kept.judged[name])
+    judged = build_model(recipe.model, classes=14)
+    judged.load_state_dict(kept.judged)
+    (images, *_) = ordered_batches(data.val, len(data.val), CPU)
+    with torch.inference_mode():
+        assert np.allclose(training.predict(), judged.eval()(images.images).numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_what_the_plain_one_does(tiny: RunConfig) -> None:
+    plain = run_of(baseline(tiny.with_settings({"epochs": 1})))[0][0]
+    compiled = run_of(baseline(tiny.with_settings({"epochs": 1, "compile": True, "ema": 0.9})))[0][0]
+    assert compiled["train/loss"] == pytest.approx(plain["train/loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.optim import lr_scheduler
 
 from xlite_search.models.hybrid import build_model
-from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau, Recorded
+from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau, Recorded, WarmRestarts
 
-Schedules = Constant | Cosine | Plateau | Recorded
+Schedules = Constant | Cosine | Plateau | Recorded | WarmRestarts
 State = tuple[dict[str, Any], dict[str, Any]]  # of optimizer and course
 
 
@@ -95,6 +96,25 @@ def test_plateau_without_validation_stays() -> None:
     assert rates_by_epoch(Plateau(patience=0), [None] * 4) == [1.0] * 4
 
 
+@pytest.mark.parametrize(("period", "growth"), [(1, 1), (2, 2), (1, 3)])
+def test_warm_restarts_are_torchs_own(period: int, growth: int) -> None:
+    optimizer = one_weight()
+    reference = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=period * 4, T_mult=growth)
+    expected = []
+    for _ in range(7 * 4):
+        expected.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        reference.step()
+    found = rates(WarmRestarts(period=period, growth=growth), epochs=7, steps=4)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_warm_restarts_after_a_warm_up_by_hand() -> None:
+    half = 0.5 * (1 + math.cos(math.pi / 4))
+    expected = [0.5, 1.0, 1.0, half, 0.5, 1 - half, 1.0, half]
+    assert rates(WarmRestarts(period=2, growth=1, warmup=1), epochs=4, steps=2) == pytest.approx(expected)
+
+
 def test_recorded_factors_are_followed_epoch_by_epoch() -> None:
     found = rates(Recorded(factors=(1.0, 0.5, 0.25)), epochs=4, steps=2, lr=0.1)
     assert found == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 0.025])
@@ -105,7 +125,16 @@ def test_recorded_needs_a_factor() -> None:
         Recorded(factors=())
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Cosine(warmup=1), Plateau(patience=1), Recorded(factors=(1.0, 0.5))])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Constant(),
+        Cosine(warmup=1),
+        Plateau(patience=1),
+        WarmRestarts(period=1.5, warmup=0.5),
+        Recorded(factors=(1.0, 0.5)),
+    ],
+)
 @pytest.mark.parametrize("cut", [1, 2, 5])
 def test_a_restored_course_goes_on_as_if_uninterrupted(schedule: Schedules, cut: int) -> None:
     scores = [0.5, 0.4, 0.3, 0.6, 0.5, 0.5, 0.5]
@@ -160,8 +189,12 @@ def test_decay_alone_shrinks_a_matrix_and_leaves_its_bias() -> None:
         (Plateau, {"factor": 1.0}),
         (Plateau, {"patience": -1}),
         (Cosine, {"warmup": -0.5}),
+        (WarmRestarts, {"period": 0}),
+        (WarmRestarts, {"growth": 0.5}),
     ],
 )
-def test_impossible_settings_are_refused(spec: type[AdamW | Plateau | Cosine], setting: dict[str, float]) -> None:
+def test_impossible_settings_are_refused(
+    spec: type[AdamW | Plateau | Cosine | WarmRestarts], setting: dict[str, float]
+) -> None:
     with pytest.raises(ValidationError):
         spec.model_validate(setting)

@@ -8,6 +8,7 @@ processes where the machine's settings name some: each makes whole batches, so a
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import deque
@@ -77,6 +78,14 @@ class Batch(NamedTuple):
 
         weights = moved(self.weights) if self.weights is not None else None
         return self._replace(images=moved(self.images), labels=moved(self.labels), weights=weights)
+
+    def parts(self, size: int | None) -> Iterator[Batch]:
+        """The batch in as few pieces of at most `size` images as will do, as even as can be; whole if None."""
+        count = math.ceil(len(self.rows) / size) if size else 1
+        bounds = [len(self.rows) * number // count for number in range(count + 1)]
+        for of in map(slice, bounds, bounds[1:]):
+            weights = self.weights[of] if self.weights is not None else None
+            yield Batch(self.images[of], self.labels[of], self.rows[of], self.views[of], weights)
 
     def pinned(self) -> Batch:
         weights = self.weights.pin_memory() if self.weights is not None else None

@@ -8,6 +8,7 @@ Schema 1, a dict of tensors and plain values that `torch.load(weights_only=True)
     optimizer   the optimizer's state dict
     schedule    the schedule's state (`optim.Course.state`)
     scaler      the gradient scaler's state; empty unless the precision is fp16
+    average     the moving average's state dict; empty unless the recipe has `ema`
     best        {"epoch", "score"}: the best epoch so far, for early stopping
 
 There is no random state in it: every epoch starts from the seed (run's seed, epoch) for the order of the images and
@@ -38,7 +39,13 @@ class Checkpoint:
     schedule: dict[str, Any]
     scaler: dict[str, Any]
     best: dict[str, float] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """The weights that validation saw: the average's if there is one."""
+        return self.average or self.model
 
     def to_bytes(self) -> bytes:
         buffer = io.BytesIO()

@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from xlite_search.data.loaders import Batch, Data, Loader, batches_per_epoch, ordered_batches
@@ -47,6 +48,12 @@ class Recipe(Spec):
     sampler         which images an epoch draws
     augment         how a training image is changed before it is shown; None: not at all
     mixup           alpha of MixUp's Beta distribution; 0: images are not mixed
+    micro_batch     images that go through the model at once: the gradients of a batch's pieces are added up. It changes
+                    what batch norm sees, and memory, nothing else; None: the whole batch
+    clip_norm       the most that a gradient's norm may be; None: anything
+    ema             decay of a moving average of the weights, which is then what is judged and kept; it warms up as
+                    1 - (1 + step)^(-2/3) (timm's ModelEmaV3); 0: no average
+    compile         torch.compile: faster on a GPU, other last digits
     early_stopping  epochs without a better `monitor` after which training ends; None: never
     stop_after      ends after this epoch although the schedule is laid out for `epochs`; None: at `epochs`
     precision       of the forward pass on a GPU (autocast); a CPU always computes in fp32
@@ -57,13 +64,17 @@ class Recipe(Spec):
     epochs: int = Field(20, ge=1)
     stop_after: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=2)
+    micro_batch: int | None = Field(None, ge=2)
     sampler: Sampler = Shuffled()
     augment: Augment | None = None
     mixup: float = Field(0.0, ge=0, le=10)
     loss: Loss = BCE()
     optimizer: AdamW = AdamW()
     schedule: Schedule = Plateau()
+    clip_norm: float | None = Field(None, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
     early_stopping: int | None = Field(10, ge=1)
+    compile: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int = Field(1, ge=1)
     seed: int = Field(42, ge=0, lt=2**32)
@@ -92,8 +103,8 @@ class EpochResult:
         return self.checkpoint.to_bytes()
 
     def weights_bytes(self) -> bytes:
-        """The model as safetensors."""
-        return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.model.items()}))
+        """The model as it was judged, as safetensors."""
+        return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.judged.items()}))
 
 
 def settle(recipe: Recipe) -> None:
@@ -159,6 +170,10 @@ class _Training:
         self.course = recipe.schedule.build(self.optimizer, recipe.epochs, steps)
         scaled = self.device.type == "cuda" and recipe.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        self.steps = 0
+        if recipe.compile:
+            model.compile()
         hard = recipe.loss.build(data.train.positives, len(data.train))
         self.decision = decision_posterior(hard, len(data.classes)) if alone else None
         self.loader = Loader(
@@ -176,6 +191,7 @@ class _Training:
         recipe = self.recipe
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)
         self.model.train()
+        self.steps = (epoch - 1) * batches_per_epoch(self.data.train, recipe.batch_size)
         rate = self.optimizer.param_groups[0]["lr"]
         steps = [self.step(batch) for batch in self.batches(epoch)]
         losses, norms = (torch.stack(values).cpu().double().numpy() for values in zip(*steps, strict=True))
@@ -186,17 +202,30 @@ class _Training:
         return {"train/loss": float(losses.mean()), "train/lr": rate, "model/parameters": float(parameters)}
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One update; the loss and the norm of its gradient, which stay on the device."""
-        with self.autocast():
-            loss = self.objective(self.model(batch.images), batch)
+        """One update; the loss and the norm of its gradient before clipping, which stay on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(loss))
+        loss = torch.stack(
+            [self.backward(part, len(part.rows) / len(batch.rows)) for part in batch.parts(self.recipe.micro_batch)]
+        ).sum()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        gradients = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None])
+        if self.recipe.clip_norm:
+            nn.utils.clip_grads_with_norm_(gradients, self.recipe.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.course.after_step()
-        return loss.detach().float(), norm.float()
+        self.steps += 1
+        if self.average is not None:
+            self.average.update(self.model, self.steps)
+        return loss, norm.float()
+
+    def backward(self, part: Batch, share: float) -> Tensor:
+        """Adds to the gradients what a piece of the batch says, by its share of the batch: losses are means."""
+        with self.autocast():
+            loss = self.objective(self.model(part.images), part) * share
+        torch.autograd.backward(self.scaler.scale(loss))
+        return loss.detach().float()
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The epoch's batches, mixed if the recipe says so."""
@@ -221,11 +250,12 @@ class _Training:
     @torch.inference_mode()
     def predict(self) -> NDArray[np.float32]:
         """Logits of the validation part, `[image, class]`, in the order of its rows."""
-        self.model.eval()
+        model = self.model if self.average is None else self.average.module
+        model.eval()
         logits = []
         for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device):
             with self.autocast():
-                logits.append(self.model(batch.images).float())
+                logits.append(model(batch.images).float())
         return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)
 
     def autocast(self) -> torch.autocast:
@@ -236,7 +266,8 @@ class _Training:
 
     def checkpoint(self, epoch: int, best: dict[str, float]) -> Checkpoint:
         optimizer, schedule, scaler = self.optimizer.state_dict(), self.course.state(), self.scaler.state_dict()
-        return Checkpoint(epoch, self.model.state_dict(), optimizer, schedule, scaler, best)
+        average = self.average.module.state_dict() if self.average is not None else {}
+        return Checkpoint(epoch, self.model.state_dict(), optimizer, schedule, scaler, best, average)
 
     def close(self) -> None:
         self.loader.close()
@@ -246,6 +277,8 @@ class _Training:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.course.restore(checkpoint.schedule)
         self.scaler.load_state_dict(checkpoint.scaler)
+        if self.average is not None:
+            self.average.module.load_state_dict(checkpoint.average)
 
 
 def _score(recipe: Recipe, metrics: dict[str, float]) -> float:

@@ -98,6 +98,31 @@ class Cosine(Spec):
         return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
 
 
+class WarmRestarts(Spec):
+    """Cosines one after another (SGDR; Loshchilov and Hutter 2017), after a linear warm-up over `warmup` epochs.
+
+    The first lasts `period` epochs, each later one `growth` times as long as the one before.
+    """
+
+    name: Literal["warm_restarts"] = "warm_restarts"
+    period: float = Field(5.0, gt=0)
+    growth: float = Field(2.0, ge=1)
+    warmup: float = Field(0.0, ge=0)
+
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+        rising = self.warmup * steps
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            since, length = step - rising, self.period * steps
+            while since >= length:
+                since, length = since - length, length * self.growth
+            return 0.5 * (1 + math.cos(math.pi * since / length))
+
+        return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
+
+
 class Recorded(Spec):
     """One factor per epoch, as an earlier run recorded them: how a plateau is followed without a validation split."""
 
@@ -110,5 +135,6 @@ class Recorded(Spec):
 
 
 Schedule = Annotated[
-    Annotated[Constant | Plateau | Cosine | Recorded, Field(discriminator="name")], BeforeValidator(named)
+    Annotated[Constant | Plateau | Cosine | WarmRestarts | Recorded, Field(discriminator="name")],
+    BeforeValidator(named),
 ]
