@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,14 +21,21 @@ from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient
 from xlite_search.errors import BadInput
-from xlite_search.records import alone
-from xlite_search.search.plan import changes, make_plan
+from xlite_search.models.cost import Cost
+from xlite_search.records import RunRecord, StoredFile, alone
+from xlite_search.search import runner
+from xlite_search.search.asha import ASHA
+from xlite_search.search.plan import _tried, changes, make_plan
 from xlite_search.search.runner import begin, run
-from xlite_search.search.study import Study, grid_search, load_study
+from xlite_search.search.space import Space
+from xlite_search.search.study import TPE, Study, grid_search, load_study
 from xlite_search.trainable import reference, trainable_at
 
+if TYPE_CHECKING:
+    import optuna
 
-def study_of(tiny: RunConfig, space: dict[str, Any], **more: Any) -> Study:
+
+def study_of(tiny: RunConfig, space: Space, **more: Any) -> Study:
     return Study(question="?", trainable=baseline, base=tiny, space=space, **more)
 
 
@@ -59,6 +67,136 @@ def test_alpha_zero_is_one_trial_however_many_taus(tiny: RunConfig) -> None:
     assert len(trials) == 4
     assert sum(trial.config.kd is None for trial in trials) == 1
     assert len({trial.key for trial in trials}) == 4
+
+
+def test_a_list_of_grids_is_one_after_the_other_without_what_is_there_twice(tiny: RunConfig) -> None:
+    seeds = {"seed": grid_search([1, 2])}
+    space = [
+        {"loss": grid_search(["bce", "focal"]), **seeds},
+        {"loss": "focal", "loss.gamma": grid_search([2, 3]), **seeds},
+    ]
+    trials = study_of(tiny, space).trials("")
+    assert [trial.label for trial in trials] == [
+        "loss=bce seed=1",
+        "loss=bce seed=2",
+        "loss=focal seed=1",
+        "loss=focal seed=2",
+        "loss=focal gamma=3 seed=1",
+        "loss=focal gamma=3 seed=2",
+    ]
+    fixed = study_of(tiny, space).with_settings({"loss": "asymmetric", "seed": [5]})
+    assert [trial.label for trial in fixed.trials("")] == ["seed=5"]
+
+
+def search_space(trial: optuna.Trial) -> None:
+    trial.suggest_float("optimizer.lr", 1e-5, 1e-2, log=True)
+    if trial.suggest_categorical("loss", ["bce", "focal"]) == "focal":
+        trial.suggest_float("loss.alpha", 0.25, 0.75)
+
+
+def a_search(tiny: RunConfig, **more: Any) -> Study:
+    return study_of(tiny, search_space, **{"samples": 5, "search": TPE(batch=2, startup=2), **more})
+
+
+def finished(folder: Path, score: float) -> None:
+    """As if the run in this folder had been trained."""
+    record = RunRecord.load(folder)
+    best = (StoredFile("checkpoints/best", "", 1),)
+    replace(record, epochs=({"val/auroc_macro": score},), bests=best).save().close("finished", "done")
+
+
+def test_a_search_grows_by_a_round_at_a_time_until_its_samples_are_reached(tiny: RunConfig) -> None:
+    sizes, keys = [], list[str]()
+    for _ in range(4):
+        plan = make_plan(a_search(tiny), "s")
+        study = begin(plan)
+        assert study.trials[: len(keys)] == tuple(keys)
+        keys = list(study.trials)
+        sizes.append(len(keys))
+        for record in study.runs():
+            if not record.over:
+                assert make_plan(a_search(tiny), "s").trials == plan.trials, "a round that is not over is not left"
+                finished(record.folder, record.config["optimizer"]["lr"])
+    assert sizes == [2, 4, 5, 5]
+    assert len(set(keys)) == 5
+    assert (plan.in_all, changes(study, plan)) == (5, [])
+    more = make_plan(a_search(tiny, samples=7), "s")
+    assert (len(more.trials), changes(study, more)) == (7, [])
+
+
+def test_a_failed_and_a_stopped_run_are_told_as_such(tiny: RunConfig) -> None:
+    study = begin(make_plan(a_search(tiny, samples=8), "s"))
+    one, other = study.runs()
+    one.close("failed", "nan_loss")
+    replace(other, epochs=({"val/auroc_macro": 0.6},)).save().close("stopped", "at rung 1")
+    records = [_tried(run, a_search(tiny)) for run in study.runs()]
+    assert [(tried.outcome, tried.course) for tried in records] == [("failed", {}), ("stopped", {1: 0.6})]
+    assert len(make_plan(a_search(tiny, samples=8), "s").trials) == 4
+
+
+def test_a_search_that_changed_is_refused_with_what(tiny: RunConfig) -> None:
+    begin(make_plan(a_search(tiny), "s"))
+    other = a_search(tiny).with_settings({"loss": ["bce", "asymmetric"], "epochs": 9})
+    with pytest.raises(BadInput) as error:
+        begin(make_plan(other, "s"))
+    assert "search.ranges.loss was bce, focal, is bce, asymmetric" in str(error.value)
+    assert "base.epochs was 3, is 9" in str(error.value)
+
+
+def test_what_is_set_is_no_longer_the_searchers(tiny: RunConfig) -> None:
+    fixed = a_search(tiny).with_settings({"loss": {"name": "focal", "alpha": 0.5}, "epochs": 1})
+    assert fixed.ranges == {"optimizer.lr": "1e-05 .. 0.01, log"}
+    assert {trial.config.loss.model_dump_json() for trial in make_plan(fixed, "a").trials} == {
+        fixed.base.loss.model_dump_json()
+    }
+    again = fixed.with_settings({"optimizer.lr": [1e-3, 1e-4]})
+    assert sorted(str(trial.settings) for trial in make_plan(again, "b").trials) == [
+        "{'optimizer.lr': 0.0001}",
+        "{'optimizer.lr': 0.001}",
+    ]
+    assert again.definition()["search"]["code"] == a_search(tiny).definition()["search"]["code"]
+    with pytest.raises(BadInput, match="this search does not suggest it"):
+        fixed.with_settings({"seed": [1, 2]})
+
+
+def test_a_wrong_name_in_a_function_is_refused_when_the_study_is_built(tiny: RunConfig) -> None:
+    def wrong(trial: optuna.Trial) -> None:
+        if trial.suggest_categorical("loss", ["bce", "focal"]) == "focal":
+            trial.suggest_float("loss.alhpa", 0, 1)
+
+    with pytest.raises(BadInput, match=r"unknown setting 'loss.alhpa'; did you mean 'loss.alpha'"):
+        study_of(tiny, wrong)
+
+
+def test_further_objectives_are_known_ones_and_go_without_a_scheduler(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match=r"minimize: 'model/latency' is not one of .*did you mean 'model/latency_ms'"):
+        a_search(tiny, minimize=("model/latency",))
+    with pytest.raises(BadInput, match="a scheduler stops trials by their metric alone"):
+        a_search(tiny, minimize=("model/latency_ms",), scheduler=ASHA())
+
+
+def test_all_trials_of_a_model_share_the_latency_that_was_measured_first(
+    tiny: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def cost_of(name: str, size: int) -> Cost:
+        asked.append((name, size))
+        return Cost(name, size, 10 * len(asked), 100, 0.5 * len(asked))
+
+    monkeypatch.setattr(runner, "cost_of", cost_of)
+    space = {"model": grid_search(["test_resnet_none", "test_efficientnet_none"]), "seed": grid_search([1, 2])}
+    study = study_of(tiny, space, minimize=("model/latency_ms",))
+    for _ in range(2):
+        facts = [run.facts["model/latency_ms"] for run in begin(make_plan(study, "s")).runs()]
+        assert facts == [0.5, 0.5, 1.0, 1.0]
+    more = make_plan(study_of(tiny, {**space, "seed": grid_search([1, 2, 3])}, minimize=("model/latency_ms",)), "s")
+    assert [run.facts["model/latency_ms"] for run in begin(more, accept_changes=True).runs()] == [0.5] * 3 + [1.0] * 3
+    assert asked == [("test_resnet_none", 32), ("test_efficientnet_none", 32)]
+
+
+def test_setting_the_monitor_sets_what_the_study_ranks_by(tiny: RunConfig) -> None:
+    assert study_of(tiny, {}).with_settings({"monitor": "val/ap_macro"}).metric == "val/ap_macro"
 
 
 def test_labels_say_what_differs_and_are_unique(tiny: RunConfig) -> None:

@@ -153,6 +153,7 @@ class RunRecord:
     label       what differs, for people: `mobilenet_v3_small_mhsa tau=4 alpha=0.5`
     settings    the swept settings by dotted name
     config      the whole resolved config
+    facts       what was measured of it before it began: model/latency_ms
     status      waiting, running, finished (trained to its end), stopped (at a rung) or failed
     cause       why it ended, a sentence
     epochs      metrics of epoch 1..n, in order, each exactly once
@@ -167,6 +168,7 @@ class RunRecord:
     label: str
     settings: dict[str, Any]
     config: dict[str, Any]
+    facts: dict[str, float] = field(default_factory=dict)
     status: Status = "waiting"
     cause: str = ""
     epochs: tuple[dict[str, float], ...] = ()
@@ -193,6 +195,10 @@ class RunRecord:
     def metric(self, name: str) -> list[float]:
         """A metric's course over the epochs; NaN where an epoch has no value."""
         return [epoch.get(name, float("nan")) for epoch in self.epochs]
+
+    def objective(self, name: str) -> float:
+        """A fact, or a metric at the best epoch; NaN if it has neither."""
+        return self.facts.get(name, self.best_score(name))
 
     def best_score(self, monitor: str) -> float:
         """The monitored metric at the best epoch; NaN before the first."""
@@ -295,7 +301,8 @@ class StudyRecord:
     """A study as it was begun: `study.json` in its folder, with the trials' own folders below `trials/`.
 
     definition  what must not change while it goes on, by dotted name (`search.plan.definition`)
-    trials      keys of its trials, in order
+    trials      keys of its trials, in order; those of a search grow by a round at a time
+    minimize    further objectives, lower is better, by their names among facts and metrics
     teacher     key of its teacher, or empty
     teacher_sha256  of the teacher's weights, once they are there
     accepted    changes that were accepted on the way: [{"time", "changes"}]
@@ -309,6 +316,7 @@ class StudyRecord:
     metric: str
     definition: dict[str, Any]
     trials: tuple[str, ...]
+    minimize: tuple[str, ...] = ()
     teacher: str = ""
     teacher_sha256: str = ""
     commit: str = ""
@@ -326,7 +334,7 @@ class StudyRecord:
     def load(cls, folder: Path) -> StudyRecord:
         """Raises FileNotFoundError or Damaged, as `read_manifest`."""
         body = read_manifest(folder / "study.json")
-        return cls(folder=folder, **body | {"trials": tuple(body["trials"]), "accepted": tuple(body["accepted"])})
+        return cls(folder=folder, **body | {n: tuple(body[n]) for n in ("trials", "minimize", "accepted") if n in body})
 
     def trial_folder(self, key: str) -> Path:
         return self.folder / "trials" / key

@@ -62,10 +62,10 @@ class Recorder:
     `failed` is the last trouble with MLflow, or None; what could not be written is written by the next run.
     """
 
-    def __init__(self, experiment: str, parent: Mapping[str, str] | None = None) -> None:
-        """`parent` are the tags of the parent run, if the experiment has one."""
+    def __init__(self, experiment: str, parent: Mapping[str, str] | None = None, artifacts: Path | None = None) -> None:
+        """`parent` are the tags of the parent run, if the experiment has one; `artifacts` the files it has at the end."""
         self.failed: str | None = None
-        self._experiment, self._parent_tags = experiment, parent
+        self._experiment, self._parent_tags, self._artifacts = experiment, parent, artifacts
         self._pending: dict[str, RunRecord] = {}
         self._parent_status = "RUNNING"
         self._changed = threading.Condition()
@@ -103,7 +103,7 @@ class Recorder:
                     mirror.sync(batch[key])
                     del batch[key]
                 if leaving is not None:
-                    mirror.end(self._parent_status)
+                    mirror.end(self._parent_status, self._artifacts)
                     self.failed = None
                     return
                 self.failed = None
@@ -142,11 +142,13 @@ class _Mirror:
             self.client.update_run(run_id, status="RUNNING")
             self.live.add(run_id)
 
-    def end(self, parent_status: str) -> None:
+    def end(self, parent_status: str, artifacts: Path | None) -> None:
         """No run stays RUNNING without an owner: what is not over is KILLED until somebody goes on with it."""
         for run_id in self.live:
             self.client.set_terminated(run_id, "KILLED")
         if self.parent:
+            if artifacts is not None and artifacts.is_dir():
+                self.client.log_artifacts(self.parent, str(artifacts))
             self.client.set_terminated(self.parent, parent_status)
 
     def _experiment(self, name: str) -> str:
@@ -188,11 +190,13 @@ class _Mirror:
         return run_id
 
     def _describe(self, run_id: str, record: RunRecord) -> None:
-        from mlflow.entities import Param
+        from mlflow.entities import Metric, Param
 
         params = [Param(name, str(value)) for name, value in record.settings.items()]
         for start in range(0, len(params), PARAMS_A_CALL):
             self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
+        facts = [Metric(name, value, int(record.started * 1000), 0) for name, value in record.facts.items()]
+        self.client.log_batch(run_id, metrics=facts)
         self.client.log_dict(run_id, record.config, "config.json")
         if (record.folder / ARTIFACTS).is_dir():
             self.client.log_artifacts(run_id, str(record.folder / ARTIFACTS))

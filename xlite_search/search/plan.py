@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from xlite_search import places, provenance, records
 from xlite_search.config import RunConfig, fingerprints, run_key
@@ -16,8 +17,9 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import build_model
-from xlite_search.records import StudyRecord
+from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.study import Study, Trial
+from xlite_search.search.suggest import Tried
 from xlite_search.spec import flatten
 from xlite_search.trainable import project_root, reference, source_file
 from xlite_search.training import balance
@@ -49,6 +51,11 @@ class Plan:
     @property
     def folder(self) -> Path:
         return places.study_folder(self.name)
+
+    @property
+    def in_all(self) -> int:
+        """Trials that this study has when it is done; a search may exhaust its space before."""
+        return max(len(self.trials), self.study.samples) if self.study.suggester else len(self.trials)
 
     @property
     def root(self) -> Path:
@@ -83,7 +90,9 @@ class Plan:
         return found
 
     def factors(self) -> dict[str, list[Any]]:
-        """The values that each swept setting takes, those with more than one."""
+        """The values that each swept setting takes, those with more than one; the ranges of a search, in words."""
+        if self.study.suggester:
+            return {name: [words] for name, words in self.study.ranges.items()}
         values: dict[str, list[Any]] = {}
         for trial in self.trials:
             for name, value in trial.settings.items():
@@ -97,9 +106,32 @@ def make_plan(study: Study, name: str) -> Plan:
     places.study_folder(name)
     _expect_local_inputs(study)
     teacher, teacher_config = _teacher(study)
-    trials = study.trials(teacher)
+    trials = _searched(study, places.study_folder(name), teacher) if study.suggester else study.trials(teacher)
     _expect_fitting_weights([trial.config for trial in trials] + ([teacher_config] if teacher_config else []))
     return Plan(study, name, trials, teacher, teacher_config, _definition(study, trials, teacher_config))
+
+
+def _searched(study: Study, home: Path, teacher: str) -> list[Trial]:
+    """The trials that a search has on record and, if all of them are over, its next round.
+
+    They are made again from their settings: those that another definition began have other keys, and are waiting.
+    """
+    begun = StudyRecord.load(home).runs() if (home / "study.json").exists() else []
+    trials = study.trials(teacher, [run.settings for run in begun])
+    known = {run.key: run for run in begun if run.over}
+    if not all(trial.key in known for trial in trials):
+        return trials
+    tried = [_tried(known[trial.key], study) for trial in trials]
+    return trials + study.trials(teacher, study.proposals(tried))
+
+
+def _tried(run: RunRecord, study: Study) -> Tried:
+    """What a search learns from a run that is over."""
+    values = (run.best_score(study.metric), *(run.objective(name) for name in study.minimize))
+    course = {epoch: score for epoch, score in enumerate(run.metric(study.metric), start=1) if math.isfinite(score)}
+    outcome: Literal["finished", "stopped", "failed"]
+    outcome = "stopped" if run.status == "stopped" else "finished" if run.status == "finished" else "failed"
+    return Tried(run.settings, values, course, outcome)
 
 
 def changes(begun: StudyRecord, plan: Plan) -> list[str]:
@@ -120,15 +152,17 @@ def changes(begun: StudyRecord, plan: Plan) -> list[str]:
 
 
 def _definition(study: Study, trials: list[Trial], teacher: RunConfig | None) -> dict[str, Any]:
-    """All that makes the study this study; never its text."""
+    """All that makes the study this study; never its text. The trials of a search follow from it."""
+    known = [] if study.suggester else trials
     return {
         "metric": study.metric,
         "scheduler": study.scheduler.model_dump() if study.scheduler else "none",
         "trainable": reference(study.trainable).rpartition("/")[2],
-        "trials": {trial.label: trial.config.identity() for trial in trials},
+        "trials": {trial.label: trial.config.identity() for trial in known},
         "teacher": teacher.identity() if teacher else ("a given model" if study.teacher else "none"),
         "code": provenance.code_version(source_file(study.trainable)),
         **fingerprints(trials[0].config),
+        **study.definition(),
     }
 
 
@@ -151,7 +185,7 @@ def _expect_fitting_weights(configs: list[RunConfig]) -> None:
 
 def _expect_local_inputs(study: Study) -> None:
     """What can be missed without asking the network comes first: it is the likelier mistake, and quicker to say."""
-    configs = [config for _, config in study.configs()]
+    configs = [config for _, config in study.configs()] or [study.base]
     for config in (*configs, *([study.teacher] if isinstance(study.teacher, RunConfig) else [])):
         if config.weights:
             config.weights.expect_file()

@@ -3,7 +3,8 @@
     run(plan)
       ├── begin        study.json and one waiting record per trial, or a refusal that lists what changed
       ├── teach        the missing teacher, as a Ray task
-      └── search       the trials that are not over, on Tuner.fit: ASHA judges, MLflow and the board listen
+      └── search       the trials that are not over, on Tuner.fit: ASHA judges, MLflow and the board listen;
+                       where a function suggests the trials, a round at a time
 
 Workers (`worker.py`) write the records and say that there is news; the driver reads the news from the records. So a run
 that is killed anywhere goes on from its records, and Ray's own files are thrown away.
@@ -16,7 +17,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,41 +41,50 @@ from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine, this_machine, visible_gpus
+from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
 from xlite_search.search.asha import Halving
-from xlite_search.search.plan import Plan, changes
+from xlite_search.search.plan import Plan, changes, make_plan
+from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.worker import job_for, run_teacher, run_trial
 from xlite_search.tracking import TEACHERS, Recorder
 from xlite_search.trainable import reference
 from xlite_search.training import balance
 
+#: a study's name -> files by name
+Summary = Callable[[str], Mapping[str, bytes]]
+
 TEACHER_TRAINABLE = "trainables.baseline:baseline"
 
 
-def run(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
+def run(plan: Plan, *, accept_changes: bool = False, summary: Summary | None = None) -> StudyRecord:
     """Runs a plan to its end, or goes on with it. Finished trials are never trained again.
+
+    `summary` tells, of a study that is done, the files by name that its folder and its MLflow run shall have.
 
     Raises:
         BadInput: the study's definition, data or code changed since it began, or it is being run elsewhere.
         RunFailed: the teacher failed, without which there is nothing to search.
     """
     with alone(plan.folder, f"study '{plan.name}'"):
-        return _run(plan, accept_changes)
+        return _run(plan, accept_changes, summary)
 
 
-def _run(plan: Plan, accept_changes: bool) -> StudyRecord:
+def _run(plan: Plan, accept_changes: bool, summary: Summary | None) -> StudyRecord:
     study = begin(plan, accept_changes=accept_changes)
     waiting = [record for record in study.runs() if not record.over]
     open_data(plan.trials[0].config.data).packed.verify()
     tags = {"mlflow.note.content": plan.study.question, "xlite.study": plan.name}
-    with Recorder(plan.name, parent=tags) as recorder:
+    with Recorder(plan.name, parent=tags, artifacts=plan.folder / ARTIFACTS) as recorder:
         if waiting:
             machine = this_machine()
             with engine(machine):
                 study = teach(plan, study, machine)
-                search(plan, study, machine, recorder)
+                study = _in_rounds(plan, study, machine, recorder)
         for record in study.runs():
             recorder.sync(record)
+        for name, content in (summary(plan.name) if summary else {}).items():
+            write_atomic(plan.folder / ARTIFACTS / name, content)
     home = places.teacher_folder(plan.teacher)
     if not waiting and plan.teacher_config and (home / "run.json").exists():
         with Recorder(TEACHERS) as teachers:
@@ -82,6 +92,18 @@ def _run(plan: Plan, accept_changes: bool) -> StudyRecord:
     if recorder.failed:
         say(f"MLflow could not be written ({recorder.failed}); nothing is lost, the same command fills it in")
     return replace(study, tracked=recorder.failed is None).save()
+
+
+def _in_rounds(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder) -> StudyRecord:
+    """Trains what is waiting and, where a function suggests the trials, all that it suggests then."""
+    search(plan, study, machine, recorder)
+    while plan.study.suggester:
+        following = make_plan(plan.study, plan.name)
+        if len(following.trials) == len(plan.trials):
+            break
+        plan, study = following, begin(following)
+        search(plan, study, machine, recorder)
+    return study
 
 
 def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
@@ -94,6 +116,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         metric=plan.study.metric,
         definition=plan.definition,
         trials=tuple(trial.key for trial in plan.trials),
+        minimize=plan.study.minimize,
         teacher=plan.teacher,
         commit=provenance.git_commit(),
         environment=provenance.environment(),
@@ -110,14 +133,38 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         if changed:
             note = {"time": time.time(), "changes": changed}
             study = replace(fresh, teacher_sha256=study.teacher_sha256, accepted=(*study.accepted, note), tracked=False)
+        study = replace(study, trials=fresh.trials)
+    facts = _facts(plan, study)
     for trial in plan.trials:
         folder = study.trial_folder(trial.key)
         if not (folder / "run.json").exists():
             config = trial.config.model_dump(mode="json")
-            RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config).save()
+            about = facts.get(trial.config.model, {})
+            RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config, facts=about).save()
     study = study.save()
     _show_balances(plan, study)
     return study
+
+
+def _facts(plan: Plan, study: StudyRecord) -> dict[str, dict[str, float]]:
+    """What every model costs, by its name, if the study asks for it: measured once, now, while nothing else computes.
+
+    All trials of a model share one latency, this study's first: timed again, equal models would differ.
+    """
+    if not plan.study.minimize:
+        return {}
+    folders = [study.trial_folder(trial.key) for trial in plan.trials]
+    begun = [RunRecord.load(folder) for folder in folders if (folder / "run.json").exists()]
+    facts = {record.config["model"]: record.facts for record in begun if record.facts}
+    size = open_data(plan.trials[0].config.data).packed.size
+    for model in {trial.config.model: None for trial in plan.trials}:
+        if model not in facts:
+            cost = cost_of(model, size)
+            facts[model] = {LATENCY: cost.latency_ms, PARAMETERS: float(cost.parameters), MACS: float(cost.macs)}
+            say(
+                f"  {model}: {cost.latency_ms:.1f} ms an image on one CPU thread, {cost.parameters / 1e6:.2f} M parameters"
+            )
+    return facts
 
 
 def _show_balances(plan: Plan, study: StudyRecord) -> None:
@@ -207,7 +254,10 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder)
     total = ray.cluster_resources()
     at_once = max(1, int(min(total.get(kind, 0) / amount for kind, amount in resources.items())))
     at_once = min(at_once, len(waiting))
-    say(f"{len(waiting)} of {len(records)} trials to go, {at_once} at a time on {machine.words(gpus)}:")
+    of = (
+        f"{len(records)} trials" if not plan.study.suggester else f"{len(records)} trials so far, {plan.in_all} in all,"
+    )
+    say(f"{len(waiting)} of {of} to go, {at_once} at a time on {machine.words(gpus)}:")
     cache = plan.folder / "ray"
     shutil.rmtree(cache, ignore_errors=True)
     with Board(records, at_once=at_once, resources=machine.words(gpus)) as board:

@@ -1,15 +1,14 @@
 """A study: a question, the settings that are swept to answer it, and all else held equal.
 
-A space maps dotted names to `grid_search([...])` (every value), to one of Ray's samplers such as `tune.choice([...])`
-(drawn `samples` times), or to a single value. It holds scalars only. The study expands it itself, removes duplicates
-and hands Ray a plain list, so that a trial has one identity whoever schedules it.
+`space.py` says how settings are swept. The study expands a grid itself, removes duplicates and hands Ray a plain list,
+so that a trial has one identity whoever schedules it; a search is asked for a round of trials at a time.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,21 @@ import numpy as np
 
 from xlite_search.config import RunConfig, run_key
 from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.search import space as spaces
+from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
+from xlite_search.search.space import Grid, Narrowed, Space, grid_search
+from xlite_search.search.suggest import TPE, Direction, Tried
 from xlite_search.spec import setting_names
 from xlite_search.trainable import Trainable, load_file
+
+__all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
 
 #: what every `--demo` runs on
 DEMO_DATA, DEMO_IMAGES, DEMO_SIZE = "phantom-demo", 1500, 64
 TEACHER = "teacher"
-
-
-def grid_search(values: Sequence[object]) -> dict[str, list[object]]:
-    """Every value, in this order: the same mapping that `ray.tune.grid_search` gives, without importing Ray."""
-    return {"grid_search": list(values)}
+#: what a study may ask to be low beside its metric; known of a model before it is trained
+LATENCY, PARAMETERS, MACS = "model/latency_ms", "model/parameters", "model/macs"
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Study:
     question   what the study asks; the file's docstring
     trainable  what one run does: a generator of EpochResults
     base       what all trials share
-    space      what is swept
+    space      what is swept: a grid, a list of grids, or a function of an Optuna trial
     metric     chooses a run's best epoch and ranks the trials; higher is better
+    minimize   further objectives, lower is better: model/latency_ms, model/parameters, model/macs
     scheduler  None trains every trial to its end: an ablation; ASHA(...) stops weak ones: a search
     teacher    a run to train first and distil from, or the folder of a trained model
-    samples    how often a space with samplers is drawn
-    demo       settings of `--demo`, as `--set` gives them
+    samples    how often a grid with samplers is drawn; how many trials a function is asked for
+    search     who answers a function
+    demo       settings of `--demo`, as `--set` gives them, and its samples
 
     Raises BadInput if a name or a value of the space is not one of RunConfig's.
     """
@@ -61,12 +65,15 @@ class Study:
     question: str
     trainable: Trainable
     base: RunConfig
-    space: Mapping[str, Any]
+    space: Space
     metric: str = "val/auroc_macro"
+    minimize: tuple[str, ...] = ()
     scheduler: ASHA | None = None
     teacher: RunConfig | str | None = None
     samples: int = 1
+    search: TPE = field(default_factory=TPE)
     demo: Mapping[str, Any] = field(default_factory=dict)
+    demo_samples: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base.with_settings({"monitor": self.metric}))
@@ -76,39 +83,78 @@ class Study:
             # A teacher that saw other data, or another split, would leak or mislead.
             shared = self.teacher.model_copy(update={"data": self.base.data, "monitor": self.metric})
             object.__setattr__(self, "teacher", shared)
-        for name, values in self.space.items():
+        known = (LATENCY, PARAMETERS, MACS)
+        unknown = next((name for name in self.minimize if name not in known), None)
+        if unknown:
+            raise BadInput(f"minimize: '{unknown}' is not one of {', '.join(known)}{did_you_mean(unknown, known)}")
+        if self.minimize and self.scheduler:
+            raise BadInput("minimize: a scheduler stops trials by their metric alone; leave one of the two out")
+        if self.suggester:
+            suggest.probe(self.suggester, self._expect_point)
+        else:
+            for grid in self.grids:
+                for point in spaces.probes(grid):
+                    self._expect_point(point)
+
+    def _expect_point(self, settings: Mapping[str, Any]) -> None:
+        for name in settings:
             if name.startswith("data.") and name != "data.fraction":
                 raise BadInput(f"{name} cannot be swept: trials on other images do not compare; make a study of each")
-            if not hasattr(values, "sample") and not _all_values(values):
-                raise BadInput(f"{name}: the list of values is empty")
-            for value in _all_values(values):
-                self.base.with_settings({name: value})
+        self.base.with_settings(settings)
+
+    @property
+    def suggester(self) -> suggest.Suggester | None:
+        """The space, if it is a function: a search. Its trials are not known before they are asked for."""
+        return self.space if callable(self.space) else None
+
+    @property
+    def grids(self) -> list[Grid]:
+        return [] if callable(self.space) else spaces.grids(self.space)
+
+    @cached_property
+    def ranges(self) -> dict[str, str]:
+        """What a function suggests, in words: `{"optimizer.lr": "1e-05 .. 0.01, log"}`."""
+        return suggest.described(self.suggester) if self.suggester else {}
 
     def points(self) -> list[dict[str, Any]]:
-        """The swept settings of every trial, in order, duplicates included."""
+        """The swept settings of every trial of the grids, in order, duplicates included."""
         random = np.random.RandomState(self.base.seed)
-        drawn = []
-        for _ in range(self.samples if any(hasattr(v, "sample") for v in self.space.values()) else 1):
-            axes = [[(name, value) for value in _draw(values, random)] for name, values in self.space.items()]
-            drawn += [dict(point) for point in itertools.product(*axes)]
-        return drawn
+        return [point for grid in self.grids for point in spaces.points(grid, self.samples, random)]
 
     def configs(self) -> list[tuple[dict[str, Any], RunConfig]]:
-        """Settings and config of every trial, without duplicates: alpha 0 is one run, not one per tau."""
-        found: dict[str, tuple[dict[str, Any], RunConfig]] = {}
+        """Settings and config of every trial of the grids, without duplicates: alpha 0 is one run, not one per tau."""
+        found: dict[Hashable, tuple[dict[str, Any], RunConfig]] = {}
         for settings in self.points():
             config = self.base.with_settings(settings).canonical()
             found.setdefault(config.model_dump_json(), (settings, config))
         return list(found.values())
 
-    def trials(self, teacher: str) -> list[Trial]:
-        """Every trial, resolved. `teacher` is the key of the study's teacher, empty if it has none.
+    def proposals(self, tried: Sequence[Tried]) -> list[dict[str, Any]]:
+        """The next round of a search, or nothing if it is done: its samples are reached or its space is exhausted."""
+        if not self.suggester:
+            return []
+        down: list[Direction] = ["minimize" for _ in self.minimize]
+        return suggest.suggest(
+            self.suggester,
+            tried,
+            min(self.search.batch, max(self.samples - len(tried), 0)),
+            tpe=self.search,
+            directions=("maximize", *down),
+            seed=self.base.seed,
+            identity=lambda settings: self.base.with_settings(settings).canonical().model_dump_json(),
+        )
+
+    def trials(self, teacher: str, points: Sequence[dict[str, Any]] | None = None) -> list[Trial]:
+        """These points, resolved; without points, every trial of the grids.
+
+        `teacher` is the key of the study's teacher, empty if it has none.
 
         Raises:
             BadInput: the data are not prepared, a file is missing, or kd is set and there is no teacher.
         """
-        resolved = [(settings, config.resolved(teacher)) for settings, config in self.configs()]
-        labels = _labels([settings for settings, _ in resolved])
+        given = self.configs() if points is None else [(p, self.base.with_settings(p).canonical()) for p in points]
+        resolved = [(settings, config.resolved(teacher)) for settings, config in given]
+        labels = spaces.labels([settings for settings, _ in resolved], list(self.ranges))
         return [Trial(run_key(c), label, s, c) for label, (s, c) in zip(labels, resolved, strict=True)]
 
     def with_settings(self, settings: Mapping[str, Any]) -> Study:
@@ -130,15 +176,37 @@ class Study:
         changed: RunConfig | str | None = settings.get(TEACHER, self.teacher)
         if teacher:
             changed = _changed_teacher(changed, teacher)
-        grids = {name: grid_search(v) for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
-        fixed = {name: v for name, v in own.items() if name not in grids}
-        replaced = tuple(f"{name}." for name in fixed)
-        kept = {n: values for n, values in self.space.items() if n not in fixed and not n.startswith(replaced)}
-        return replace(self, base=self.base.with_settings(fixed), space=kept | grids, teacher=changed)
+        several = {name: v for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
+        base = self.base.with_settings({name: v for name, v in own.items() if name not in several})
+        space = self._narrowed(base, [name for name in own if name not in several], several)
+        return replace(self, base=base, space=space, teacher=changed, metric=base.monitor)
+
+    def _narrowed(self, base: RunConfig, fixed: Sequence[str], several: Mapping[str, list[Any]]) -> Space:
+        """The space without `fixed`, whose values are in `base` now, and with other values of `several`."""
+        if callable(self.space):
+            if not fixed and not several:
+                return self.space
+            new = next((name for name in several if name not in self.ranges), None)
+            if new:
+                raise BadInput(f"{new} = {several[new]}: this search does not suggest it; give it one value")
+            return Narrowed(self.space, base.model_dump(), tuple(fixed), several)
+        axes = {name: grid_search(values) for name, values in several.items()}
+        grids = [{**spaces.without(grid, fixed), **axes} for grid in self.grids]
+        return grids[0] if len(grids) == 1 else grids
 
     def as_demo(self) -> Study:
         """On phantoms, with the study's own small settings."""
-        return self.with_settings({"data.name": DEMO_DATA} | dict(self.demo))
+        small = self.with_settings({"data.name": DEMO_DATA} | dict(self.demo))
+        return replace(small, samples=self.demo_samples or self.samples)
+
+    def definition(self) -> dict[str, Any]:
+        """What makes this study what it is beside its trials: further objectives; a search's base, ranges and code."""
+        down = {"minimize": list(self.minimize)} if self.minimize else {}
+        if not self.suggester:
+            return down
+        code = suggest.code_of(spaces.written(self.suggester))
+        about = {"ranges": self.ranges, "code": code, **self.search.model_dump()}
+        return down | {"search": about, "base": self.base.resolved("a teacher").identity()}
 
 
 def load_study(where: str) -> Study:
@@ -169,34 +237,6 @@ def _changed_teacher(teacher: RunConfig | str | None, settings: Mapping[str, Any
         raise BadInput(f"teacher: {error}") from None
 
 
-def _all_values(values: Any) -> list[Any]:
-    """What can be checked before anything is drawn."""
-    if isinstance(values, Mapping) and set(values) == {"grid_search"}:
-        return list(values["grid_search"])
-    return list(getattr(values, "categories", [])) if hasattr(values, "sample") else [values]
-
-
-def _draw(values: Any, random: np.random.RandomState) -> list[Any]:
-    return [values.sample(random_state=random)] if hasattr(values, "sample") else _all_values(values)
-
-
 def _is_tuple(name: str) -> bool:
     """A setting whose single value is a list already."""
     return name in ("data.split.ratios", "schedule.factors")
-
-
-def _labels(points: list[dict[str, Any]]) -> list[str]:
-    """`efficientnet_b0_mhsa tau=4 alpha=0.7`: what differs, the model first, names cut where they are clear."""
-    names = list(dict.fromkeys(name for point in points for name in point))
-    short = [name.rpartition(".")[2] for name in names]
-    shown = {n: s if short.count(s) == 1 else n for n, s in zip(names, short, strict=True)}
-    labels = []
-    for point in points:
-        parts = [str(point["model"])] if "model" in point else []
-        parts += [f"{shown[n]}={_plain(v)}" for n, v in point.items() if n != "model"]
-        labels.append(" ".join(parts) or "base")
-    return labels
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
