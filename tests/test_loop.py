@@ -47,7 +47,8 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="exact on a CP
 
 
 def untimed(result: EpochResult) -> dict[str, float]:
-    return {name: value for name, value in result.metrics.items() if not name.startswith("time/")}
+    """What a run comes to: neither how long it took, nor whether a teacher's answers were there already."""
+    return {name: value for name, value in result.metrics.items() if not name.startswith(("time/", "kd/"))}
 
 
 def run_of(epochs: Iterator[EpochResult]) -> tuple[list[dict[str, float]], bytes, str | None]:
@@ -304,18 +305,9 @@ def test_distilling_learns_from_the_teacher(tiny: RunConfig, teacher: str) -> No
 
 
 def test_a_teacher_alone_is_imitated(tiny: RunConfig, teacher: str) -> None:
-    data = open_data(tiny.data)
     config = tiny.model_copy(update={"kd": KD(tau=2, alpha=1.0, teacher=teacher), "schedule": Constant(), "epochs": 5})
-    speaker = load_teacher(teacher, data.classes, CPU)
-    shift = speaker.speaking_like(None)
-    images = torch.cat([batch.images for batch in ordered_batches(data.val, 16, CPU)])
-    student = build_model(config.model, classes=14)
-    off = []
-    for result in distill(config):
-        student.load_state_dict(result.checkpoint.model)
-        with torch.no_grad():
-            off.append((student.eval()(images) - (speaker(images) + shift)).abs().mean().item())
-    assert off[-1] < 0.7 * off[0]
+    losses = [result.metrics["train/loss"] for result in distill(config)]
+    assert losses[-1] < 0.2 * losses[0]
 
 
 def test_a_resumed_student_is_the_uninterrupted_student(tiny: RunConfig, teacher: str, tmp_path: Path) -> None:
@@ -328,12 +320,16 @@ def test_a_resumed_student_is_the_uninterrupted_student(tiny: RunConfig, teacher
 def test_a_published_teacher_answers_as_its_best_epoch(tiny: RunConfig, teacher: str) -> None:
     data = open_data(tiny.data)
     loaded = load_teacher(teacher, data.classes, CPU)
-    assert not any(p.requires_grad for p in loaded.model.parameters())
-    assert not any(module.training for module in loaded.model.modules())
-    assert loaded.pos_weight is not None
+    (model,), (pos_weight,) = loaded.models, loaded.pos_weights
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not any(module.training for module in model.modules())
+    assert pos_weight is not None
     expected = WeightedBCE().pos_weight(data.train.positives, len(data.train))
     assert expected is not None
-    assert loaded.pos_weight.tolist() == pytest.approx(expected.tolist())
+    assert pos_weight.tolist() == pytest.approx(expected.tolist())
+    images = next(ordered_batches(data.val, 8, CPU)).images
+    with torch.no_grad():
+        assert torch.allclose(loaded(images), model(images) - torch.log(pos_weight), atol=1e-6)
 
 
 def test_a_changed_teacher_is_damaged(tiny: RunConfig, teacher: str) -> None:

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from timm.loss import AsymmetricLossMultiLabel
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss  # type: ignore[import-untyped]
 
 from xlite_search.distill.losses import KD, soft
-from xlite_search.distill.teacher import Teacher
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
 from xlite_search.training.losses import BCE, Asymmetric, Focal, Loss, LossFunction, Mixed, WeightedBCE, asymmetric, bce
@@ -437,23 +436,6 @@ def test_losses_compute_in_float32_inside_autocast(kind: torch.dtype) -> None:
         inside = [soft(s, t, 8.0), *(built(spec)(s, y) for spec in EVERY)]
     assert all(value.dtype == torch.float32 for value in inside)
     assert torch.equal(torch.stack(inside), torch.stack(outside))
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "shift"),
-    [
-        (None, None, 0.0),
-        ([8.0, 1.0], None, [math.log(8), 0.0]),
-        (None, [2.0, 1.0], [-math.log(2), 0.0]),
-        ([8.0, 3.0], [2.0, 3.0], [math.log(4), 0.0]),
-    ],
-)
-def test_a_teacher_speaks_with_the_pos_weight_of_its_student(
-    student: list[float] | None, teacher: list[float] | None, shift: float | list[float]
-) -> None:
-    speaker = Teacher(nn.Linear(2, 2), None if teacher is None else torch.tensor(teacher))
-    found = speaker.speaking_like(None if student is None else torch.tensor(student))
-    assert (found.tolist() if isinstance(found, Tensor) else found) == pytest.approx(shift, abs=1e-6)
 
 
 def test_a_finding_in_every_image_cannot_be_balanced_by_its_ratio() -> None:

@@ -30,7 +30,7 @@ from xlite_search.data import processes
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import Sampler, Shuffled, occurrence
 from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_of, split_of
-from xlite_search.data.views import Augment, Views, image_key, view_number
+from xlite_search.data.views import Augment, Views, view_number
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
 
@@ -156,10 +156,19 @@ def batches_per_epoch(part: Part, batch_size: int) -> int:
     return max(1, len(part) // batch_size)
 
 
-def ordered_batches(part: Part, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """Every row once, in order, as it was prepared."""
-    images = _Images(part.packed, None)
-    picks = _cut(np.arange(len(part)), np.zeros(len(part), np.int64), batch_size)
+def ordered_batches(
+    part: Part,
+    batch_size: int,
+    device: torch.device,
+    *,
+    augment: Augment | None = None,
+    view: int = 0,
+    positions: NDArray[np.int64] | None = None,
+) -> Iterator[Batch]:
+    """Every image once, or those at some positions, in order: as it was prepared, or this view of it."""
+    images = _Images(part.packed, augment)
+    chosen = np.arange(len(part)) if positions is None else positions
+    picks = _cut(chosen, np.full(len(chosen), view), batch_size)
     yield from _on(device, lambda: (_batch(part, *pick, images(part.rows[pick[0]], pick[1])) for pick in picks))
 
 
@@ -232,8 +241,7 @@ class _Images:
 
     def __init__(self, packed: PackedSet, augment: Augment | None) -> None:
         self.packed, self.views = packed, Views(augment) if augment else None
-        names = packed.table.names if augment else ()
-        self.keys = np.array([image_key(name) for name in names], np.uint64)
+        self.keys = packed.keys if augment else np.zeros(0, np.uint64)
 
     def __call__(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
         if self.views is None:

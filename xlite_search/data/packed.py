@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from xlite_search import places, records
 from xlite_search.data.sources import LabelTable
+from xlite_search.data.views import image_key
 from xlite_search.errors import BadInput, Damaged
 
 PIXELS, INDEX, MANIFEST = "pixels.u8", "index.csv", "manifest.json"
@@ -97,6 +98,11 @@ class PackedSet:
         if hashlib.sha256(raw).hexdigest() != self.manifest["index_sha256"]:
             raise Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
         return read_index(raw.decode(), self.classes)
+
+    @cached_property
+    def keys(self) -> NDArray[np.uint64]:
+        """What each image's views are drawn by, `[image]`."""
+        return np.array([image_key(name) for name in self.table.names], np.uint64)
 
     def verify(self) -> None:
         """Reads every byte once.

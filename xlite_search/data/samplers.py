@@ -98,6 +98,7 @@ class Shuffled(Spec):
 
     name: Literal["none"] = "none"
     apply: ClassVar[Literal["draw"]] = "draw"
+    draws_once: ClassVar[bool] = True
 
     def weights(self, labels: Labels) -> NDArray[np.float64]:
         """1 for every image, `[image]`."""
@@ -115,6 +116,11 @@ class _ByRarity(Spec):
     name: str
     no_finding: NoFinding = AsClass()
     apply: Literal["draw", "loss"] = "draw"
+
+    @property
+    def draws_once(self) -> bool:
+        """No image is drawn twice in an epoch."""
+        return self.apply == "loss"
 
     def weights(self, labels: Labels) -> NDArray[np.float64]:
         """What an image weighs, `[image]`, from the counts of these labels `[image, class]`: give those of the training

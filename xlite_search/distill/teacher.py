@@ -13,12 +13,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlite_search import places, records
 from xlite_search.data.loaders import Data
 from xlite_search.errors import BadInput, Damaged
-from xlite_search.models.hybrid import build_model, parameters
+from xlite_search.models.hybrid import Hybrid, build_model, parameters
 from xlite_search.records import RunRecord
 from xlite_search.training.losses import Loss
 
@@ -27,49 +27,47 @@ WEIGHTS, MANIFEST = "model.safetensors", "model.json"
 
 @dataclass(frozen=True)
 class Teacher:
-    """Answers in logits. `pos_weight` is what its own loss gave positives, `[class]`, or None."""
+    """Answers in logits as they would be had it learned with no pos_weight; an ensemble in the mean of its members'.
 
-    model: nn.Module
-    pos_weight: Tensor | None
+    A pos_weight w moves a logit's optimum by log w; members that were weighed otherwise, and a student that is, would
+    pull apart. `pos_weights` is what each member's own loss gave positives, `[class]`, or None.
+    """
+
+    models: tuple[Hybrid, ...]
+    pos_weights: tuple[Tensor | None, ...]
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
-        return logits.float()
-
-    def speaking_like(self, pos_weight: Tensor | None) -> Tensor | float:
-        """What to add to its logits for a student whose hard loss weighs positives so: log(w_student / w_teacher).
-
-        A pos_weight w moves a logit's optimum by log w; without this the two terms of the loss would pull apart.
-        """
-        if pos_weight is None and self.pos_weight is None:
-            return 0.0
-        student = torch.log(pos_weight).to(self.device) if pos_weight is not None else 0.0
-        return student - (torch.log(self.pos_weight) if self.pos_weight is not None else 0.0)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """uint8 `[batch, 1, size, size]` -> float32 `[batch, class]`, in float32 inside autocast."""
+        with torch.autocast(images.device.type, enabled=False):
+            members = zip(self.models, self.pos_weights, strict=True)
+            logits = [model(images).float() - (0 if w is None else torch.log(w)) for model, w in members]
+        return torch.stack(logits).mean(dim=0)
 
 
 def load_teacher(key: str, classes: tuple[str, ...], device: torch.device) -> Teacher:
-    """The study's teacher by its key.
+    """The study's teacher by its key. It leaves torch's seed as it was: a student may be in the middle of an epoch.
 
     Raises:
         BadInput: there is no such teacher here, or it knows other classes.
         Damaged: its weights are not those of its manifest.
     """
-    folder = places.teacher_folder(key)
-    about = read_model(folder)
-    if tuple(about["classes"]) != classes:
-        raise BadInput(
-            f"teacher {key} was trained on other classes ({', '.join(about['classes'])}) than this data set has"
-        )
-    model = build_model(about["config"]["model"], classes=len(classes))
-    model.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
-    model.to(device).eval().requires_grad_(False)
-    weight = about["pos_weight"]
-    return Teacher(model, torch.tensor(weight, device=device) if weight is not None else None)
+    members = [places.teacher_folder(member) for member in read_model(places.teacher_folder(key)).get("members", [key])]
+    models, pos_weights = [], []
+    for folder in members:
+        about = read_model(folder)
+        if tuple(about["classes"]) != classes:
+            raise BadInput(
+                f"teacher {folder.name} knows other classes, or in another order ({', '.join(about['classes'])}), than "
+                f"this data set has ({', '.join(classes)})"
+            )
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(about["config"]["model"], classes=len(classes))
+        model.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
+        models.append(model.to(device).eval().requires_grad_(False))
+        weight = about["pos_weight"]
+        pos_weights.append(torch.tensor(weight, device=device) if weight is not None else None)
+    return Teacher(tuple(models), tuple(pos_weights))
 
 
 def read_model(folder: Path) -> dict[str, Any]:
@@ -83,6 +81,10 @@ def read_model(folder: Path) -> dict[str, Any]:
         about = records.read_manifest(folder / MANIFEST)
     except FileNotFoundError:
         raise BadInput(f"{folder} is not a model folder (no {MANIFEST} in it)") from None
+    if "members" in about:
+        for member in about["members"]:
+            read_model(folder.parent / member)
+        return about
     if not (folder / WEIGHTS).is_file() or records.sha256_of(folder / WEIGHTS) != about["sha256"]:
         raise Damaged(f"{folder / WEIGHTS} is missing or is not the file that {MANIFEST} names")
     return about

@@ -64,6 +64,7 @@ class Hybrid(nn.Module):
         pooled = width + sum(stage.width for stage in finer)
         self.backbone, self.finer = backbone, finer
         self.attention = attention(width) if attention else None
+        self.last = nn.Identity()  # the last features pass through it: where a hook can see them
         self.scales = nn.ModuleList(nn.LayerNorm(stage.width) for stage in finer)
         self.classifier = nn.Sequential(nn.Linear(pooled, width // 2), nn.GELU(), nn.Linear(width // 2, classes))
         statistics = features.pretrained_cfg
@@ -73,7 +74,7 @@ class Hybrid(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         last, finer = self.features(self.normalised(images))
         pooled = [norm(each.mean(dim=(2, 3))) for norm, each in zip(self.scales, finer, strict=True)]
-        logits: Tensor = self.classifier(torch.cat([*pooled, self.attended(last).mean(dim=1)], dim=1))
+        logits: Tensor = self.classifier(torch.cat([*pooled, self.attended(self.last(last)).mean(dim=1)], dim=1))
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:

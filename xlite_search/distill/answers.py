@@ -1,0 +1,158 @@
+"""What a student hears of its teacher: read from the store, or asked online where a view cannot be stored."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xlite_search import places
+from xlite_search.data.loaders import Batch, Data, ordered_batches
+from xlite_search.distill import platt
+from xlite_search.distill.logit_store import INFERENCE_BATCH, LogitStore, rounded
+from xlite_search.distill.losses import KD, attention_transfer
+from xlite_search.distill.teacher import Teacher, load_teacher, read_model
+from xlite_search.errors import BadInput
+from xlite_search.models.hybrid import Hybrid
+from xlite_search.training.loop import Recipe
+
+
+def online_because(recipe: Recipe, kd: KD) -> str:
+    """Why the answers that a run needs cannot be stored; empty if they can."""
+    if recipe.mixup:
+        return "MixUp makes images that no other run sees"
+    if kd.hint:
+        return "a hint needs the teacher's features, which are not stored"
+    if recipe.augment and recipe.augment.views is None and not recipe.sampler.draws_once:
+        return "the sampler draws images several times an epoch, each time another view; augment.views would bound them"
+    return ""
+
+
+def answers(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> Answers:
+    """Raises as `load_teacher` and `LogitStore.open`."""
+    kind = Online if online_because(recipe, kd) else Stored
+    return kind(recipe, kd, data, device)
+
+
+class Answers(Protocol):
+    """A batch -> the teacher's logits float32 `[batch, class]`, as they suit the student's loss."""
+
+    @property
+    def teacher(self) -> Teacher:
+        """Loaded when it is first asked."""
+        ...
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+    def taken(self) -> dict[str, float]:
+        """Since the last call: views that the teacher was asked about, and that students heard of; seconds of asking,
+        and seconds that asking for the others would have taken."""
+        ...
+
+
+class _Heard:
+    """What both have: the teacher, loaded when it is asked, and what its answers become for this student."""
+
+    def __init__(self, recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
+        self.recipe, self.kd, self.data, self.device = recipe, kd, data, device
+        self.asked, self.heard, self.seconds = 0, 0, 0.0
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        return load_teacher(self.kd.teacher, self.data.classes, self.device)
+
+    def ask(self, images: Tensor) -> Tensor:
+        return self.teacher(images)
+
+    @cached_property
+    def line(self) -> tuple[Tensor | float, Tensor | float]:
+        """Slope and offset of the teacher's logits: calibrated if asked for, and weighed as the student's loss does.
+
+        A pos_weight w moves the optimum of the hard loss by log w; without the same here the terms would pull apart.
+        """
+        slope: Tensor | float = 1.0
+        offset: Tensor | float = 0.0
+        if self.kd.platt:
+            found = platt.fit(self.validation(), self.data.val.labels)
+            slope, offset = torch.from_numpy(found).to(self.device, torch.float32)
+        weight = self.recipe.loss.pos_weight(self.data.train.positives, len(self.data.train))
+        return slope, offset + (torch.log(weight).to(self.device) if weight is not None else 0.0)
+
+    def validation(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        batches = ordered_batches(self.data.val, INFERENCE_BATCH, self.device)
+        return np.concatenate([self.teacher(batch.images).cpu().numpy() for batch in batches])
+
+    def suited(self, logits: Tensor) -> Tensor:
+        slope, offset = self.line
+        return slope * logits.float() + offset
+
+
+class Online(_Heard):
+    """Asks for every batch of every run."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        started = time.perf_counter()
+        logits = rounded(self.teacher(batch.images))
+        self.seconds += time.perf_counter() - started
+        self.asked += len(batch.rows)
+        return self.suited(logits)
+
+    def taken(self) -> dict[str, float]:
+        found = {"kd/asked": float(self.asked), "kd/heard": float(self.asked)}
+        found |= {"time/teacher_s": self.seconds, "time/teacher_saved_s": 0.0}
+        self.asked, self.seconds = 0, 0.0
+        return found
+
+
+class Stored(_Heard):
+    """Reads from the store; asks for what is missing there, so that nobody else has to."""
+
+    @cached_property
+    def store(self) -> LogitStore:
+        about = read_model(places.teacher_folder(self.kd.teacher))
+        return LogitStore.open(self.kd.teacher, about, self.data, self.recipe.augment)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        positions = np.searchsorted(self.data.train.rows, batch.rows)
+        logits = np.empty((len(positions), len(self.data.classes)), np.float16)
+        for view in np.unique(batch.views).tolist():
+            of = batch.views == view
+            logits[of] = self.store.view(view, self.ask, self.device)[positions[of]]
+        self.heard += len(positions)
+        return self.suited(torch.from_numpy(logits).to(self.device, non_blocking=True))
+
+    def validation(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return self.store.validation(self.ask, self.device)
+
+    def taken(self) -> dict[str, float]:
+        store = self.store
+        saved = max(self.heard - store.asked, 0) * store.seconds_an_answer()
+        found = {"kd/asked": float(store.asked), "kd/heard": float(self.heard)}
+        found |= {"time/teacher_s": store.seconds, "time/teacher_saved_s": saved}
+        store.asked, store.seconds, self.heard = 0, 0.0, 0
+        return found
+
+
+class Hint:
+    """The last feature maps of student and teacher, as they come by.
+
+    Raises BadInput for a model without one, and for an ensemble.
+    """
+
+    def __init__(self, student: Hybrid, teacher: Teacher) -> None:
+        if len(teacher.models) > 1:
+            raise BadInput("kd.hint: an ensemble has no feature map of its own; set kd.hint to 0")
+        self.maps: dict[str, Tensor] = {}
+        for name, model in (("student", student), ("teacher", teacher.models[0])):
+            model.last.register_forward_hook(lambda _, __, features, name=name: self.maps.update({name: features}))
+
+    def __call__(self) -> Tensor:
+        """Of the last batch that both have seen; scalar."""
+        student, teacher = self.maps["student"], self.maps["teacher"]
+        if student.ndim != 4 or teacher.ndim != 4:
+            raise BadInput("kd.hint: one of the two models has tokens, not a feature map; set kd.hint to 0")
+        return attention_transfer(student, teacher)

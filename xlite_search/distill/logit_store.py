@@ -1,0 +1,280 @@
+"""A teacher's answers, each asked for once: logits by (image, view), read by every trial of every study.
+
+    mlruns/teachers/<key>/logits/<store>/
+        store.json        whose answers these are, to which views of which images (`identity`)
+        00003-0007.f16    view 3, block 7: a sha256, the seconds that it took, float16 logits [image, class]
+        val.f16           the answers to the validation images as they are, for the teacher's AUROC
+        locks/            held by whoever asks for a block
+
+A block's file appears whole, by a rename, or not at all: whoever needs a view asks for the blocks that are missing, one
+at a time under the block's lock, and leaves those to others that others are asking for. So trials that start together
+share the asking, a killed one costs its block, and one that finds all there never loads the teacher. The sha256 is over
+the names of store and file and all that follows: a block that was cut, flipped, moved or taken from elsewhere is
+refused by name, and not asked for again until somebody removes it. A view costs 28 bytes at 14 findings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from xlite_search import places, records
+from xlite_search.data.loaders import Data, Part, ordered_batches
+from xlite_search.data.views import Augment
+from xlite_search.data.views import fingerprint as views_fingerprint
+from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.training.metrics import validation_metrics
+
+SCHEMA = 1
+MANIFEST, VALIDATION, LOCKS = "store.json", "val.f16", "locks"
+#: images that the teacher sees at once, and what blocks are multiples of
+INFERENCE_BATCH = 64
+BLOCKS, LARGEST_BLOCK = 16, 4096
+DIGEST = hashlib.sha256().digest_size
+SECONDS = struct.Struct("<d")
+HEADER = DIGEST + SECONDS.size
+#: memory for views that were read, in bytes; the oldest goes first
+CACHE = 64 * 2**20
+#: how far an answer may be from the one that is stored: by other kernels a part of what the label's answers spread over,
+#: by float16 a part of itself
+SPREAD, RELATIVE = 0.05, 1e-3
+AUROC_TOLERANCE = 2e-3
+
+#: uint8 images `[batch, 1, size, size]` -> logits float32 `[batch, class]`
+Ask = Callable[[torch.Tensor], torch.Tensor]
+
+
+def identity(teacher: dict[str, Any], data: Data, augment: Augment | None) -> dict[str, Any]:
+    """What a store's answers depend on; `teacher` is its model folder's manifest."""
+    return {
+        "schema": SCHEMA,
+        "teacher": teacher["sha256"],
+        "model": teacher["config"]["model"],
+        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"]},
+        "views": views_fingerprint(augment) if augment else "the image itself",
+        "classes": list(data.classes),
+        "data": data.packed.fingerprint,
+        "images": hashlib.sha256(data.train.rows.astype("<i8").tobytes()).hexdigest()[:16],
+        "validation": hashlib.sha256(data.val.rows.astype("<i8").tobytes()).hexdigest()[:16],
+        "block": _block(len(data.train)),
+    }
+
+
+def _block(images: int) -> int:
+    """Images of a block: some sixteen blocks a view, whole inference batches, 4,096 at most."""
+    batches = -(-images // (BLOCKS * INFERENCE_BATCH))
+    return min(batches * INFERENCE_BATCH, LARGEST_BLOCK)
+
+
+@dataclass
+class LogitStore:
+    """The answers of one teacher to the views of one training part. `asked` and `seconds` count what this one asked."""
+
+    folder: Path
+    about: dict[str, Any]
+    data: Data
+    augment: Augment | None
+    asked: int = 0
+    seconds: float = 0.0
+    _read: dict[int, NDArray[np.float16]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, key: str, teacher: dict[str, Any], data: Data, augment: Augment | None) -> LogitStore:
+        """The store of teacher `key`, begun if there is none.
+
+        Raises:
+            BadInput: what is there belongs to another teacher, data set, augmentation or order of labels.
+            Damaged: its manifest is.
+        """
+        about = identity(teacher, data, augment)
+        name = records.digest(about)[:16]
+        folder = places.teacher_folder(key) / "logits" / name
+        if not (folder / MANIFEST).exists():
+            with records.alone(folder / LOCKS, "the store", wait=True):
+                if not (folder / MANIFEST).exists():
+                    records.write_manifest(folder / MANIFEST, about)
+        found = records.read_manifest(folder / MANIFEST)
+        other = sorted(n for n in about.keys() | found.keys() if about.get(n) != found.get(n))
+        if other:
+            raise BadInput(
+                f"{folder} holds answers for another {other[0]} ({found.get(other[0])}) than is asked for "
+                f"({about.get(other[0])}): it was put there by hand. Remove it, and the teacher is asked again"
+            )
+        return cls(folder, about, data, augment)
+
+    @property
+    def part(self) -> Part:
+        return self.data.train
+
+    @property
+    def blocks(self) -> int:
+        return -(-len(self.part) // int(self.about["block"]))
+
+    def views(self) -> list[int]:
+        """Numbers of the views that are there in full."""
+        numbers = {int(path.name[:5]) for path in self.folder.glob("?????-????.f16")}
+        return sorted(n for n in numbers if not self.missing(n))
+
+    def missing(self, view: int) -> list[int]:
+        return [block for block in range(self.blocks) if not self._path(view, block).exists()]
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.f16"))
+
+    def view(self, number: int, ask: Ask, device: torch.device) -> NDArray[np.float16]:
+        """Logits of a view of every image of the part, `[image, class]`, in its order; what is missing is asked for.
+
+        Raises:
+            Damaged: a block is not what was written.
+            RunFailed: the teacher answers with what is no number.
+        """
+        if number not in self._read:
+            while missing := self.missing(number):
+                answered = [block for block in missing if self._answer(number, block, ask, device, wait=False)]
+                if not answered:
+                    self._answer(number, missing[0], ask, device, wait=True)
+            self._remember(number, np.concatenate([self._block(number, block) for block in range(self.blocks)]))
+        return self._read[number]
+
+    def validation(self, ask: Ask, device: torch.device) -> NDArray[np.float32]:
+        """Logits of the validation images as they are, `[image, class]`, asked for if they are missing."""
+        path = self.folder / VALIDATION
+        if not path.exists():
+            with records.alone(self.folder / LOCKS / "val", "the store", wait=True):
+                if not path.exists():
+                    batches = ordered_batches(self.data.val, INFERENCE_BATCH, device)
+                    self._write(path, lambda: _half(ask(batch.images) for batch in batches))
+        return self._content(path, len(self.data.val)).astype(np.float32)
+
+    def seconds_an_answer(self) -> float:
+        """What an answer took, on average over the blocks that are there."""
+        blocks = list(self.folder.glob("?????-????.f16"))
+        spent = [SECONDS.unpack(path.read_bytes()[DIGEST:HEADER])[0] for path in blocks]
+        answers = sum(len(self._positions(int(path.name[6:10]))) for path in blocks)
+        return sum(spent) / answers if answers else 0.0
+
+    def _remember(self, number: int, logits: NDArray[np.float16]) -> None:
+        while self._read and (len(self._read) + 1) * logits.nbytes > CACHE:
+            del self._read[next(iter(self._read))]
+        self._read[number] = logits
+
+    def _answer(self, view: int, block: int, ask: Ask, device: torch.device, *, wait: bool) -> bool:
+        """Asks for a block. False if somebody else is at it, and we do not wait."""
+        path = self._path(view, block)
+        lock = FileLock(self.folder / LOCKS / f"{block:04d}", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        try:
+            if not path.exists():
+                for left in self.folder.glob(f"{path.name}.*.tmp"):  # by one that was killed
+                    left.unlink(missing_ok=True)
+                positions = self._positions(block)
+                self.seconds += self._write(path, lambda: self._asked(positions, view, ask, device))
+                self.asked += len(positions)
+            return True
+        finally:
+            lock.release()
+
+    def _asked(self, positions: NDArray[np.int64], view: int, ask: Ask, device: torch.device) -> NDArray[np.float16]:
+        batches = ordered_batches(
+            self.part, INFERENCE_BATCH, device, augment=self.augment, view=view, positions=positions
+        )
+        return _half(ask(batch.images) for batch in batches)
+
+    def _positions(self, block: int) -> NDArray[np.int64]:
+        size = int(self.about["block"])
+        return np.arange(block * size, min((block + 1) * size, len(self.part)))
+
+    def _path(self, view: int, block: int) -> Path:
+        return self.folder / f"{view:05d}-{block:04d}.f16"
+
+    def _block(self, view: int, block: int) -> NDArray[np.float16]:
+        return self._content(self._path(view, block), len(self._positions(block)))
+
+    def _write(self, path: Path, answer: Callable[[], NDArray[np.float16]]) -> float:
+        """Writes what is answered; returns the seconds that it took."""
+        started = time.perf_counter()
+        logits = answer().astype("<f2").tobytes()
+        seconds = time.perf_counter() - started
+        content = SECONDS.pack(seconds) + logits
+        records.write_atomic(path, self._signature(path, content) + content)
+        return seconds
+
+    def _signature(self, path: Path, content: bytes) -> bytes:
+        return hashlib.sha256(f"{self.folder.name}/{path.name}\n".encode() + content).digest()
+
+    def _content(self, path: Path, images: int) -> NDArray[np.float16]:
+        raw = path.read_bytes()
+        classes = len(self.data.classes)
+        if len(raw) != HEADER + 2 * images * classes:
+            raise Damaged(f"{path} is cut or of another size than {images} answers: {REMOVE}")
+        if raw[:DIGEST] != self._signature(path, raw[DIGEST:]):
+            raise Damaged(f"{path} is not what was written: a bit flipped, or it comes from elsewhere. {REMOVE}")
+        return np.frombuffer(raw, "<f2", offset=HEADER).reshape(images, classes).astype(np.float16)
+
+    def verify(self, ask: Ask, device: torch.device, recorded: float | None, *, entries: int = 32) -> None:
+        """Every file is what was written; `entries` answers drawn at random are given again; the validation AUROC is
+        the one that the teacher's manifest has, if it has one.
+
+        Raises:
+            Damaged: what is not so, by name.
+        """
+        for path in sorted(self.folder.glob("?????-????.f16")):
+            self._block(int(path.name[:5]), int(path.name[6:10]))
+        self._expect_same_answers(ask, device, entries)
+        if len(self.data.val) and recorded is not None:
+            logits = self.validation(ask, device)
+            found = validation_metrics(logits, self.data.val.labels, self.data.classes).get("val/auroc_macro")
+            if found is None or not abs(found - recorded) <= AUROC_TOLERANCE:
+                raise Damaged(
+                    f"{self.folder}: the teacher's validation AUROC is {found} from its answers and {recorded} in its "
+                    f"manifest: another preprocessing, order of labels or set of images? {REMOVE}"
+                )
+
+    def _expect_same_answers(self, ask: Ask, device: torch.device, entries: int) -> None:
+        """Asks again for some of what is there. Drawn anew each time, so that no entry is safe from it."""
+        there = [path.name for path in self.folder.glob("?????-????.f16")]
+        random = np.random.default_rng()
+        for name in random.permutation(sorted(there))[:entries]:
+            view, block = int(name[:5]), int(name[6:10])
+            positions = self._positions(block)
+            some = np.sort(random.choice(len(positions), min(len(positions), -(-entries // len(there))), replace=False))
+            answers = self._block(view, block).astype(np.float32)
+            now = self._asked(positions[some], view, ask, device).astype(np.float32)
+            off = np.abs(now - answers[some]) > SPREAD * answers.std(axis=0) + RELATIVE * np.abs(now) + RELATIVE
+            if off.any():
+                row = int(self.part.rows[positions[some][off.any(axis=1).argmax()]])
+                raise Damaged(
+                    f"{self.folder / name}: the teacher answers otherwise now for {self.part.packed.table.names[row]}, "
+                    f"view {view}: these are another teacher's answers, or to other views. {REMOVE}"
+                )
+
+
+REMOVE = "Remove it, and the teacher is asked again"
+
+
+def rounded(logits: torch.Tensor) -> torch.Tensor:
+    """As the store has them: float16, and no infinity."""
+    limit = torch.finfo(torch.float16).max
+    return logits.float().clamp(-limit, limit).half()
+
+
+def _half(answers: Iterator[torch.Tensor]) -> NDArray[np.float16]:
+    """Raises RunFailed if an answer is not a number."""
+    logits = torch.cat([rounded(answer).cpu() for answer in answers])
+    if not torch.isfinite(logits).all():
+        raise RunFailed("the teacher's logits are not finite: its weights are broken, or its training has diverged")
+    return np.asarray(logits.numpy())
