@@ -3,13 +3,13 @@
     python -m xlite_search prepare nih-1000 --images IMAGES --labels TABLE --size 112
     python -m xlite_search run search_spaces/real_radiographs.py --name real --set 'weights=[FILE, null]'   # 2 trials
 
-Minutes on two CPU cores. IMAGES, TABLE and FILE are `images_224` and `Data_Entry_images_224.csv` of the shared real data
-and the weights of `tf_efficientnet_lite0` beside them; without `--set`, timm's hub gives the weights. Both trials share
-split (by patient, 600 images to learn from and 400 to be judged by), seed, views, epochs and learning rate.
+Minutes on two CPU cores. IMAGES, TABLE and FILE are `images_224` and `Data_Entry_images_224.csv` of the shared real
+data and the weights of `tf_efficientnet_lite0` beside them; without `--set`, timm's hub gives the weights. Both trials
+share split (by patient, 600 images to learn from and 400 to be judged by), seed, views, epochs and learning rate.
 
 The mean is over the seven findings that have at least 10 validation images; a model that has learnt nothing is at 0.5.
-What it shows is that the pipeline learns from real radiographs, not how good a model is on NIH: in these images the label
-Pneumonia is also the folder that an image comes from.
+What it shows is that the pipeline learns from real radiographs, not how good a model is on NIH: in these images the
+label Pneumonia is also the folder that an image comes from.
 """
 
 from trainables.baseline import baseline
