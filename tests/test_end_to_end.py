@@ -96,7 +96,8 @@ def assert_mirrored(study: StudyRecord) -> None:
     client: MlflowClient = tracking._client()
     for record in study.runs():
         run_id = tracking.find_run(study.name, record.key)
-        assert {"config.json", "balance.json", "balance.png"} <= {a.path for a in client.list_artifacts(run_id)}
+        files = {"config.json", "balance.json", "balance.png", "environment.json"}
+        assert files <= {artifact.path for artifact in client.list_artifacts(run_id)}
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -38,7 +38,9 @@ from xlite_search.records import RunRecord, follow
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.loop import EpochResult, _Training, settle, train
 from xlite_search.training.losses import WeightedBCE, bce
+from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Constant, Cosine
+from xlite_search.training.predictions import Predictions
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 CPU = torch.device("cpu")
@@ -95,8 +97,18 @@ def test_what_an_epoch_says(tiny: RunConfig, phantom: PackedSet) -> None:
         assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
         macro = {f"val/{n}_macro" for n in ("auroc", "ap", "f1", "precision", "recall", "brier_skill", "ece")}
         micro = {f"val/{n}_micro" for n in ("auroc", "ap", "f1", "precision", "recall")}
-        whole = ("classes_scored", "positive_rate", "brier", "hamming", "ranking_ap", "coverage_error")
+        whole: tuple[str, ...] = (
+            "classes_scored",
+            "classes_supported",
+            "positive_rate",
+            "brier",
+            "hamming",
+            "ranking_ap",
+            "coverage_error",
+        )
         means = macro | micro | {f"val/{n}" for n in whole}
+        means |= {"val/classes_supported"}
+        means |= {"val/auroc_supported"} if any(10 <= n <= len(val) - 10 for n in val.labels.sum(axis=0)) else set()
         run = {"train/loss", "train/lr", "val/loss", "time/epoch_s", "time/val_s", "model/parameters"}
         counted = ("brier", "ece", "positive_rate", "tp", "fp", "fn", "tn")
         judged = ("auroc", "ap", "f1", "precision", "recall", "brier_skill")
@@ -279,6 +291,25 @@ def test_early_stopping_remembers_the_best_over_a_resume(tiny: RunConfig, tmp_pa
     assert 2 <= len(whole) < 8
     checkpoint = checkpoint_after(baseline(config), len(whole) - 1, tmp_path / "last_but_one.pt")
     assert run_of(baseline(config, checkpoint))[2] == ended
+
+
+def test_the_best_epochs_predictions_give_its_scores_again(tiny: RunConfig, tmp_path: Path) -> None:
+    """Logits in float16, by image: what a paired comparison needs later."""
+    data = open_data(tiny.data)
+    record = RunRecord(tmp_path / "run", "k", "trial", "a", {}, tiny.model_dump(mode="json"))
+    *_, record = follow(record, lambda resume: baseline(tiny, resume))
+    found = Predictions.load(record.predictions_path())
+    assert found.images == tuple(data.packed.table.names[row] for row in data.val.rows)
+    assert found.logits.dtype == np.float16
+    assert found.classes == data.classes
+    again = validation_metrics(found.logits.astype(np.float32), data.val.labels, data.classes)
+    assert again["val/auroc_macro"] == pytest.approx(record.best_score("val/auroc_macro"), abs=2e-3)
+    assert again["val/brier"] == pytest.approx(record.objective("val/brier"), abs=1e-3)
+    assert record.best is not None
+    assert (
+        record.best.name
+        == f"checkpoints/best-{record.best.epoch:04d}-{record.best_score(tiny.monitor):.4f}.safetensors"
+    )
 
 
 def test_the_same_config_gives_the_same_run(tiny: RunConfig) -> None:

@@ -36,7 +36,16 @@ PER_CLASS = {"auroc", "ap", "f1", "precision", "recall", "brier", "brier_skill",
 PER_CLASS |= {"tp", "fp", "fn", "tn"}
 MACRO = {"auroc", "ap", "f1", "precision", "recall", "brier_skill", "ece"}
 MICRO = {"auroc", "ap", "f1", "precision", "recall"}
-OVERALL = {"classes_scored", "positive_rate", "brier", "hamming", "ranking_ap", "coverage_error"}
+OVERALL = {
+    "auroc_supported",
+    "classes_supported",
+    "classes_scored",
+    "positive_rate",
+    "brier",
+    "hamming",
+    "ranking_ap",
+    "coverage_error",
+}
 NAMES = {f"val/{name}/{c}" for name in PER_CLASS for c in CLASSES} | {f"val/{name}" for name in OVERALL}
 NAMES |= {f"val/{name}_macro" for name in MACRO} | {f"val/{name}_micro" for name in MICRO}
 SHARES = MACRO - {"brier_skill"} | {"brier", "hamming", "positive_rate", "ranking_ap"}
@@ -227,6 +236,25 @@ def test_a_label_that_does_not_vary_has_no_auroc_and_is_not_in_the_mean(value: f
         assert found[f"val/{name}_macro"] == pytest.approx(sum(kept) / 2, abs=1e-15)
 
 
+@pytest.mark.parametrize(("positives", "supported"), [(9, False), (10, True), (50, True), (51, False)])
+def test_a_label_with_few_positives_or_negatives_is_not_in_the_supported_mean(positives: int, supported: bool) -> None:
+    logits, labels = example()
+    labels[:, 1] = np.arange(60) < positives
+    labels[:, [0, 2]] = (np.arange(60) % 3 == 0)[:, None]
+    found = validation_metrics(logits, labels, CLASSES)
+    among = CLASSES if supported else ("Mass", "Hernia")
+    assert found["val/classes_supported"] == len(among)
+    mean = sum(found[f"val/auroc/{name}"] for name in among) / len(among)
+    assert found["val/auroc_supported"] == pytest.approx(mean, abs=1e-15)
+
+
+def test_no_supported_label_leaves_no_supported_mean() -> None:
+    logits, labels = example(images=15)
+    found = validation_metrics(logits, labels, CLASSES)
+    assert found["val/classes_supported"] == 0
+    assert "val/auroc_supported" not in found
+
+
 def test_a_label_without_positives_has_no_rates_but_a_calibration() -> None:
     logits, labels = example()
     labels[:, 1] = 0
@@ -249,7 +277,14 @@ def test_what_is_never_predicted_has_precision_0_not_none() -> None:
 def test_nothing_to_score_leaves_no_means() -> None:
     found = validation_metrics(np.zeros((4, 3)), np.zeros((4, 3), np.float32), CLASSES)
     overall = {name: found[name] for name in found if name.count("/") == 1}
-    expected = {"classes_scored": 0.0, "positive_rate": 1.0, "brier": 0.25, "hamming": 1.0, "ece_macro": 0.5}
+    expected = {
+        "classes_supported": 0.0,
+        "classes_scored": 0.0,
+        "positive_rate": 1.0,
+        "brier": 0.25,
+        "hamming": 1.0,
+        "ece_macro": 0.5,
+    }
     assert overall == {f"val/{name}": value for name, value in expected.items()}
 
 

@@ -29,10 +29,14 @@ class Epoch:
     score: float = 0.5
     improved: bool = True
     ended: str | None = None
+    predicts: bool = True
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metrics.update({MONITOR: self.score, "time/epoch_s": 2.0})
+
+    def predictions_bytes(self) -> bytes | None:
+        return f"answers {self.epoch}".encode() if self.predicts else None
 
     def checkpoint_bytes(self) -> bytes:
         return f"checkpoint {self.epoch} ".encode() * 50
@@ -42,7 +46,9 @@ class Epoch:
 
 
 def new_run(folder: Path) -> RunRecord:
-    return RunRecord(folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, {"epochs": 5}).save()
+    return RunRecord(
+        folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, {"epochs": 5, "monitor": MONITOR}
+    ).save()
 
 
 def run_with(folder: Path, epochs: list[Epoch]) -> RunRecord:
@@ -237,14 +243,16 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_the_newest_two_checkpoints_and_the_newest_two_best_weights_are_kept(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(n, improved=n < 4) for n in (1, 2, 3, 4)])
-    assert files(record) == {"epoch-0003.pt", "epoch-0004.pt", "best-0002.safetensors", "best-0003.safetensors"}
-    assert record.resume_path() == record.folder / "checkpoints" / "epoch-0004.pt"
+    states = {f"epoch-000{n}-0.5000.pt" for n in (3, 4)}
+    bests = {f"best-000{n}-0.5000.{kind}" for n in (2, 3) for kind in ("safetensors", "npz")}
+    assert files(record) == states | bests
+    assert record.resume_path() == record.folder / "checkpoints" / "epoch-0004-0.5000.pt"
 
 
 def test_tidy_removes_what_no_manifest_names(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(1)])
     kept = files(record)
-    for stray in ("epoch-0007.pt", "best-0009.safetensors", "epoch-0002.pt.1234.tmp"):
+    for stray in ("epoch-0007-0.5000.pt", "best-0009-0.5000.safetensors", "epoch-0002-0.5000.pt.1234.tmp"):
         (record.folder / "checkpoints" / stray).write_bytes(b"stray")
     record.tidy()
     assert files(record) == kept
@@ -252,9 +260,9 @@ def test_tidy_removes_what_no_manifest_names(tmp_path: Path) -> None:
 
 def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(n, improved=n == 1) for n in (1, 2, 3)])
-    flip(record.folder / "checkpoints" / "epoch-0003.pt", 10)
+    flip(record.folder / "checkpoints" / "epoch-0003-0.5000.pt", 10)
     found = record.rewound()
-    assert found.resume_path() == record.folder / "checkpoints" / "epoch-0002.pt"
+    assert found.resume_path() == record.folder / "checkpoints" / "epoch-0002-0.5000.pt"
     assert len(found.epochs) == 2
     assert found.best == record.best
     assert found.weights() == Epoch(1).weights_bytes()
@@ -262,17 +270,46 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
 
 def test_a_damaged_newest_checkpoint_costs_one_epoch_although_that_was_the_best(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(n, 0.5 + 0.1 * n) for n in (1, 2, 3)])
-    flip(record.folder / "checkpoints" / "epoch-0003.pt", 10)
+    flip(record.folder / "checkpoints" / "epoch-0003-0.8000.pt", 10)
     assert len(record.rewound().epochs) == 2
 
 
 def test_a_rewound_run_has_spent_the_time_of_its_epochs(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(n, improved=n == 1) for n in (1, 2, 3)])
-    flip(record.folder / "checkpoints" / "epoch-0003.pt", 10)
+    flip(record.folder / "checkpoints" / "epoch-0003-0.5000.pt", 10)
     assert record.rewound().seconds == 4.0
 
 
-@pytest.mark.parametrize("lost", [["epoch-0002.pt", "epoch-0003.pt"], ["best-0001.safetensors"]])
+def test_predictions_are_kept_and_rewound_with_the_best_weights(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.7), Epoch(3, 0.5, improved=False)])
+    assert record.predictions_path().read_bytes() == b"answers 2"
+    assert RunRecord.load(record.folder).predictions == record.predictions
+    for name in ("epoch-0003-0.5000.pt", "epoch-0002-0.7000.pt"):
+        flip(record.folder / "checkpoints" / name, 10)
+    assert record.rewound().predictions == ()
+    with pytest.raises(Damaged, match="best epoch's predictions of a tau=4"):
+        record.rewound().predictions_path()
+
+
+def test_damaged_predictions_take_the_run_back_and_are_not_handed_out(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.7), Epoch(3, 0.5, improved=False)])
+    flip(record.predictions_path(), 3)
+    with pytest.raises(Damaged, match="best epoch's predictions of a tau=4"):
+        record.predictions_path()
+    assert record.rewound().epochs == ()
+
+
+def test_a_run_without_validation_has_neither_predictions_nor_a_score_in_its_names(tmp_path: Path) -> None:
+    class Blind(Epoch):
+        def __post_init__(self) -> None:
+            self.metrics.clear()
+
+    record = run_with(tmp_path, [Blind(1, predicts=False)])
+    assert files(record) == {"epoch-0001.pt", "best-0001.safetensors"}
+    assert record.rewound() == record
+
+
+@pytest.mark.parametrize("lost", [["epoch-0002-0.5000.pt", "epoch-0003-0.5000.pt"], ["best-0001-0.5000.safetensors"]])
 def test_without_a_good_checkpoint_or_its_best_weights_a_run_starts_anew(lost: list[str], tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(n, improved=n == 1) for n in (1, 2, 3)])
     for name in lost:
@@ -289,7 +326,7 @@ def test_an_undamaged_run_is_not_rewound(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
 def test_damaged_best_weights_are_not_handed_out(damage: str, tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(1)])
-    path = record.folder / "checkpoints" / "best-0001.safetensors"
+    path = record.folder / "checkpoints" / "best-0001-0.5000.safetensors"
     if damage == "flipped":
         flip(path, 3)
     else:
@@ -324,7 +361,7 @@ def test_following_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
         return course(3, 3)
 
     (record,) = follow(RunRecord.load(tmp_path / "run"), rest)
-    assert asked == [tmp_path / "run" / "checkpoints" / "epoch-0002.pt"]
+    assert asked == [tmp_path / "run" / "checkpoints" / "epoch-0002-0.7000.pt"]
     assert record.metric(MONITOR) == pytest.approx([0.6, 0.7, 0.8])
     assert record.seconds == 6.0
 

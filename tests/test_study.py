@@ -71,7 +71,7 @@ def test_alpha_zero_is_one_trial_however_many_taus(tiny: RunConfig) -> None:
 
 def test_a_list_of_grids_is_one_after_the_other_without_what_is_there_twice(tiny: RunConfig) -> None:
     seeds = {"seed": grid_search([1, 2])}
-    space = [
+    space: list[dict[str, Any]] = [
         {"loss": grid_search(["bce", "focal"]), **seeds},
         {"loss": "focal", "loss.gamma": grid_search([2, 3]), **seeds},
     ]

@@ -19,6 +19,7 @@ from xlite_search.errors import BadInput, XliteError
 if TYPE_CHECKING:
     from xlite_search.data.sources import Source
     from xlite_search.data.splits import AnySplit
+    from xlite_search.search.plan import Plan
     from xlite_search.search.study import Study
 
 INTERRUPTED, STORAGE = 130, 3
@@ -185,7 +186,7 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
             )
         )
         return
-    print(f"{called}: {len(found.trials)} trials, {study.base.epochs} epochs each at most; {_scheduler(study)}")
+    print(f"{called}: {_trials(found)}, {study.base.epochs} epochs each at most; {_scheduler(study)}")
     if found.teacher:
         how = f"trained first: {found.teacher_config.model}" if found.teacher_config else "a given model"
         print(f"teacher {found.teacher}, {how}")
@@ -215,17 +216,18 @@ def run(
     machine.expect_gpu_support(cpu)
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
-    if _is_complete(called, found.definition):
+    if _is_complete(found):
         console.say(f"Study '{called}' is complete: nothing is left to train.")
     else:
+        from xlite_search.results import compare as results
         from xlite_search.search.runner import run as run_plan
 
-        console.say(f"Study '{called}': {len(found.trials)} trials; {_scheduler(study)}")
+        console.say(f"Study '{called}': {_trials(found)}; {_scheduler(study)}")
         if study.teacher:
             console.say(
                 "loss = alpha * tau^2 * KL(teacher || student at tau) + (1 - alpha) * hard; alpha weighs the teacher"
             )
-        run_plan(found, accept_changes=accept_changes)
+        run_plan(found, accept_changes=accept_changes, summary=results.summary)
     raise typer.Exit(_closing_words(called))
 
 
@@ -385,16 +387,23 @@ def _scheduler(study: Study) -> str:
     return f"ASHA stops the weak at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
 
 
-def _is_complete(name: str, definition: dict[str, Any]) -> bool:
+def _trials(plan: Plan) -> str:
+    if not plan.study.suggester:
+        return f"{len(plan.trials)} trials"
+    return f"{plan.in_all} trials, suggested {plan.study.search.batch} at a time"
+
+
+def _is_complete(plan: Plan) -> bool:
     """Everything trained and mirrored, and the study is still the one that it was."""
-    from xlite_search import places, tracking
+    from xlite_search import tracking
     from xlite_search.records import StudyRecord
 
-    if not (places.study_folder(name) / "study.json").exists():
+    if not (plan.folder / "study.json").exists():
         return False
-    study = StudyRecord.load(places.study_folder(name))
+    study = StudyRecord.load(plan.folder)
     there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and tracking.is_there()
-    return there and study.tracked and study.definition == definition and all(r.over for r in study.runs())
+    same = study.definition == plan.definition and study.trials == tuple(trial.key for trial in plan.trials)
+    return there and study.tracked and same and all(r.over for r in study.runs())
 
 
 def _closing_words(name: str) -> int:

@@ -24,8 +24,10 @@ WITHOUT_EFFECT = (
     "data/integrity.py",
     "data/audit.py",
     "training/balance.py",
+    "training/environment.py",
     "models/cost.py",
 )
+DIRTY = "-dirty"
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -56,7 +58,7 @@ def code_version(trainable_file: Path) -> str:
 
 def git_commit() -> str:
     """The checkout's commit, with `-dirty` if tracked files differ from it; empty outside a checkout."""
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", f"--dirty={DIRTY}", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -75,8 +77,19 @@ def environment() -> dict[str, str]:
             found[library] = "not installed"
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    found["driver"] = _driver() if torch.cuda.is_available() else "none"
     found["cuda"] = str(torch.version.cuda or "none")
+    found["cudnn"] = str(torch.backends.cudnn.version() or "none")  # type: ignore[no-untyped-call]
     return found
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
 
 
 def _neighbours(trainable_file: Path) -> list[Path]:

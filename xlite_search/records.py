@@ -3,8 +3,9 @@
 A *run* is one training: a trial of a study, a teacher, or a final training. Each has a folder of its own:
 
     run.json                  the run's manifest (RunRecord), rewritten after every epoch
-    checkpoints/epoch-0003.pt the state to go on from; the newest two are kept
-    checkpoints/best-0002.safetensors  the weights of the best epoch; the newest two again, to fall back with the state
+    checkpoints/epoch-0003-0.7312.pt   the state to go on from, with epoch and score; the newest two are kept
+    checkpoints/best-0002-0.8310.safetensors  the weights of the best epoch; the newest two, to fall back with the state
+    checkpoints/best-0002-0.8310.npz   what the best epoch answered to the validation images; kept with its weights
     artifacts/                what else is worth looking at; MLflow shows it with the run
 
 Every file is written beside its final name, fsynced, renamed, and its folder fsynced. Weights are written before the
@@ -142,6 +143,7 @@ class EpochState(Protocol):
     def ended(self) -> str | None: ...
     def checkpoint_bytes(self) -> bytes: ...
     def weights_bytes(self) -> bytes: ...
+    def predictions_bytes(self) -> bytes | None: ...
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class RunRecord:
     cause       why it ended, a sentence
     epochs      metrics of epoch 1..n, in order, each exactly once
     bests       the weights of the best epoch, and of the best before it
+    predictions what those epochs answered to the validation images; empty without any
     started     when it first began, in seconds since 1970
     ended       when it was over
     """
@@ -174,6 +177,7 @@ class RunRecord:
     epochs: tuple[dict[str, float], ...] = ()
     checkpoints: tuple[StoredFile, ...] = ()
     bests: tuple[StoredFile, ...] = ()
+    predictions: tuple[StoredFile, ...] = ()
     started: float = 0.0
     ended: float = 0.0
 
@@ -214,8 +218,8 @@ class RunRecord:
     def load(cls, folder: Path) -> RunRecord:
         """Raises FileNotFoundError or Damaged, as `read_manifest`."""
         body = read_manifest(folder / "run.json")
-        body["checkpoints"] = tuple(StoredFile(**stored) for stored in body["checkpoints"])
-        body["bests"] = tuple(StoredFile(**stored) for stored in body["bests"])
+        for name in ("checkpoints", "bests", "predictions"):
+            body[name] = tuple(StoredFile(**stored) for stored in body.get(name, ()))
         body["epochs"] = tuple(body["epochs"])
         return cls(folder=folder, **body)
 
@@ -232,22 +236,28 @@ class RunRecord:
             if stored.good(self.folder):
                 kept = tuple(s for s in self.checkpoints if s.epoch <= stored.epoch)
                 bests = tuple(s for s in self.bests if s.epoch <= stored.epoch)
-                if bests and bests[0].good(self.folder):
-                    return replace(self, epochs=self.epochs[: stored.epoch], checkpoints=kept, bests=bests)
-        return replace(self, epochs=(), checkpoints=(), bests=())
+                predictions = tuple(s for s in self.predictions if s.epoch <= stored.epoch)
+                if bests and all(s.good(self.folder) for s in (bests[0], *predictions[:1])):
+                    epochs = self.epochs[: stored.epoch]
+                    return replace(self, epochs=epochs, checkpoints=kept, bests=bests, predictions=predictions)
+        return replace(self, epochs=(), checkpoints=(), bests=(), predictions=())
 
     def resume_path(self) -> Path | None:
         return self.folder / self.checkpoints[0].name if self.checkpoints else None
 
     def add(self, result: EpochState) -> RunRecord:
         """Files first, then the manifest that names them, then the files that nothing names any more go."""
-        name = f"checkpoints/epoch-{result.epoch:04d}.pt"
-        stored = StoredFile(name, write_atomic(self.folder / name, result.checkpoint_bytes()), result.epoch)
-        bests = self.bests
+        score = result.metrics.get(str(self.config.get("monitor")))
+        named = f"{result.epoch:04d}" + (f"-{score:.4f}" if score is not None else "")
+        stored = self._store(f"epoch-{named}.pt", result.checkpoint_bytes(), result.epoch)
+        bests, predictions = self.bests, self.predictions
         if result.improved or not bests:
-            name = f"checkpoints/best-{result.epoch:04d}.safetensors"
-            best = StoredFile(name, write_atomic(self.folder / name, result.weights_bytes()), result.epoch)
+            best = self._store(f"best-{named}.safetensors", result.weights_bytes(), result.epoch)
             bests = (best, *bests)[:KEPT_CHECKPOINTS]
+            answered = result.predictions_bytes()
+            if answered is not None:
+                said = self._store(f"best-{named}.npz", answered, result.epoch)
+                predictions = (said, *predictions)[:KEPT_CHECKPOINTS]
         added = replace(
             self,
             status="finished" if result.ended else "running",
@@ -255,14 +265,19 @@ class RunRecord:
             epochs=(*self.epochs, dict(result.metrics)),
             checkpoints=(stored, *self.checkpoints)[:KEPT_CHECKPOINTS],
             bests=bests,
+            predictions=predictions,
             ended=time.time() if result.ended else 0.0,
         ).save()
         added.tidy()
         return added
 
+    def _store(self, name: str, content: bytes, epoch: int) -> StoredFile:
+        name = f"checkpoints/{name}"
+        return StoredFile(name, write_atomic(self.folder / name, content), epoch)
+
     def tidy(self) -> None:
         """Removes checkpoint files that this record does not name, a dead process's temporary ones among them."""
-        named = {stored.name for stored in (*self.checkpoints, *self.bests)}
+        named = {stored.name for stored in (*self.checkpoints, *self.bests, *self.predictions)}
         for path in (self.folder / "checkpoints").glob("*"):
             if f"checkpoints/{path.name}" not in named:
                 path.unlink(missing_ok=True)
@@ -276,6 +291,16 @@ class RunRecord:
         if self.best is None or not self.best.good(self.folder):
             raise Damaged(f"the best weights of {self.label} in {self.folder} are missing or damaged")
         return (self.folder / self.best.name).read_bytes()
+
+    def predictions_path(self) -> Path:
+        """Where the best epoch's answers to the validation images are (`training.predictions`), checked.
+
+        Raises:
+            Damaged: there are none, or the file does not match its sha256.
+        """
+        if not self.predictions or not self.predictions[0].good(self.folder):
+            raise Damaged(f"the best epoch's predictions of {self.label} in {self.folder} are missing or damaged")
+        return self.folder / self.predictions[0].name
 
 
 def follow(record: RunRecord, epochs: Callable[[Path | None], Iterable[EpochState]]) -> Iterator[RunRecord]:

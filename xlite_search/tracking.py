@@ -63,7 +63,7 @@ class Recorder:
     """
 
     def __init__(self, experiment: str, parent: Mapping[str, str] | None = None, artifacts: Path | None = None) -> None:
-        """`parent` are the tags of the parent run, if the experiment has one; `artifacts` the files it has at the end."""
+        """`parent` are the tags of the parent run, if the experiment has one; `artifacts` what it is left with."""
         self.failed: str | None = None
         self._experiment, self._parent_tags, self._artifacts = experiment, parent, artifacts
         self._pending: dict[str, RunRecord] = {}

@@ -6,11 +6,13 @@ peers: it is listed with the rung and the score it had there, never ranked again
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +23,7 @@ from xlite_search.console import clock
 from xlite_search.data.loaders import open_data
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.results.front import figure, front, measure
 
 CHANCE_AUROC = 0.5
 COLUMNS_OF_CLASSES = 4
@@ -42,6 +45,7 @@ def open_study(name: str) -> StudyRecord:
 class Comparison:
     """Runs of one or more studies that share a metric.
 
+    minimize further objectives that all the studies have, lower is better
     ranked   trained to their end, best first
     others   stopped, failed or not over yet, in the study's order
     support  validation images, and how many of them have each finding; empty if the data are not here any more
@@ -49,6 +53,7 @@ class Comparison:
 
     names: tuple[str, ...]
     metric: str
+    minimize: tuple[str, ...]
     ranked: list[RunRecord]
     others: list[RunRecord]
     images: int
@@ -61,11 +66,33 @@ class Comparison:
             raise BadInput(f"study '{self.names[0]}' has no run that was trained to its end; `run` it first")
         return self.ranked[0]
 
+    def objectives(self) -> NDArray[np.float64]:
+        """What the ranked runs reached, `[run, objective]`: the metric and what is to be low."""
+        names = (self.metric, *self.minimize)
+        return np.array([[run.objective(name) for name in names] for run in self.ranked]).reshape(-1, len(names))
+
+    def on_front(self) -> list[bool]:
+        """Which of the ranked runs no other is better than; none if there is a single objective."""
+        if not self.minimize or not self.ranked:
+            return [False] * len(self.ranked)
+        return [bool(kept) for kept in front(self.objectives(), self._up)]
+
+    def front_figure(self) -> bytes | None:
+        """PNG of the front, or None if there is none."""
+        if not any(self.on_front()):
+            return None
+        labels = [run.label for run in self.ranked]
+        return figure(labels, self.objectives(), (self.metric, *self.minimize), self._up)
+
+    @property
+    def _up(self) -> list[bool]:
+        return [True, *(False for _ in self.minimize)]
+
     def chance(self) -> dict[str, float]:
         """What scores that know nothing reach: AUROC 0.5 by definition, average precision the mean prevalence."""
         present = [count for count in self.support.values() if count]
         prevalence = float(np.mean(present)) / self.images if present else math.nan
-        return {"val/auroc_macro": CHANCE_AUROC, "val/ap_macro": prevalence}
+        return {"val/auroc_macro": CHANCE_AUROC, "val/auroc_supported": CHANCE_AUROC, "val/ap_macro": prevalence}
 
 
 def compare(names: list[str]) -> Comparison:
@@ -84,11 +111,22 @@ def compare(names: list[str]) -> Comparison:
     ranked.sort(key=lambda run: run.best_score(metric), reverse=True)
     others = [run for run in runs if run not in ranked]
     images, support = _support(runs)
-    return Comparison(tuple(names), metric, ranked, others, images, support)
+    shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
+    return Comparison(tuple(names), metric, shared, ranked, others, images, support)
+
+
+def summary(study: str) -> dict[str, bytes]:
+    """The files that say how a study went, by name, for its folder and its MLflow run."""
+    comparison = compare([study])
+    files = {"comparison.json": json.dumps(as_json(comparison), indent=1).encode()}
+    picture = comparison.front_figure()
+    return files | ({"front.png": picture} if picture else {})
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """The same as plain values."""
+
+    on_front = {run.key for run, kept in zip(comparison.ranked, comparison.on_front(), strict=True) if kept}
 
     def entry(run: RunRecord, rank: int | None) -> dict[str, Any]:
         at_best = run.epochs[run.best.epoch - 1] if run.best else {}
@@ -104,6 +142,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "score": at_best.get(comparison.metric),
             "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
             "seconds": run.seconds,
+            "facts": run.facts,
+            **({"front": run.key in on_front} if comparison.minimize else {}),
             "metrics": at_best,
         }
 
@@ -111,6 +151,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "studies": list(comparison.names),
         "metric": comparison.metric,
+        "minimize": list(comparison.minimize),
         "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
         "validation": {"images": comparison.images, "positives": comparison.support},
         "trials": ranked + [entry(run, None) for run in comparison.others],
@@ -135,28 +176,35 @@ def _ranking(comparison: Comparison) -> Table:
     table = Table(title=f"{', '.join(comparison.names)}: trained to the end, ranked by {name}", title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("trial")
-    for column in ("best", "at epoch", "final", "AP", "F1", "params", "time"):
+    measures = [measure(extra) for extra in comparison.minimize]
+    params = () if "model/parameters" in comparison.minimize else ("params",)
+    for column in ("best", *(each.word for each in measures), "at epoch", "final", "AP", "F1", *params, "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    for rank, run in enumerate(comparison.ranked, start=1):
+    ranks = zip(range(1, len(comparison.ranked) + 1), comparison.ranked, comparison.on_front(), strict=True)
+    for rank, run, kept in ranks:
         assert run.best is not None
         at_best = run.epochs[run.best.epoch - 1]
         table.add_row(
-            str(rank),
+            f"* {rank}" if kept else str(rank),
             run.label,
             f"{run.best_score(name):.4f}",
+            *(each.text(run.objective(extra)) for each, extra in zip(measures, comparison.minimize, strict=True)),
             f"{run.best.epoch} of {len(run.epochs)}",
             _number(run.epochs[-1].get(name)),
             _number(at_best.get("val/ap_macro")),
             _number(at_best.get("val/f1_macro")),
-            f"{at_best['model/parameters'] / 1e6:.2f} M",
+            *(f"{at_best['model/parameters'] / 1e6:.2f} M" for _ in params),
             clock(run.seconds),
         )
     if len({run.config["epochs"] for run in comparison.ranked}) > 1:
         table.caption = "unequal epochs: compare only those that were asked for the same number"
+    if comparison.minimize:
+        others = ", ".join(each.word for each in measures)
+        table.caption = f"* on the front: no run is better in one of best, {others}, and as good in the others"
     chance = comparison.chance()
     table.add_section()
-    ap = _number(chance["val/ap_macro"])
-    table.add_row("", "chance: untrained, scores that know nothing", _number(chance.get(name)), "", "", ap, style="dim")
+    cells = [_number(chance.get(name)), *("" for _ in measures), "", "", _number(chance["val/ap_macro"])]
+    table.add_row("", "chance: untrained, scores that know nothing", *cells, style="dim")
     return table
 
 

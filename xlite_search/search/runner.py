@@ -161,9 +161,7 @@ def _facts(plan: Plan, study: StudyRecord) -> dict[str, dict[str, float]]:
         if model not in facts:
             cost = cost_of(model, size)
             facts[model] = {LATENCY: cost.latency_ms, PARAMETERS: float(cost.parameters), MACS: float(cost.macs)}
-            say(
-                f"  {model}: {cost.latency_ms:.1f} ms an image on one CPU thread, {cost.parameters / 1e6:.2f} M parameters"
-            )
+            say(f"  {model}: {cost.latency_ms:.1f} ms an image on a CPU thread, {cost.parameters:,} parameters")
     return facts
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -141,11 +142,11 @@ def labels(settings: Sequence[Settings], names: Sequence[str] = ()) -> list[str]
 
 
 def _plain(value: Any, digits: int) -> str:
-    """`0.001`, `bce`, `mean_rarity(apply=loss)`."""
+    """`0.001`, `bce`, `mean_rarity(apply=loss)`; a path by its last part."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{name}={_plain(v, digits)}" for name, v in value.items() if name != "name")
         return f"{value.get('name', '')}({inner})" if inner else str(value.get("name", ""))
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else Path(str(value)).name
 
 
 def _known(values: Any) -> list[Any]:

@@ -19,8 +19,10 @@ from ray import tune
 
 from xlite_search import places
 from xlite_search.config import RunConfig
+from xlite_search.data.loaders import open_data
 from xlite_search.records import RunRecord, follow
 from xlite_search.trainable import trainable_at
+from xlite_search.training import environment
 
 
 class Job(TypedDict):
@@ -68,7 +70,9 @@ def _epochs(job: Job) -> Iterator[RunRecord]:
         sys.path.insert(0, job["root"])
     config = RunConfig.model_validate_json(job["config"])
     trainable = trainable_at(job["trainable"])
-    yield from follow(RunRecord.load(Path(job["folder"])), lambda resume: trainable(config, resume))
+    record = RunRecord.load(Path(job["folder"]))
+    environment.leave(record, config, open_data(config.data))
+    yield from follow(record, lambda resume: trainable(config, resume))
 
 
 def _release() -> None:

@@ -37,6 +37,7 @@ from xlite_search.training.collapse import decision_posterior, diagnose, diagnos
 from xlite_search.training.losses import BCE, Loss, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Plateau, Schedule
+from xlite_search.training.predictions import Predictions
 
 #: logits float `[batch, class]` and the batch they are of -> scalar
 Objective = Callable[[Tensor, Batch], Tensor]
@@ -78,7 +79,7 @@ class Recipe(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int = Field(1, ge=1)
     seed: int = Field(42, ge=0, lt=2**32)
-    monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc|ap|f1)(_macro|/\w+)$")
+    monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc_supported|(auroc|ap|f1)(_macro|/\w+))$")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class EpochResult:
     improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
     ended     None while training goes on, else why this epoch is the last, as a sentence
     checkpoint  the state after this epoch; valid until the generator is asked for the next
+    predictions  what it answered to the validation images; None if there are none
     """
 
     epoch: int
@@ -98,6 +100,7 @@ class EpochResult:
     improved: bool
     ended: str | None
     checkpoint: Checkpoint
+    predictions: Predictions | None = None
 
     def checkpoint_bytes(self) -> bytes:
         return self.checkpoint.to_bytes()
@@ -105,6 +108,9 @@ class EpochResult:
     def weights_bytes(self) -> bytes:
         """The model as it was judged, as safetensors."""
         return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.judged.items()}))
+
+    def predictions_bytes(self) -> bytes | None:
+        return self.predictions.to_bytes() if self.predictions else None
 
 
 def settle(recipe: Recipe) -> None:
@@ -154,7 +160,7 @@ def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterato
             best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
         metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
         ended = _end(recipe, epoch, best)
-        yield EpochResult(epoch, metrics, improved, ended, training.checkpoint(epoch, best))
+        yield EpochResult(epoch, metrics, improved, ended, training.checkpoint(epoch, best), training.answered)
         if ended:
             return
 
@@ -172,6 +178,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.steps = 0
+        self.answered: Predictions | None = None
         if recipe.compile:
             model.compile()
         hard = recipe.loss.build(data.train.positives, len(data.train))
@@ -238,9 +245,12 @@ class _Training:
 
     def validate(self) -> dict[str, float]:
         """Metrics of the validation part; none if there is none."""
-        if not len(self.data.val):
+        val = self.data.val
+        if not len(val):
             return {}
-        logits, labels = self.predict(), self.data.val.labels
+        logits, labels = self.predict(), val.labels
+        names = val.packed.table.names
+        self.answered = Predictions.of(logits, tuple(names[row] for row in val.rows), self.data.classes)
         collapsed = diagnose(logits, labels, self.data.classes, self.decision)
         if collapsed:
             raise RunFailed(str(collapsed))

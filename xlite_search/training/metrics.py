@@ -1,7 +1,8 @@
 """What an epoch's validation says: one pass over logits and labels, numpy in, plain floats out.
 
 A finding without positives (or without negatives) has no AUROC and no AP: it is absent, not 0.5, and the macro means
-are over the findings that have one; `val/classes_scored` says how many. Micro figures pool all (image, class) pairs.
+are over the findings that have one; `val/classes_scored` says how many. `val/auroc_supported` leaves out those with
+fewer than 10 positives or negatives, whose AUROC is noise. Micro figures pool all (image, class) pairs.
 Definitions are scikit-learn's wherever it has the metric.
 """
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 THRESHOLD = 0.5
 BINS = 15
+#: positives, and negatives, without which an AUROC is noise
+SUPPORT = 10
 Array = NDArray[np.float64]
 Truth = NDArray[np.bool_]
 
@@ -154,6 +157,8 @@ def validation_metrics(
     auroc, ap, f1, precision, recall, brier_skill, ece; per class only: brier, positive_rate, counts tp, fp, fn, tn
     val/auroc_micro, val/ap_micro, val/f1_micro, val/precision_micro, val/recall_micro    over all pairs at once
     val/classes_scored    how many classes the macro AUROC is over
+    val/auroc_supported   the mean AUROC over the classes with at least 10 positives and 10 negatives
+    val/classes_supported how many these are
     val/positive_rate     share of (image, class) pairs predicted positive at 0.5
     val/brier             mean squared error of the probabilities
     val/hamming           share of pairs that are predicted wrong at 0.5
@@ -168,7 +173,10 @@ def validation_metrics(
     averaged |= {"brier_skill": brier_skill(probabilities, labels), "ece": ece(probabilities, labels)}
     single = {"brier": brier(probabilities, labels), "positive_rate": predicted.mean(axis=0)}
     single |= {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn, "tn": counts.tn}
+    supported = np.minimum(truth.sum(axis=0), (~truth).sum(axis=0)) >= SUPPORT
     metrics = {
+        "auroc_supported": _mean(area[supported]),
+        "classes_supported": float(supported.sum()),
         "classes_scored": float(np.isfinite(area).sum()),
         "positive_rate": float(predicted.mean()),
         "brier": float(single["brier"].mean()),

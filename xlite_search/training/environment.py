@@ -1,0 +1,72 @@
+"""What a run ran on, and what it was given: `environment.json` among its artifacts, so that a figure can be traced.
+
+run      key, seed, threads, precision; images and positives of each finding; the weights its loss gives them
+starts   the machine, versions, determinism and code that it began with, and those it went on with if they differ
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlite_search import provenance
+from xlite_search.data.loaders import Data
+from xlite_search.records import ARTIFACTS, RunRecord, write_atomic
+from xlite_search.training.loop import Recipe
+
+FILE = "environment.json"
+
+
+def leave(record: RunRecord, recipe: Recipe, data: Data) -> None:
+    """Writes the file beside a run that begins, or that goes on."""
+    path = record.folder / ARTIFACTS / FILE
+    here = _here()
+    starts = _starts(path)
+    if not starts or {**starts[-1], "from_epoch": 0} != {**here, "from_epoch": 0}:
+        starts.append({"from_epoch": len(record.epochs) + 1} | here)
+    write_atomic(path, json.dumps({"run": _run(record.key, recipe, data), "starts": starts}, indent=1).encode())
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """What was written before; a file that nobody can read says nothing."""
+    try:
+        return list(json.loads(path.read_bytes())["starts"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _run(key: str, recipe: Recipe, data: Data) -> dict[str, Any]:
+    weights = recipe.loss.pos_weight(data.train.positives, len(data.train))
+    given = weights.tolist() if weights is not None else [None] * len(data.classes)
+    counts = zip(data.train.labels.sum(axis=0), data.val.labels.sum(axis=0), given, strict=True)
+    return {
+        "key": key,
+        "seed": recipe.seed,
+        "threads": recipe.threads,
+        "precision": recipe.precision,
+        "data": data.packed.fingerprint,
+        "split": data.split.fingerprint,
+        "images": {"train": len(data.train), "val": len(data.val)},
+        "findings": {
+            name: {"train": int(train), "val": int(val), "pos_weight": weight}
+            for name, (train, val, weight) in zip(data.classes, counts, strict=True)
+        },
+    }
+
+
+def _here() -> dict[str, Any]:
+    commit = provenance.git_commit()
+    return {
+        "machine": provenance.environment(),
+        "determinism": {
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn.deterministic": torch.backends.cudnn.deterministic,
+            "cudnn.benchmark": torch.backends.cudnn.benchmark,
+            "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        },
+        "code": {"commit": commit.removesuffix(provenance.DIRTY), "dirty": commit.endswith(provenance.DIRTY)},
+    }

@@ -1,0 +1,49 @@
+"""What a run's best epoch answered to every validation image: kept with the run, so that runs can be compared later.
+
+An npz of plain arrays, the same bytes for the same content; it is read without pickle, so that such a file cannot run
+code.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlite_search.errors import Damaged
+
+LIMIT = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits float16 `[image, class]`, as far as float16 goes, with the names of the images and the findings."""
+
+    logits: NDArray[np.float16]
+    images: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, logits: NDArray[np.float32], images: tuple[str, ...], classes: tuple[str, ...]) -> Predictions:
+        return cls(np.clip(logits, -LIMIT, LIMIT).astype(np.float16), images, classes)
+
+    def to_bytes(self) -> bytes:
+        file = io.BytesIO()
+        np.savez(file, logits=self.logits, images=np.array(self.images), classes=np.array(self.classes))
+        return file.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Raises Damaged if the file is no such thing."""
+        try:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                logits, images, classes = (file[name] for name in ("logits", "images", "classes"))
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise Damaged(f"{path} holds no predictions: {type(error).__name__}") from None
+        if logits.dtype != np.float16 or logits.shape != (len(images), len(classes)):
+            raise Damaged(f"{path} holds no predictions: {logits.dtype} of shape {logits.shape}")
+        return cls(logits, tuple(images.tolist()), tuple(classes.tolist()))
