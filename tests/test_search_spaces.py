@@ -118,8 +118,10 @@ def test_a_studys_first_trial_runs_on_phantoms(path: Path) -> None:
     if isinstance(study.teacher, RunConfig):
         study = study.with_settings({"teacher.epochs": 1})
     plan = make_plan(study, "first")
-    if plan.teacher_config:
-        teach(plan.teacher, plan.teacher_config)
+    if plan.teaching:
+        for key, config in plan.teaching.members.items():
+            assert config is not None
+            teach(key, config)
     trial = plan.trials[0]
     results = list(plan.study.trainable(trial.config, None))
     assert [result.epoch for result in results] == [1]

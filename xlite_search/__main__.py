@@ -169,6 +169,7 @@ def models(
 def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyName = None, json_: Json = False) -> None:
     """Trials and factors of a study; trains nothing."""
     from xlite_search.search.plan import make_plan
+    from xlite_search.search.teaching import asking
 
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
@@ -187,9 +188,10 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
         )
         return
     print(f"{called}: {_trials(found)}, {study.base.epochs} epochs each at most; {_scheduler(study)}")
-    if found.teacher:
-        how = f"trained first: {found.teacher_config.model}" if found.teacher_config else "a given model"
-        print(f"teacher {found.teacher}, {how}")
+    if found.teaching:
+        print(f"teacher {found.teacher}, {found.teaching.models()}")
+    for line in asking(found.trials):
+        print(f"  {line}")
     for factor, values in found.factors().items():
         print(f"  {factor}: {', '.join(map(str, values))}")
     for warning in found.warnings():

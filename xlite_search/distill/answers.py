@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xlite_search import places
-from xlite_search.data.loaders import Batch, Data, ordered_batches
+from xlite_search.data.loaders import Batch, Data, Part, ordered_batches
 from xlite_search.distill import platt
 from xlite_search.distill.logit_store import INFERENCE_BATCH, LogitStore, rounded
 from xlite_search.distill.losses import KD, attention_transfer
@@ -36,6 +36,19 @@ def answers(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> Answers
     """Raises as `load_teacher` and `LogitStore.open`."""
     kind = Online if online_because(recipe, kd) else Stored
     return kind(recipe, kd, data, device)
+
+
+def verify(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
+    """Looks at the teacher and at what of its answers is stored, before a night is built on them.
+
+    Raises:
+        BadInput, Damaged: as `load_teacher` and `LogitStore.verify`.
+        RunFailed: the teacher answers with what is no number.
+    """
+    about = read_model(places.teacher_folder(kd.teacher))
+    teacher = load_teacher(kd.teacher, data.classes, device)
+    store = LogitStore.open(kd.teacher, about, data, recipe.augment)
+    store.verify(teacher, device, about["metrics"].get("val/auroc_macro"))
 
 
 class Answers(Protocol):
@@ -65,6 +78,11 @@ class _Heard:
     def teacher(self) -> Teacher:
         return load_teacher(self.kd.teacher, self.data.classes, self.device)
 
+    @cached_property
+    def val(self) -> Part:
+        """The split's validation part, although a final training may fit on it too."""
+        return Part(self.data.packed, self.data.split.rows["val"])
+
     def ask(self, images: Tensor) -> Tensor:
         return self.teacher(images)
 
@@ -77,13 +95,13 @@ class _Heard:
         slope: Tensor | float = 1.0
         offset: Tensor | float = 0.0
         if self.kd.platt:
-            found = platt.fit(self.validation(), self.data.val.labels)
+            found = platt.fit(self.validation(), self.val.labels)
             slope, offset = torch.from_numpy(found).to(self.device, torch.float32)
         weight = self.recipe.loss.pos_weight(self.data.train.positives, len(self.data.train))
         return slope, offset + (torch.log(weight).to(self.device) if weight is not None else 0.0)
 
     def validation(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        batches = ordered_batches(self.data.val, INFERENCE_BATCH, self.device)
+        batches = ordered_batches(self.val, INFERENCE_BATCH, self.device)
         return np.concatenate([self.teacher(batch.images).cpu().numpy() for batch in batches])
 
     def suited(self, logits: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ SECONDS = struct.Struct("<d")
 HEADER = DIGEST + SECONDS.size
 #: memory for views that were read, in bytes; the oldest goes first
 CACHE = 64 * 2**20
-#: how far an answer may be from the one that is stored: by other kernels a part of what the label's answers spread over,
-#: by float16 a part of itself
+#: how far an answer may be from the one that is stored: by other kernels a part of what the label's answers spread
+#: over, by float16 a part of itself
 SPREAD, RELATIVE = 0.05, 1e-3
 AUROC_TOLERANCE = 2e-3
 
@@ -65,7 +66,7 @@ def identity(teacher: dict[str, Any], data: Data, augment: Augment | None) -> di
         "classes": list(data.classes),
         "data": data.packed.fingerprint,
         "images": hashlib.sha256(data.train.rows.astype("<i8").tobytes()).hexdigest()[:16],
-        "validation": hashlib.sha256(data.val.rows.astype("<i8").tobytes()).hexdigest()[:16],
+        "validation": hashlib.sha256(data.split.rows["val"].astype("<i8").tobytes()).hexdigest()[:16],
         "block": _block(len(data.train)),
     }
 
@@ -116,6 +117,11 @@ class LogitStore:
     def part(self) -> Part:
         return self.data.train
 
+    @cached_property
+    def val(self) -> Part:
+        """The split's validation part, although a final training may fit on it too."""
+        return Part(self.data.packed, self.data.split.rows["val"])
+
     @property
     def blocks(self) -> int:
         return -(-len(self.part) // int(self.about["block"]))
@@ -153,9 +159,9 @@ class LogitStore:
         if not path.exists():
             with records.alone(self.folder / LOCKS / "val", "the store", wait=True):
                 if not path.exists():
-                    batches = ordered_batches(self.data.val, INFERENCE_BATCH, device)
+                    batches = ordered_batches(self.val, INFERENCE_BATCH, device)
                     self._write(path, lambda: _half(ask(batch.images) for batch in batches))
-        return self._content(path, len(self.data.val)).astype(np.float32)
+        return self._content(path, len(self.val)).astype(np.float32)
 
     def seconds_an_answer(self) -> float:
         """What an answer took, on average over the blocks that are there."""
@@ -235,9 +241,9 @@ class LogitStore:
         for path in sorted(self.folder.glob("?????-????.f16")):
             self._block(int(path.name[:5]), int(path.name[6:10]))
         self._expect_same_answers(ask, device, entries)
-        if len(self.data.val) and recorded is not None:
+        if len(self.val) and recorded is not None:
             logits = self.validation(ask, device)
-            found = validation_metrics(logits, self.data.val.labels, self.data.classes).get("val/auroc_macro")
+            found = validation_metrics(logits, self.val.labels, self.data.classes).get("val/auroc_macro")
             if found is None or not abs(found - recorded) <= AUROC_TOLERANCE:
                 raise Damaged(
                     f"{self.folder}: the teacher's validation AUROC is {found} from its answers and {recorded} in its "

@@ -90,6 +90,48 @@ def read_model(folder: Path) -> dict[str, Any]:
     return about
 
 
+def write_ensemble(members: list[str]) -> str:
+    """Several teachers as one that answers in the mean of their logits; returns its key.
+
+    Raises:
+        BadInput: a member is not there, or they know other findings, or in another order.
+    """
+    abouts = [read_model(places.teacher_folder(member)) for member in members]
+    if len({tuple(about["classes"]) for about in abouts}) > 1:
+        raise BadInput("teacher: the members of the ensemble know other findings, or in another order")
+    about = {
+        "members": members,
+        "sha256": records.digest([about["sha256"] for about in abouts]),
+        "config": {"model": " + ".join(about["config"]["model"] for about in abouts)},
+        "classes": abouts[0]["classes"],
+        "input": abouts[0]["input"],
+        "pos_weight": None,
+        "metrics": {},
+    }
+    key = ensemble_key(members)
+    records.write_manifest(places.teacher_folder(key) / MANIFEST, about)
+    return key
+
+
+def ensemble_key(members: list[str]) -> str:
+    return records.digest(["ensemble", *sorted(members)])[:12]
+
+
+def trained_on(data: Data, patients: list[str]) -> dict[str, Any]:
+    """Whom a teacher has seen. Patient 7 of one source of images is not patient 7 of another."""
+    return {"source": data.packed.manifest["source"], "patients": patients}
+
+
+def shared_patients(about: dict[str, Any], data: Data) -> list[str]:
+    """Patients that the teacher was trained on and that the student is judged by, in validation or test."""
+    seen = about.get("trained_on") or {}
+    if seen.get("source") != data.packed.manifest["source"]:
+        return []
+    patients = data.packed.table.patients
+    judged = {patients[row] for name in ("val", "test") for row in data.split.rows.get(name, ())}
+    return sorted(judged & set(seen["patients"]))
+
+
 def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:
     """Leaves a model folder; returns the weights' sha256. The manifest comes last: without it there is no model."""
     sha256 = records.write_atomic(folder / WEIGHTS, weights)
@@ -115,6 +157,7 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
             "fingerprint": data.packed.fingerprint,
             "split": data.split.fingerprint,
         },
+        "trained_on": trained_on(data, sorted({data.packed.table.patients[row] for row in data.train.rows})),
         "notice": data.packed.manifest["notice"],
         "provenance": provenance,
     }

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from xlite_search import places, provenance, records
-from xlite_search.config import RunConfig, fingerprints, run_key
+from xlite_search.config import RunConfig, fingerprints
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
-from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
-from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.search import teaching
 from xlite_search.search.study import Study, Trial
 from xlite_search.search.suggest import Tried
+from xlite_search.search.teaching import Teaching
 from xlite_search.spec import flatten
 from xlite_search.trainable import project_root, reference, source_file
 from xlite_search.training import balance
@@ -36,21 +36,22 @@ class Balance(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with everything resolved: files found, keys taken, data fingerprinted. Nothing has been trained.
-
-    teacher_config is None if there is no teacher or it is a finished model already.
-    """
+    """A study with everything resolved: files found, keys taken, data fingerprinted. Nothing has been trained."""
 
     study: Study
     name: str
     trials: list[Trial]
-    teacher: str
-    teacher_config: RunConfig | None
+    teaching: Teaching | None
     definition: dict[str, Any]
 
     @property
     def folder(self) -> Path:
         return places.study_folder(self.name)
+
+    @property
+    def teacher(self) -> str:
+        """The teacher's key; empty without one."""
+        return self.teaching.key if self.teaching else ""
 
     @property
     def in_all(self) -> int:
@@ -87,7 +88,7 @@ class Plan:
         if twins:
             some = "; ".join(" = ".join(group) for group in twins[:3])
             found.append(f"{len(twins):,} images are in two splits, pixel for pixel: {some}; `audit` names them")
-        return found
+        return found + list(teaching.warnings(self.study, self.teaching, self.trials) if self.teaching else ())
 
     def factors(self) -> dict[str, list[Any]]:
         """The values that each swept setting takes, those with more than one; the ranges of a search, in words."""
@@ -105,10 +106,12 @@ def make_plan(study: Study, name: str) -> Plan:
     """Raises BadInput if anything that the study names is not there: data, weights, a teacher's folder."""
     places.study_folder(name)
     _expect_local_inputs(study)
-    teacher, teacher_config = _teacher(study)
-    trials = _searched(study, places.study_folder(name), teacher) if study.suggester else study.trials(teacher)
-    _expect_fitting_weights([trial.config for trial in trials] + ([teacher_config] if teacher_config else []))
-    return Plan(study, name, trials, teacher, teacher_config, _definition(study, trials, teacher_config))
+    taught = teaching.teaching_of(study)
+    key = taught.key if taught else ""
+    trials = _searched(study, places.study_folder(name), key) if study.suggester else study.trials(key)
+    teachers = [config for config in taught.members.values() if config] if taught else []
+    _expect_fitting_weights([trial.config for trial in trials] + teachers)
+    return Plan(study, name, trials, taught, _definition(study, trials, taught))
 
 
 def _searched(study: Study, home: Path, teacher: str) -> list[Trial]:
@@ -151,7 +154,7 @@ def changes(begun: StudyRecord, plan: Plan) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _definition(study: Study, trials: list[Trial], teacher: RunConfig | None) -> dict[str, Any]:
+def _definition(study: Study, trials: list[Trial], taught: Teaching | None) -> dict[str, Any]:
     """All that makes the study this study; never its text. The trials of a search follow from it."""
     known = [] if study.suggester else trials
     return {
@@ -159,22 +162,11 @@ def _definition(study: Study, trials: list[Trial], teacher: RunConfig | None) ->
         "scheduler": study.scheduler.model_dump() if study.scheduler else "none",
         "trainable": reference(study.trainable).rpartition("/")[2],
         "trials": {trial.label: trial.config.identity() for trial in known},
-        "teacher": teacher.identity() if teacher else ("a given model" if study.teacher else "none"),
+        "teacher": taught.definition() if taught else "none",
         "code": provenance.code_version(source_file(study.trainable)),
         **fingerprints(trials[0].config),
         **study.definition(),
     }
-
-
-def _expect_an_honest_teacher(given: Path, about: dict[str, Any], here: dict[str, str]) -> None:
-    """A teacher that was fitted on the students' validation images would tell them the answers."""
-    known = about["data"]
-    same_split = known["split"] == here["split"] and about["config"]["data"]["fit"] == "train"
-    if known["fingerprint"] == here["data"] and not same_split:
-        raise BadInput(
-            f"teacher = {given}: it was fitted on {about['config']['data']['fit']} of this data set, which holds "
-            f"validation images of this study's split; train one on this split with `train best.yaml --split train`"
-        )
 
 
 def _expect_fitting_weights(configs: list[RunConfig]) -> None:
@@ -186,7 +178,8 @@ def _expect_fitting_weights(configs: list[RunConfig]) -> None:
 def _expect_local_inputs(study: Study) -> None:
     """What can be missed without asking the network comes first: it is the likelier mistake, and quicker to say."""
     configs = [config for _, config in study.configs()] or [study.base]
-    for config in (*configs, *([study.teacher] if isinstance(study.teacher, RunConfig) else [])):
+    members = study.teacher if isinstance(study.teacher, list) else [study.teacher]
+    for config in (*configs, *(member for member in members if isinstance(member, RunConfig))):
         if config.weights:
             config.weights.expect_file()
         PackedSet.open(config.data.name)
@@ -197,20 +190,3 @@ def _without_trial(name: str, plan: Plan) -> str:
         if name.startswith(f"trials.{label}."):
             return name.removeprefix(f"trials.{label}.")
     return name
-
-
-def _teacher(study: Study) -> tuple[str, RunConfig | None]:
-    """The teacher's key, and its config if it is one to train. A given model is taken in under its weights' sha256."""
-    if isinstance(study.teacher, RunConfig):
-        config = study.teacher.resolved()
-        return run_key(config), config
-    if study.teacher is None:
-        return "", None
-    given = Path(study.teacher).absolute()
-    about = read_model(given)
-    _expect_an_honest_teacher(given, about, fingerprints(study.base))
-    key = about["sha256"][:12]
-    home = places.teacher_folder(key)
-    if not (home / WEIGHTS).exists():
-        write_model(home, (given / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
-    return key, None

@@ -34,27 +34,24 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from xlite_search import places, provenance
-from xlite_search.config import RunConfig
+from xlite_search import provenance
 from xlite_search.console import Board, clock, say
 from xlite_search.data.loaders import open_data
-from xlite_search.distill.teacher import MANIFEST, publish, read_model
-from xlite_search.errors import BadInput, RunFailed
+from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine, visible_gpus
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
 from xlite_search.search.asha import Halving
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
-from xlite_search.search.worker import job_for, run_teacher, run_trial
-from xlite_search.tracking import TEACHERS, Recorder
+from xlite_search.search.teach import mirror, teach
+from xlite_search.search.worker import job_for, run_trial
+from xlite_search.tracking import Recorder
 from xlite_search.trainable import reference
 from xlite_search.training import balance
 
 #: a study's name -> files by name
 Summary = Callable[[str], Mapping[str, bytes]]
-
-TEACHER_TRAINABLE = "trainables.baseline:baseline"
 
 
 def run(plan: Plan, *, accept_changes: bool = False, summary: Summary | None = None) -> StudyRecord:
@@ -85,10 +82,8 @@ def _run(plan: Plan, accept_changes: bool, summary: Summary | None) -> StudyReco
             recorder.sync(record)
         for name, content in (summary(plan.name) if summary else {}).items():
             write_atomic(plan.folder / ARTIFACTS / name, content)
-    home = places.teacher_folder(plan.teacher)
-    if not waiting and plan.teacher_config and (home / "run.json").exists():
-        with Recorder(TEACHERS) as teachers:
-            teachers.sync(RunRecord.load(home))
+    if not waiting and plan.teaching:
+        mirror(plan.teaching)
     if recorder.failed:
         say(f"MLflow could not be written ({recorder.failed}); nothing is lost, the same command fills it in")
     return replace(study, tracked=recorder.failed is None).save()
@@ -177,61 +172,6 @@ def _show_balances(plan: Plan, study: StudyRecord) -> None:
         for home in homes:
             for name, content in files.items():
                 write_atomic(home / name, content)
-
-
-def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
-    """Trains the study's teacher if it is missing; pins its weights' sha256 to the study.
-
-    Raises:
-        RunFailed: it failed, now or before.
-        BadInput: the teacher's weights are not those that this study began with.
-    """
-    if not plan.teacher:
-        return study
-    home = places.teacher_folder(plan.teacher)
-    config = plan.teacher_config
-    if config is not None and not (home / MANIFEST).exists():
-        with alone(home, "the teacher", wait=True):
-            record = _train_teacher(home, plan, config, machine)
-            publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
-    sha256 = read_model(home)["sha256"]
-    if study.teacher_sha256 not in ("", sha256):
-        raise BadInput(
-            f"teacher {plan.teacher} has been trained again since study '{plan.name}' began: its trials would not "
-            f"compare. Restore {home}, or start another study with --name"
-        )
-    return replace(study, teacher_sha256=sha256).save()
-
-
-def _train_teacher(home: Path, plan: Plan, config: RunConfig, machine: Machine) -> RunRecord:
-    """A single run as a Ray task that yields its epochs, on all that one run may have of the machine."""
-    if (home / "run.json").exists():
-        record = RunRecord.load(home)
-    else:
-        label, tree = f"teacher {config.model}", config.model_dump(mode="json")
-        record = RunRecord(home, plan.teacher, "teacher", label, {"model": config.model}, tree).save()
-        balance.leave(home, config.sampler, config.loss, open_data(config.data))
-    say(f"Teacher {config.model}, trained once for every study that asks for it:")
-    trouble = ""
-    gpus = visible_gpus(machine)
-    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus)) as board:
-        if not record.over:
-            resources = machine.resources(config.threads, gpus, augments=config.augment is not None)
-            task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
-            try:
-                for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, plan.root)):
-                    ray.get(epoch)
-                    board.update(record.reload())
-                    recorder.sync(record.reload())
-            except ray.exceptions.RayError as error:
-                trouble = f"{type(error).__name__}; the same command goes on with it"
-        record = record.reload()
-        recorder.sync(record)
-    if record.status == "failed":
-        raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
-    if record.status != "finished":
-        raise RunFailed(f"the teacher's worker was lost ({trouble})")
-    return record
 
 
 def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder) -> None:

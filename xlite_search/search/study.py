@@ -10,11 +10,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from xlite_search.config import RunConfig, run_key
+from xlite_search.distill.pretrained import Pretrained
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.search import space as spaces
 from xlite_search.search import suggest
@@ -31,6 +32,11 @@ DEMO_DATA, DEMO_IMAGES, DEMO_SIZE = "phantom-demo", 1500, 64
 TEACHER = "teacher"
 #: what a study may ask to be low beside its metric; known of a model before it is trained
 LATENCY, PARAMETERS, MACS = "model/latency_ms", "model/parameters", "model/macs"
+
+
+#: one that is trained here, the folder of a finished model, a `.pth` file; or several
+Member: TypeAlias = RunConfig | str | Pretrained
+Teacher: TypeAlias = Member | Sequence[Member] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,9 @@ class Study:
     metric     chooses a run's best epoch and ranks the trials; higher is better
     minimize   further objectives, lower is better: model/latency_ms, model/parameters, model/macs
     scheduler  None trains every trial to its end: an ablation; ASHA(...) stops weak ones: a search
-    teacher    a run to train first and distil from, or the folder of a trained model
+    teacher    a run to train first and distil from, the folder of a trained model, a `.pth` file as `Pretrained`, or a
+               list of these, an ensemble
+    accept_overlap  a finished teacher may have been trained on patients that its students are judged by
     samples    how often a grid with samplers is drawn; how many trials a function is asked for
     search     who answers a function
     demo       settings of `--demo`, as `--set` gives them, and its samples
@@ -69,7 +77,8 @@ class Study:
     metric: str = "val/auroc_macro"
     minimize: tuple[str, ...] = ()
     scheduler: ASHA | None = None
-    teacher: RunConfig | str | None = None
+    teacher: Teacher = None
+    accept_overlap: bool = False
     samples: int = 1
     search: TPE = field(default_factory=TPE)
     demo: Mapping[str, Any] = field(default_factory=dict)
@@ -77,12 +86,7 @@ class Study:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", self.base.with_settings({"monitor": self.metric}))
-        if isinstance(self.teacher, RunConfig):
-            if self.teacher.kd is not None:
-                raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
-            # A teacher that saw other data, or another split, would leak or mislead.
-            shared = self.teacher.model_copy(update={"data": self.base.data, "monitor": self.metric})
-            object.__setattr__(self, "teacher", shared)
+        object.__setattr__(self, "teacher", self._with_our_data(self.teacher))
         known = (LATENCY, PARAMETERS, MACS)
         unknown = next((name for name in self.minimize if name not in known), None)
         if unknown:
@@ -95,6 +99,19 @@ class Study:
             for grid in self.grids:
                 for point in spaces.probes(grid):
                     self._expect_point(point)
+
+    def _with_our_data(self, teacher: Teacher) -> Teacher:
+        """A teacher that is trained here sees the study's data and split: on others it would leak or mislead."""
+        if isinstance(teacher, list | tuple):
+            if not teacher:
+                raise BadInput("teacher: the list of an ensemble's members is empty")
+            return [self._with_our_data(member) for member in teacher]  # type: ignore[misc]
+        if not isinstance(teacher, RunConfig):
+            return teacher
+        if teacher.kd is not None:
+            raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
+        data = self.base.data.model_copy(update={"fraction": teacher.data.fraction})
+        return teacher.model_copy(update={"data": data, "monitor": self.metric})
 
     def _expect_point(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
@@ -173,7 +190,7 @@ class Study:
         unknown = next((name for name in own if name not in known), None)
         if unknown:
             raise BadInput(f"unknown setting '{unknown}'{did_you_mean(unknown, known)}")
-        changed: RunConfig | str | None = settings.get(TEACHER, self.teacher)
+        changed: Teacher = settings.get(TEACHER, self.teacher)
         if teacher:
             changed = _changed_teacher(changed, teacher)
         several = {name: v for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
@@ -227,9 +244,10 @@ def load_study(where: str) -> Study:
     return study
 
 
-def _changed_teacher(teacher: RunConfig | str | None, settings: Mapping[str, Any]) -> RunConfig:
+def _changed_teacher(teacher: Teacher, settings: Mapping[str, Any]) -> RunConfig:
     if not isinstance(teacher, RunConfig):
-        there = f"the teacher is the finished model in {teacher}" if teacher else "this study has no teacher"
+        kind = "an ensemble" if isinstance(teacher, list | tuple) else f"the finished model in {teacher}"
+        there = f"the teacher is {kind}" if teacher else "this study has no teacher"
         raise BadInput(f"teacher.{next(iter(settings))} cannot be set: {there}")
     try:
         return teacher.with_settings(settings)

@@ -20,6 +20,8 @@ from ray import tune
 from xlite_search import places
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
+from xlite_search.distill import answers
+from xlite_search.machine import device
 from xlite_search.records import RunRecord, follow
 from xlite_search.trainable import trainable_at
 from xlite_search.training import environment
@@ -61,6 +63,17 @@ def run_teacher(job: Job) -> Iterator[int]:
     """A Ray task that yields its finished epochs."""
     for record in _epochs(job):
         yield len(record.epochs)
+
+
+def verify_answers(config: str, where: dict[str, str]) -> None:
+    """Looks at a run's teacher and at what of its answers is stored. `config` is JSON.
+
+    Raises as `distill.answers.verify`.
+    """
+    os.environ.update(where)
+    settings = RunConfig.model_validate_json(config)
+    assert settings.kd is not None
+    answers.verify(settings, settings.kd, open_data(settings.data), device())
 
 
 def _epochs(job: Job) -> Iterator[RunRecord]:

@@ -1,0 +1,150 @@
+"""A teacher that somebody else trained: a state dict in a `.pth` file becomes one of our model folders."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from xlite_search import places, records
+from xlite_search.data.loaders import Data
+from xlite_search.distill.teacher import MANIFEST, trained_on, write_model
+from xlite_search.errors import BadInput
+from xlite_search.models.hybrid import build_model, full_name, parameters
+from xlite_search.spec import Spec
+
+#: where training scripts put the model's state beside the optimizer's
+WRAPPINGS = ("state_dict", "model_state_dict", "model")
+#: the layer that has one row a finding
+HEAD = "classifier.2."
+NAMED = 3
+
+
+class Pretrained(Spec):
+    """A `.pth` or `.pt` file of plain PyTorch; it is read so that it cannot run code.
+
+    path        the file: a state dict, alone or as `state_dict`, `model_state_dict` or `model` of a checkpoint
+    model       the hybrid that it fits
+    keys        how its names begin and how the hybrid's do, the longest first: {"module.": "", "cnn.": "backbone."}
+    classes     the findings in the order of its last layer; None: in this data set's
+    pos_weight  what its own loss gave positives, in that order; None: nothing
+    patients    a text file of the patients that it was trained on, one a line; None: nobody knows
+    """
+
+    path: str
+    model: str
+    keys: dict[str, str] = Field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    pos_weight: tuple[float, ...] | None = None
+    patients: str | None = None
+
+
+def take_in(given: Pretrained, data: Data) -> str:
+    """Makes the file a model folder among the teachers; returns its key, which everything that is given decides.
+
+    Raises:
+        BadInput: the file is not there, is no state dict, does not fit the model, or knows other findings.
+    """
+    path = Path(given.path).absolute()
+    if not path.is_file():
+        raise BadInput(f"teacher {given.path}: there is no such file")
+    patients = _patients(given)
+    order = _order(given, data.classes)
+    said = given.model_dump(mode="json", exclude={"path", "patients"})
+    key = records.digest([records.sha256_of(path), said, patients, list(data.classes)])[:12]
+    home = places.teacher_folder(key)
+    if (home / MANIFEST).exists():
+        return key
+    model = build_model(full_name(given.model), classes=len(data.classes))
+    state = _fitting(_state(path), given, model.state_dict())
+    for name in (f"{HEAD}weight", f"{HEAD}bias"):
+        state[name] = state[name][order]
+    weights = bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}))
+    pos_weight = [given.pos_weight[place] for place in order] if given.pos_weight else None
+    found: dict[str, Any] = {
+        "config": {"model": full_name(given.model)},
+        "run": "",
+        "classes": list(data.classes),
+        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"},
+        "parameters": parameters(model),
+        "pos_weight": pos_weight,
+        "best_epoch": 0,
+        "metrics": {},
+        "trained_on": trained_on(data, patients) if patients is not None else None,
+        "provenance": {"file": path.name, **said},
+    }
+    write_model(home, weights, found)
+    return key
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BadInput(
+            f"teacher {path}: not a file of plain tensors ({type(error).__name__}); save `model.state_dict()` with "
+            f"torch.save, not the model itself"
+        ) from None
+    for wrapping in WRAPPINGS:
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+        raise BadInput(f"teacher {path}: holds no state dict, which has a tensor for every name")
+    return content
+
+
+def _fitting(state: dict[str, Tensor], given: Pretrained, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state under the model's names, each of its shape."""
+    renamed = {_renamed(name, given.keys): tensor for name, tensor in state.items()}
+    if len(renamed) < len(state):
+        raise BadInput(f"teacher {given.path}: keys = {given.keys} gives two of its tensors the same name")
+    missing, extra = sorted(wanted.keys() - renamed.keys()), sorted(renamed.keys() - wanted.keys())
+    if missing or extra:
+        lacks = [f"lacks {len(missing)} names of '{given.model}' ({', '.join(missing[:NAMED])})"] if missing else []
+        has = [f"has {len(extra)} that it does not know ({', '.join(extra[:NAMED])})"] if extra else []
+        said = " and ".join(lacks + has)
+        raise BadInput(f"teacher {given.path}: {said}; map them with keys={{'old beginning': 'new beginning'}}")
+    for name, tensor in renamed.items():
+        if tensor.shape != wanted[name].shape:
+            raise BadInput(
+                f"teacher {given.path}: {name} is {list(tensor.shape)}, '{given.model}' with this data set's findings "
+                f"wants {list(wanted[name].shape)}"
+            )
+    if not all(torch.isfinite(tensor).all() for tensor in renamed.values()):
+        raise BadInput(f"teacher {given.path}: some of its weights are not finite")
+    return renamed
+
+
+def _renamed(name: str, keys: dict[str, str]) -> str:
+    for old in sorted(keys, key=len, reverse=True):
+        if name.startswith(old):
+            return keys[old] + name.removeprefix(old)
+    return name
+
+
+def _order(given: Pretrained, classes: tuple[str, ...]) -> list[int]:
+    """Which row of its last layer is each of our findings."""
+    named = given.classes or classes
+    if sorted(named) != sorted(classes):
+        other = sorted(set(named) ^ set(classes))
+        raise BadInput(f"teacher {given.path}: its findings are not those of this data set ({', '.join(other)})")
+    if given.pos_weight and len(given.pos_weight) != len(classes):
+        raise BadInput(f"teacher {given.path}: {len(given.pos_weight)} pos_weights for {len(classes)} findings")
+    return [named.index(name) for name in classes]
+
+
+def _patients(given: Pretrained) -> list[str] | None:
+    if given.patients is None:
+        return None
+    try:
+        lines = Path(given.patients).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise BadInput(f"teacher {given.path}: patients = {given.patients} cannot be read as text") from None
+    return sorted({line.strip() for line in lines if line.strip()})

@@ -1,0 +1,116 @@
+"""The stage before the trials: a teacher that is missing is trained, and what it answers is looked at."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+
+from xlite_search import places, provenance
+from xlite_search.config import RunConfig
+from xlite_search.console import Board, say
+from xlite_search.data.loaders import open_data
+from xlite_search.distill.teacher import MANIFEST, publish, read_model, write_ensemble
+from xlite_search.errors import BadInput, RunFailed
+from xlite_search.machine import Machine, visible_gpus
+from xlite_search.records import RunRecord, StudyRecord, alone
+from xlite_search.search.plan import Plan
+from xlite_search.search.teaching import Teaching
+from xlite_search.search.worker import job_for, run_teacher, verify_answers
+from xlite_search.tracking import TEACHERS, Recorder
+from xlite_search.training import balance
+
+TEACHER_TRAINABLE = "trainables.baseline:baseline"
+
+
+def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
+    """Trains the study's teacher if it is missing, and pins its weights' sha256 to the study.
+
+    Raises:
+        RunFailed: it failed, now or before; or it answers with what is no number.
+        BadInput: the teacher's weights are not those that this study began with.
+        Damaged: what is stored of its answers is not what it answers.
+    """
+    teaching = plan.teaching
+    if teaching is None:
+        return study
+    for key, config in teaching.members.items():
+        home = places.teacher_folder(key)
+        if config is not None and not (home / MANIFEST).exists():
+            with alone(home, "the teacher", wait=True):
+                record = _train(home, config, plan.root, machine)
+                publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
+    home = places.teacher_folder(teaching.key)
+    if teaching.key not in teaching.members:
+        write_ensemble(list(teaching.members))
+    sha256 = read_model(home)["sha256"]
+    if study.teacher_sha256 not in ("", sha256):
+        raise BadInput(
+            f"teacher {teaching.key} has been trained again since study '{plan.name}' began: its trials would not "
+            f"compare. Restore {home}, or start another study with --name"
+        )
+    _verify(plan, study, machine)
+    return replace(study, teacher_sha256=sha256).save()
+
+
+def mirror(teaching: Teaching) -> None:
+    """Has MLflow say what the records of the teachers say."""
+    homes = [places.teacher_folder(key) for key in teaching.members]
+    with Recorder(TEACHERS) as teachers:
+        for home in homes:
+            if (home / "run.json").exists():
+                teachers.sync(RunRecord.load(home))
+
+
+def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> RunRecord:
+    """A single run as a Ray task that yields its epochs, on all that one run may have of the machine."""
+    if (home / "run.json").exists():
+        record = RunRecord.load(home)
+    else:
+        label, tree = f"teacher {config.model}", config.model_dump(mode="json")
+        record = RunRecord(home, home.name, "teacher", label, {"model": config.model}, tree).save()
+        balance.leave(home, config.sampler, config.loss, open_data(config.data))
+    say(f"Teacher {config.model}, trained once for every study that asks for it:")
+    trouble = ""
+    gpus = visible_gpus(machine)
+    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus)) as board:
+        if not record.over:
+            resources = machine.resources(config.threads, gpus, augments=config.augment is not None)
+            task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
+            try:
+                for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, root)):
+                    ray.get(epoch)
+                    board.update(record.reload())
+                    recorder.sync(record.reload())
+            except ray.exceptions.RayError as error:
+                trouble = f"{type(error).__name__}; the same command goes on with it"
+        record = record.reload()
+        recorder.sync(record)
+    if record.status == "failed":
+        raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
+    if record.status != "finished":
+        raise RunFailed(f"the teacher's worker was lost ({trouble})")
+    return record
+
+
+def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
+    """Has each store that the waiting trials read looked at once: here, or on the GPU if there is one."""
+    waiting = {run.key for run in study.runs() if not run.over}
+    configs: dict[str, RunConfig] = {}
+    for trial in plan.trials:
+        if trial.key in waiting and trial.config.kd:
+            augment = trial.config.augment.model_dump_json(exclude={"views"}) if trial.config.augment else ""
+            configs.setdefault(json.dumps([augment, trial.config.data.fraction]), trial.config)
+    for config in configs.values():
+        given = config.model_dump_json()
+        if gpus := visible_gpus(machine):
+            share = machine.resources(1, gpus, augments=False)
+            task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(verify_answers)
+            try:
+                ray.get(task.remote(given, places.environment()))
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+        else:
+            verify_answers(given, places.environment())

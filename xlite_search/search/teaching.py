@@ -1,0 +1,139 @@
+"""Who a study's teacher is, before anything is trained: its members, their keys, and whether it may judge at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from xlite_search import places
+from xlite_search.config import RunConfig, run_key
+from xlite_search.data.loaders import Data, open_data
+from xlite_search.distill.answers import online_because
+from xlite_search.distill.pretrained import Pretrained, take_in
+from xlite_search.distill.teacher import (
+    MANIFEST,
+    WEIGHTS,
+    ensemble_key,
+    read_model,
+    shared_patients,
+    write_model,
+)
+from xlite_search.errors import BadInput
+from xlite_search.search.study import Member, Study, Trial
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A study's teacher.
+
+    key      of the teacher, or of the ensemble of its members
+    members  by key: the config of one that is trained here if it is missing, None for a finished one
+    """
+
+    key: str
+    members: dict[str, RunConfig | None]
+
+    def models(self) -> str:
+        """`trained first: convnext_tiny_mhsa`."""
+        said = [f"trained first: {config.model}" if config else "a given model" for config in self.members.values()]
+        return ", ".join(said)
+
+    def definition(self) -> Any:
+        """What of it must not change while a study goes on."""
+        said = [config.identity() if config else "a given model" for config in self.members.values()]
+        return said[0] if len(said) == 1 else {str(number): each for number, each in enumerate(said, start=1)}
+
+
+def teaching_of(study: Study) -> Teaching | None:
+    """The study's teacher; finished ones are taken in under a key of their own.
+
+    Raises:
+        BadInput: a teacher is not there, does not fit, or knows the patients that its students are judged by.
+    """
+    if study.teacher is None:
+        return None
+    given: Sequence[Member] = study.teacher if isinstance(study.teacher, list) else [cast(Member, study.teacher)]
+    data = open_data(study.base.data)
+    members: dict[str, RunConfig | None] = {}
+    for one in given:
+        if isinstance(one, RunConfig):
+            config = one.resolved()
+            members[run_key(config)] = config
+        else:
+            key = take_in(one, data) if isinstance(one, Pretrained) else _taken_in(Path(one).absolute())
+            if not study.accept_overlap:
+                _expect_honest(key, one, data)
+            members[key] = None
+    keys = list(members)
+    return Teaching(keys[0] if len(keys) == 1 else ensemble_key(keys), members)
+
+
+def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[str]:
+    """What of the teacher could spoil a night or a claim, a sentence each."""
+    data = open_data(study.base.data)
+    for key, config in teaching.members.items():
+        if config is None:
+            about = read_model(places.teacher_folder(key))
+            if about.get("trained_on") is None:
+                yield f"teacher {key}: whom it was trained on is not known; its students' scores may be too high"
+            elif shared := shared_patients(about, data):
+                yield f"teacher {key} was trained on {len(shared):,} patients that its students are judged by: accepted"
+    online: dict[str, int] = {}
+    for trial in trials:
+        kd = trial.config.kd
+        if kd and (because := online_because(trial.config, kd)):
+            online[because] = online.get(because, 0) + 1
+    for because, count in online.items():
+        yield f"in {count} trials the teacher is asked online, for every image of every epoch: {because}"
+
+
+def asking(trials: list[Trial]) -> Iterator[str]:
+    """What is asked of the teacher, and what it would be without a store, a line for each way to augment."""
+    stored: dict[str, list[Trial]] = {}
+    for trial in trials:
+        config = trial.config
+        if config.kd and not online_because(config, config.kd):
+            of = config.augment.model_dump_json(exclude={"views"}) if config.augment else ""
+            stored.setdefault(f"{config.data.fraction}{of}", []).append(trial)
+    for some in stored.values():
+        images = len(open_data(some[0].config.data).train)
+        classes = len(open_data(some[0].config.data).classes)
+        views = max(views_of(trial.config) for trial in some)
+        heard = sum(images * trial.config.epochs for trial in some)
+        yield (
+            f"the teacher answers {images * views:,} views once ({images:,} images, {views} views each, "
+            f"{images * views * classes * 2 / 1e6:.1f} MB); asked online it would be {heard:,}"
+        )
+
+
+def views_of(config: RunConfig) -> int:
+    """How many views of each image a run of stored answers meets, at most."""
+    if config.augment is None:
+        return 1
+    return min(config.augment.views or config.epochs, config.epochs if config.sampler.draws_once else 10**9)
+
+
+def _taken_in(given: Path) -> str:
+    """A finished model's folder, copied among the teachers under its weights' sha256."""
+    about = read_model(given)
+    key = str(about["sha256"])[:12]
+    home = places.teacher_folder(key)
+    if not (home / MANIFEST).exists():
+        write_model(home, (given / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
+    return key
+
+
+def _expect_honest(key: str, given: str | Pretrained, data: Data) -> None:
+    """A teacher that was trained on a student's validation or test images would tell it the answers."""
+    shared = shared_patients(read_model(places.teacher_folder(key)), data)
+    if shared:
+        name = given if isinstance(given, str) else given.path
+        raise BadInput(
+            f"teacher = {name}: it was trained on {len(shared):,} of the patients that its students are judged by "
+            f"({', '.join(shared[:SHOWN])}, ...); train one on this split with `train best.yaml --split train`, or let "
+            f"the study say accept_overlap=True, and do not trust its scores"
+        )
