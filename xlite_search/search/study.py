@@ -141,8 +141,10 @@ class Study:
     def configs(self) -> list[tuple[dict[str, Any], RunConfig]]:
         """Settings and config of every trial of the grids, without duplicates: alpha 0 is one run, not one per tau."""
         found: dict[Hashable, tuple[dict[str, Any], RunConfig]] = {}
-        for settings in self.points():
-            config = self.base.with_settings(settings).canonical()
+        for point in self.points():
+            config = self.base.with_settings(point).canonical()
+            idle = [name for name in point if config.kd is None and name.startswith("kd.") and name != "kd.alpha"]
+            settings = {name: value for name, value in point.items() if name not in idle}
             found.setdefault(config.model_dump_json(), (settings, config))
         return list(found.values())
 
