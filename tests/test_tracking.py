@@ -102,7 +102,7 @@ def test_facts_of_a_run_are_there_once_and_a_study_has_its_summary(client: Mlflo
     record = replace(a_run("a", 1), facts={"model/latency_ms": 12.5})
     for status in ("running", "finished"):
         with Recorder("facts", parent={}, artifacts=tmp_path) as recorder:
-            recorder.sync(replace(record, status=status))  # type: ignore[arg-type]
+            recorder.sync(replace(record, status=status))
         assert recorder.failed is None
     runs = runs_of(client, "facts")
     assert [point.value for point in client.get_metric_history(runs["a"].info.run_id, "model/latency_ms")] == [12.5]  # type: ignore[attr-defined]
