@@ -10,6 +10,9 @@ share split (by patient, 600 images to learn from and 400 to be judged by), seed
 The mean is over the seven findings that have at least 10 validation images; a model that has learnt nothing is at 0.5.
 What it shows is that the pipeline learns from real radiographs, not how good a model is on NIH: in these images the
 label Pneumonia is also the folder that an image comes from.
+
+Found (25 November 2026, two cores, 154 s with the preparation): 0.801 with ImageNet weights, 0.761 from scratch, 0.525
+before the head has learnt anything. One seed.
 """
 
 from trainables.baseline import baseline

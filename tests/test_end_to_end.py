@@ -5,6 +5,7 @@ Ray is started once for the module, by the first study that runs in this process
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from trainables.distill import distill
-from xlite_search import tracking
+from xlite_search import places, tracking
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, Damaged, RunFailed
@@ -138,6 +139,10 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     assert study.metric not in everything.epochs[-1]
     renamed = train_final(path, split="train", settings={}, name="renamed")
     assert renamed.metric(study.metric) == winner.metric(study.metric)
+    for folder in (final.folder, everything.folder, places.teacher_folder(plan.teacher)):
+        assert (folder / "artifacts" / "environment.json").is_file()
+    left = json.loads((renamed.folder / "artifacts" / "environment.json").read_bytes())["run"]
+    assert (left["key"], left["config_hash"]) == ("renamed", winner.key)
     client = tracking._client()
     final_id = client.get_experiment_by_name(tracking.FINAL).experiment_id
     assert [run.info.status for run in client.search_runs([final_id])] == ["FINISHED"] * 3

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from trainables.baseline import baseline
 from xlite_search import provenance
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import open_data
+from xlite_search.errors import BadInput
 from xlite_search.records import ARTIFACTS, RunRecord
+from xlite_search.trainable import drive
 from xlite_search.training import environment
 
 
@@ -30,9 +34,10 @@ def record(tiny: RunConfig, tmp_path: Path) -> RunRecord:
 def test_a_run_says_what_it_ran_on_and_what_it_was_given(tiny: RunConfig, record: RunRecord) -> None:
     config = tiny.with_settings({"loss": "weighted_bce"})
     data = open_data(config.data)
-    environment.leave(record, config, data)
+    environment.leave(record, run_key(config), config, data)
     found = left(record)
     run, (start,) = found["run"], found["starts"]
+    assert run["config_hash"] == run_key(config)
     assert (run["key"], run["seed"], run["threads"]) == (record.key, config.seed, config.threads)
     assert (run["data"], run["split"]) == (data.packed.fingerprint, data.split.fingerprint)
     assert run["images"] == {"train": len(data.train), "val": len(data.val)}
@@ -44,7 +49,8 @@ def test_a_run_says_what_it_ran_on_and_what_it_was_given(tiny: RunConfig, record
         assert counts["pos_weight"] == pytest.approx(expected, rel=1e-6)
     assert start["machine"]["python"] == platform.python_version()
     assert torch.__version__.startswith(start["machine"]["torch"])
-    assert set(start["machine"]) >= {"gpu", "driver", "cuda", "cores", "platform"}
+    assert set(start["machine"]) >= {"gpu", "driver", "cuda", "cpu", "cores", "platform"}
+    assert start["machine"]["cpu"]
     assert start["determinism"]["deterministic_algorithms"] is torch.are_deterministic_algorithms_enabled()
     assert start["from_epoch"] == 1
 
@@ -54,7 +60,7 @@ def test_the_commit_and_whether_it_was_all(
     tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch, commit: str, dirty: bool
 ) -> None:
     monkeypatch.setattr(provenance, "git_commit", lambda: commit)
-    environment.leave(record, tiny, open_data(tiny.data))
+    environment.leave(record, run_key(tiny), tiny, open_data(tiny.data))
     assert left(record)["starts"][0]["code"] == {"commit": "abc", "dirty": dirty}
 
 
@@ -62,14 +68,62 @@ def test_going_on_elsewhere_is_added_and_going_on_here_is_not(
     tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_data(tiny.data)
-    environment.leave(record, tiny, data)
-    environment.leave(record, tiny, data)
+    environment.leave(record, run_key(tiny), tiny, data)
+    environment.leave(record, run_key(tiny), tiny, data)
     assert len(left(record)["starts"]) == 1
     monkeypatch.setattr(provenance, "environment", lambda: {"gpu": "another"})
-    later = RunRecord(**{**vars(record), "epochs": ({"train/loss": 1.0},)})
-    environment.leave(later, tiny, data)
+    later = replace(record, epochs=({"train/loss": 1.0},))
+    environment.leave(later, run_key(tiny), tiny, data)
     first, second = left(record)["starts"]
     assert (first["from_epoch"], second["from_epoch"], second["machine"]) == (1, 2, {"gpu": "another"})
     (record.folder / ARTIFACTS / environment.FILE).write_text("no json")
-    environment.leave(record, tiny, data)
+    environment.leave(record, run_key(tiny), tiny, data)
     assert len(left(record)["starts"]) == 1
+
+
+def starts_of(record: RunRecord) -> list[tuple[int, str]]:
+    return [(start["from_epoch"], start["machine"]["gpu"]) for start in left(record)["starts"]]
+
+
+def test_a_start_is_told_from_the_epoch_that_was_trained_there(
+    tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that falls back by damaged checkpoints trains epochs anew: where they were trained before says nothing."""
+
+    def one_epoch_on(gpu: str, damaged: int) -> None:
+        """Another epoch than the ones that are good, on this GPU."""
+        monkeypatch.setattr(provenance, "environment", lambda: {"gpu": gpu})
+        for stored in record.reload().checkpoints[:damaged]:
+            (record.folder / stored.name).write_bytes(b"damaged")
+        epochs = drive(record.reload(), baseline, tiny)
+        next(epochs)
+        epochs.close()  # type: ignore[attr-defined]
+
+    record.save()
+    one_epoch_on("a", damaged=0)
+    one_epoch_on("a", damaged=0)
+    assert starts_of(record) == [(1, "a")]
+    one_epoch_on("b", damaged=1)
+    assert starts_of(record) == [(1, "a"), (2, "b")]
+    one_epoch_on("c", damaged=1)
+    assert starts_of(record) == [(1, "a"), (2, "c")]
+    one_epoch_on("c", damaged=2)
+    assert starts_of(record) == [(1, "c")]
+
+
+def test_what_cannot_be_opened_or_left_is_the_run_s_failure(
+    tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tiny.with_settings({"data.name": "nowhere"})
+    with pytest.raises(BadInput, match="nowhere"):
+        next(drive(record.save(), baseline, away))
+    assert record.reload().status == "failed"
+    assert "nowhere" in record.reload().cause
+
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(environment, "write_atomic", full)
+    with pytest.raises(OSError, match="No space"):
+        next(drive(record.save(), baseline, tiny))
+    assert (record.reload().status, record.reload().epochs) == ("failed", ())

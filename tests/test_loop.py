@@ -107,7 +107,6 @@ def test_what_an_epoch_says(tiny: RunConfig, phantom: PackedSet) -> None:
             "coverage_error",
         )
         means = macro | micro | {f"val/{n}" for n in whole}
-        means |= {"val/classes_supported"}
         means |= {"val/auroc_supported"} if any(10 <= n <= len(val) - 10 for n in val.labels.sum(axis=0)) else set()
         run = {"train/loss", "train/lr", "val/loss", "time/epoch_s", "time/val_s", "model/parameters"}
         counted = ("brier", "ece", "positive_rate", "tp", "fp", "fn", "tn")
@@ -310,6 +309,17 @@ def test_the_best_epochs_predictions_give_its_scores_again(tiny: RunConfig, tmp_
         record.best.name
         == f"checkpoints/best-{record.best.epoch:04d}-{record.best_score(tiny.monitor):.4f}.safetensors"
     )
+
+
+def test_the_supported_mean_can_choose_the_best_epoch(tiny: RunConfig) -> None:
+    config = tiny.with_settings({"monitor": "val/auroc_supported", "data.split.ratios": [0.3, 0.6, 0.1]})
+    best = 0.0
+    for result in baseline(config):
+        assert result.improved == (result.metrics["val/auroc_supported"] > best)
+        best = max(best, result.metrics["val/auroc_supported"])
+    few = tiny.with_settings({"monitor": "val/auroc_supported", "data.split.ratios": [0.9, 0.05, 0.05]})
+    with pytest.raises(RunFailed, match=r"val/auroc_supported has no value: .* too few positives"):
+        next(baseline(few))
 
 
 def test_the_same_config_gives_the_same_run(tiny: RunConfig) -> None:

@@ -248,6 +248,16 @@ def test_a_label_with_few_positives_or_negatives_is_not_in_the_supported_mean(po
     assert found["val/auroc_supported"] == pytest.approx(mean, abs=1e-15)
 
 
+def test_the_supported_mean_by_hand() -> None:
+    # 10 + 10 images: five positives beat all negatives, five tie with all -> 0.75; 9 positives, all above: 1, too few
+    scores, labels = np.zeros((20, 3)), np.zeros((20, 3))
+    labels[:10, 0] = scores[:5, 0] = 1
+    labels[:9, 1] = scores[:9, 1] = 1
+    found = validation_metrics(scores, labels, CLASSES)
+    assert [found["val/auroc_supported"], found["val/classes_supported"]] == [0.75, 1.0]
+    assert [found["val/auroc_macro"], found["val/classes_scored"]] == [0.875, 2.0]
+
+
 def test_no_supported_label_leaves_no_supported_mean() -> None:
     logits, labels = example(images=15)
     found = validation_metrics(logits, labels, CLASSES)

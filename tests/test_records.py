@@ -271,7 +271,19 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
 def test_a_damaged_newest_checkpoint_costs_one_epoch_although_that_was_the_best(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(n, 0.5 + 0.1 * n) for n in (1, 2, 3)])
     flip(record.folder / "checkpoints" / "epoch-0003-0.8000.pt", 10)
-    assert len(record.rewound().epochs) == 2
+    found = record.rewound()
+    assert len(found.epochs) == 2
+    assert (found.bests, found.predictions) == (record.bests[1:], record.predictions[1:])
+    assert found.predictions_path().read_bytes() == b"answers 2"
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+def test_damage_to_what_the_newest_best_epoch_left_costs_one_epoch(kind: str, tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(n, 0.5 + 0.1 * n) for n in (1, 2, 3)])
+    flip(record.folder / "checkpoints" / f"best-0003-0.8000.{kind}", 3)
+    found = record.rewound()
+    assert (len(found.epochs), found.weights()) == (2, Epoch(2).weights_bytes())
+    assert found.predictions_path().read_bytes() == b"answers 2"
 
 
 def test_a_rewound_run_has_spent_the_time_of_its_epochs(tmp_path: Path) -> None:
@@ -297,6 +309,24 @@ def test_damaged_predictions_take_the_run_back_and_are_not_handed_out(tmp_path: 
     with pytest.raises(Damaged, match="best epoch's predictions of a tau=4"):
         record.predictions_path()
     assert record.rewound().epochs == ()
+
+
+def test_predictions_of_another_epoch_than_the_best_are_not_handed_out(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.7, predicts=False)])
+    assert [stored.epoch for stored in record.predictions] == [1]
+    with pytest.raises(Damaged, match="best epoch's predictions of a tau=4"):
+        record.predictions_path()
+
+
+def test_a_manifest_from_before_predictions_were_kept_is_loaded_and_gone_on_with(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6, predicts=False)])
+    path = record.folder / "run.json"
+    body = read_manifest(path)
+    del body["predictions"]
+    write_manifest(path, body)
+    found = RunRecord.load(record.folder).rewound()
+    assert found == record
+    assert found.add(Epoch(2, 0.7)).predictions_path().read_bytes() == b"answers 2"
 
 
 def test_a_run_without_validation_has_neither_predictions_nor_a_score_in_its_names(tmp_path: Path) -> None:

@@ -97,6 +97,35 @@ def test_a_thousand_metrics_and_more_go_in_several_calls(client: MlflowClient) -
     assert steps(client, run, "val/auroc/299") == [1, 2, 3, 4, 5]
 
 
+def test_facts_of_a_run_are_there_once_and_a_study_has_its_summary(client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "front.png").write_bytes(b"a picture")
+    record = replace(a_run("a", 1), facts={"model/latency_ms": 12.5})
+    for status in ("running", "finished"):
+        with Recorder("facts", parent={}, artifacts=tmp_path) as recorder:
+            recorder.sync(replace(record, status=status))
+        assert recorder.failed is None
+    runs = runs_of(client, "facts")
+    assert [point.value for point in client.get_metric_history(runs["a"].info.run_id, "model/latency_ms")] == [12.5]  # type: ignore[attr-defined]
+    parent = runs["parent"].info.run_id  # type: ignore[attr-defined]
+    assert [artifact.path for artifact in client.list_artifacts(parent)] == ["front.png"]
+
+
+def test_what_a_run_adds_to_its_artifacts_on_the_way_is_there_when_it_is_over(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    """A run that goes on elsewhere tells MLflow of it before it has begun there, and says where it is afterwards."""
+    record, file = replace(a_run("a", 1), folder=tmp_path), tmp_path / "artifacts" / "environment.json"
+    file.parent.mkdir()
+    file.write_text("here")
+    mirror = tracking._Mirror("elsewhere", None)
+    mirror.sync(record)
+    file.write_text("here, then there")
+    mirror.sync(replace(record, status="finished"))
+    run_id = tracking.find_run("elsewhere", "a")
+    assert run_id is not None
+    assert Path(client.download_artifacts(run_id, "environment.json")).read_text() == "here, then there"
+
+
 def test_trouble_with_mlflow_is_told_and_stops_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*_: object, **__: object) -> None:
         raise OSError("the disk is gone")

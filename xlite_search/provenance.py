@@ -75,12 +75,23 @@ def environment() -> dict[str, str]:
             found[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             found[library] = "not installed"
+    found["cpu"] = _cpu()
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     found["driver"] = _driver() if torch.cuda.is_available() else "none"
     found["cuda"] = str(torch.version.cuda or "none")
     found["cudnn"] = str(torch.backends.cudnn.version() or "none")  # type: ignore[no-untyped-call]
     return found
+
+
+def _cpu() -> str:
+    """The processor's name; its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _driver() -> str:

@@ -298,9 +298,11 @@ class RunRecord:
         Raises:
             Damaged: there are none, or the file does not match its sha256.
         """
-        if not self.predictions or not self.predictions[0].good(self.folder):
+        of_best = (s for s in self.predictions if self.best is not None and s.epoch == self.best.epoch)
+        stored = next(of_best, None)
+        if stored is None or not stored.good(self.folder):
             raise Damaged(f"the best epoch's predictions of {self.label} in {self.folder} are missing or damaged")
-        return self.folder / self.predictions[0].name
+        return self.folder / stored.name
 
 
 def follow(record: RunRecord, epochs: Callable[[Path | None], Iterable[EpochState]]) -> Iterator[RunRecord]:

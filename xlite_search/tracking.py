@@ -136,6 +136,8 @@ class _Mirror:
             self.client.log_batch(run_id, metrics=missing[start : start + METRICS_A_CALL])
         self.logged[record.key] = len(record.epochs)
         if record.over:
+            if run_id in self.live:
+                self._artifacts(run_id, record)
             self._finish(run_id, record)
             self.live.discard(run_id)
         elif run_id not in self.live:
@@ -193,11 +195,14 @@ class _Mirror:
         from mlflow.entities import Metric, Param
 
         params = [Param(name, str(value)) for name, value in record.settings.items()]
-        for start in range(0, len(params), PARAMS_A_CALL):
-            self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
         facts = [Metric(name, value, int(record.started * 1000), 0) for name, value in record.facts.items()]
-        self.client.log_batch(run_id, metrics=facts)
+        for start in range(0, max(len(params), 1), PARAMS_A_CALL):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL], metrics=facts)
         self.client.log_dict(run_id, record.config, "config.json")
+        self._artifacts(run_id, record)
+
+    def _artifacts(self, run_id: str, record: RunRecord) -> None:
+        """What the run's folder has to show; again when it is over, for a run that went on elsewhere says so there."""
         if (record.folder / ARTIFACTS).is_dir():
             self.client.log_artifacts(run_id, str(record.folder / ARTIFACTS))
 

@@ -1,4 +1,4 @@
-"""How a trainable is named and found again, in this process or in a worker: `module:function`."""
+"""How a trainable is named, found again in this process or in a worker, and driven: `module:function`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xlite_search.config import RunConfig
+from xlite_search.config import RunConfig, run_key
+from xlite_search.data.loaders import open_data
 from xlite_search.errors import BadInput, XliteError
+from xlite_search.records import RunRecord, follow
+from xlite_search.training import environment
 from xlite_search.training.loop import EpochResult
 
 #: what one run does: a generator of epochs, from a checkpoint if one is given
@@ -44,6 +47,19 @@ def trainable_at(where: str) -> Trainable:
             f"trainable '{where}' is not there: start from the project's folder, where trainables/ is"
         ) from None
     return trainable
+
+
+def drive(record: RunRecord, trainable: Trainable, config: RunConfig) -> Iterator[RunRecord]:
+    """Follows a run from its last good checkpoint; what it runs on is left beside it before its first epoch.
+
+    That happens within `follow`: it knows where the run goes on, and writes down what cannot be done.
+    """
+
+    def epochs(resume: Path | None) -> Iterator[EpochResult]:
+        environment.leave(record.reload(), run_key(config), config, open_data(config.data))
+        yield from trainable(config, resume)
+
+    yield from follow(record, epochs)
 
 
 def source_file(trainable: Trainable) -> Path:

@@ -18,12 +18,12 @@ from xlite_search.console import say
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput
-from xlite_search.records import RunRecord, alone, follow
+from xlite_search.records import RunRecord, alone
 from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import parse
 from xlite_search.tracking import FINAL, Recorder, find_run
-from xlite_search.trainable import source_file, trainable_at
-from xlite_search.training import balance, environment
+from xlite_search.trainable import drive, source_file, trainable_at
+from xlite_search.training import balance
 from xlite_search.training.optim import Plateau, Recorded
 
 HEADER = """\
@@ -126,8 +126,7 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     record = _record(folder, config, document)
     with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder:
         if not record.over:
-            environment.leave(record, config, open_data(config.data))
-            for after_epoch in follow(record, lambda resume: trainable(config, resume)):
+            for after_epoch in drive(record, trainable, config):
                 say(_line(after_epoch, document["metric"]))
                 recorder.sync(after_epoch)
         record = record.reload()

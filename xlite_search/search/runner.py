@@ -93,7 +93,8 @@ def _in_rounds(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recor
     """Trains what is waiting and, where a function suggests the trials, all that it suggests then."""
     search(plan, study, machine, recorder)
     while plan.study.suggester:
-        following = make_plan(plan.study, plan.name)
+        # the definition stays that of this command: who edits a file meanwhile must not end the night
+        following = replace(make_plan(plan.study, plan.name), definition=plan.definition)
         if len(following.trials) == len(plan.trials):
             break
         plan, study = following, begin(following)

@@ -22,9 +22,8 @@ from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill import answers
 from xlite_search.machine import device
-from xlite_search.records import RunRecord, follow
-from xlite_search.trainable import trainable_at
-from xlite_search.training import environment
+from xlite_search.records import RunRecord
+from xlite_search.trainable import drive, trainable_at
 
 
 class Job(TypedDict):
@@ -83,9 +82,7 @@ def _epochs(job: Job) -> Iterator[RunRecord]:
         sys.path.insert(0, job["root"])
     config = RunConfig.model_validate_json(job["config"])
     trainable = trainable_at(job["trainable"])
-    record = RunRecord.load(Path(job["folder"]))
-    environment.leave(record, config, open_data(config.data))
-    yield from follow(record, lambda resume: trainable(config, resume))
+    yield from drive(RunRecord.load(Path(job["folder"])), trainable, config)
 
 
 def _release() -> None:

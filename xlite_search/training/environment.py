@@ -1,7 +1,7 @@
 """What a run ran on, and what it was given: `environment.json` among its artifacts, so that a figure can be traced.
 
-run      key, seed, threads, precision; images and positives of each finding; the weights its loss gives them
-starts   the machine, versions, determinism and code that it began with, and those it went on with if they differ
+run      key, config hash, seed, threads, precision; images and positives of each finding; what its loss weighs them
+starts   the machine, versions, determinism and code of its epochs from the first on, and from each where they changed
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from xlite_search.training.loop import Recipe
 FILE = "environment.json"
 
 
-def leave(record: RunRecord, recipe: Recipe, data: Data) -> None:
-    """Writes the file beside a run that begins, or that goes on."""
+def leave(record: RunRecord, config_hash: str, recipe: Recipe, data: Data) -> None:
+    """Writes the file beside a run that begins, or that goes on after the epochs its record has.
+
+    `config_hash` is the run's key, `config.run_key`; a final training's record goes by the name of its folder instead.
+    """
     path = record.folder / ARTIFACTS / FILE
-    here = _here()
-    starts = _starts(path)
-    if not starts or {**starts[-1], "from_epoch": 0} != {**here, "from_epoch": 0}:
-        starts.append({"from_epoch": len(record.epochs) + 1} | here)
-    write_atomic(path, json.dumps({"run": _run(record.key, recipe, data), "starts": starts}, indent=1).encode())
+    here, first = _here(), len(record.epochs) + 1
+    starts = _starts(path, first)
+    if not starts or {**starts[-1], "from_epoch": first} != {"from_epoch": first} | here:
+        starts.append({"from_epoch": first} | here)
+    run = {"key": record.key, "config_hash": config_hash} | _run(recipe, data)
+    write_atomic(path, json.dumps({"run": run, "starts": starts}, indent=1).encode())
 
 
-def _starts(path: Path) -> list[dict[str, Any]]:
-    """What was written before; a file that nobody can read says nothing."""
+def _starts(path: Path, first: int) -> list[dict[str, Any]]:
+    """The starts of epochs before `first`: later ones are trained anew. A file that nobody can read says nothing."""
     try:
-        return list(json.loads(path.read_bytes())["starts"])
+        return [start for start in json.loads(path.read_bytes())["starts"] if start["from_epoch"] < first]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
 
 
-def _run(key: str, recipe: Recipe, data: Data) -> dict[str, Any]:
+def _run(recipe: Recipe, data: Data) -> dict[str, Any]:
     weights = recipe.loss.pos_weight(data.train.positives, len(data.train))
     given = weights.tolist() if weights is not None else [None] * len(data.classes)
     counts = zip(data.train.labels.sum(axis=0), data.val.labels.sum(axis=0), given, strict=True)
     return {
-        "key": key,
         "seed": recipe.seed,
         "threads": recipe.threads,
         "precision": recipe.precision,
@@ -66,6 +69,7 @@ def _here() -> dict[str, Any]:
             "cudnn.deterministic": torch.backends.cudnn.deterministic,
             "cudnn.benchmark": torch.backends.cudnn.benchmark,
             "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+            "cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         },
         "code": {"commit": commit.removesuffix(provenance.DIRTY), "dirty": commit.endswith(provenance.DIRTY)},

@@ -293,7 +293,7 @@ class _Training:
 
 def _score(recipe: Recipe, metrics: dict[str, float]) -> float:
     if recipe.monitor not in metrics:
-        raise RunFailed(f"{recipe.monitor} has no value: no such class, or no positives in the validation split")
+        raise RunFailed(f"{recipe.monitor} has no value: no such class, or too few positives in the validation split")
     return metrics[recipe.monitor]
 
 
