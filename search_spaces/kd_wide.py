@@ -1,7 +1,7 @@
 """Does a teacher help at all, and how much of that is tau, alpha, or luck?
 
-    python -m xlite_search run search_spaces/kd_wide.py          # 4 taus x 4 alphas and the control, 3 seeds = 51 trials
-    python -m xlite_search run search_spaces/kd_wide.py --demo   # 2 taus x 1 alpha and the control, 2 seeds = 6 trials
+    python -m xlite_search run search_spaces/kd_wide.py          # 4 x 4 and the control, 3 seeds = 51 trials
+    python -m xlite_search run search_spaces/kd_wide.py --demo   # 2 x 1 and the control, 2 seeds = 6 trials
 
 The lab planned tau 4 and 8 with alpha 0.5 and 0.7, without a student that has no teacher: whatever came out on top, KD
 would have won. Here alpha 0 is that control. It is the same run at every tau, so it is trained once a seed and not four
