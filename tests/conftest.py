@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from xlite_search.data.loaders import DataSpec
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
+from xlite_search.machine import Machine
 from xlite_search.training.optim import AdamW, Cosine
 
 PHANTOM = "phantom-tiny"
@@ -45,6 +47,15 @@ def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("XLITE_DATA", str(folder))
         prepare(PHANTOM, Phantom(images=IMAGES, size=64), SIZE)
     return folder / PHANTOM
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray for all tests of this process; a study that finds it running uses it."""
+    from xlite_search.search.runner import engine  # costs seconds, and most tests need none
+
+    with engine(Machine(cpus=2)):
+        yield
 
 
 @pytest.fixture

@@ -3,16 +3,14 @@ case, and the study goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from xlite_search.config import RunConfig
-from xlite_search.machine import Machine
 from xlite_search.results.compare import compare
 from xlite_search.search.plan import make_plan
-from xlite_search.search.runner import engine, run
+from xlite_search.search.runner import run
 from xlite_search.search.study import load_study
 
 pytestmark = pytest.mark.ray
@@ -59,13 +57,6 @@ study = Study(
 )
 '''
 NAMES = ["all_negative", "diverged", "nan_pixels"]
-
-
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    """Ray for this process, or the one that another module's tests have started."""
-    with engine(Machine(cpus=2)):
-        yield
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,16 @@ from xlite_search import places, tracking
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, Damaged, RunFailed
-from xlite_search.machine import Machine
 from xlite_search.records import StudyRecord
 from xlite_search.results.best import train_final, write_best
 from xlite_search.results.compare import as_json, compare
 from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import Plan, make_plan
-from xlite_search.search.runner import engine, run
+from xlite_search.search.runner import run
 from xlite_search.search.study import Study, grid_search
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    """One Ray for all tests of this process; a study that finds it running uses it."""
-    with engine(Machine(cpus=2)):
-        yield
 
 
 @pytest.fixture(scope="session")

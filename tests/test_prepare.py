@@ -334,13 +334,14 @@ def test_the_fingerprint_follows_labels_and_pixels_and_not_the_name() -> None:
 
 
 SCRIPT = """
-import sys
+import signal
 from xlite_search.data import decoding, unfinished
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
     unfinished.COMMIT_EVERY_S, decoding.CHUNK = 0, 4
     prepare("a", Phantom(images=120, size=48), 32, lambda done, total: print(done, flush=True))
 """

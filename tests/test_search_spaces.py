@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from trainables.baseline import baseline
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import publish
-from xlite_search.machine import Machine
 from xlite_search.places import teacher_folder
 from xlite_search.records import RunRecord, follow
 from xlite_search.search.plan import Plan, make_plan
@@ -29,15 +27,6 @@ every_study = pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem
 @pytest.fixture
 def demo_data(drawn_once: Path, runs: Path) -> None:
     shutil.copytree(drawn_once, Path(os.environ["XLITE_DATA"]) / DEMO_DATA)
-
-
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    """Ray for this process, or the one that another module's tests have started."""
-    from xlite_search.search.runner import engine
-
-    with engine(Machine(cpus=2)):
-        yield
 
 
 def study_of(stem: str) -> Study:
