@@ -16,12 +16,11 @@ from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill import logit_store
 from xlite_search.distill.teacher import Teacher
-from xlite_search.machine import Machine
 from xlite_search.places import teacher_folder
 from xlite_search.records import StudyRecord
 from xlite_search.results.compare import compare
 from xlite_search.search.plan import Plan, make_plan
-from xlite_search.search.runner import engine, run
+from xlite_search.search.runner import run
 from xlite_search.search.study import Study, load_study
 from xlite_search.search.teaching import asking
 
@@ -71,13 +70,6 @@ study = Study(
     }},
 )
 '''
-
-
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    """Ray for this process, or the one that another module's tests have started."""
-    with engine(Machine(cpus=2)):
-        yield
 
 
 @pytest.fixture
