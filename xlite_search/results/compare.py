@@ -20,10 +20,11 @@ from rich.text import Text
 from xlite_search import places
 from xlite_search.config import RunConfig
 from xlite_search.console import clock
-from xlite_search.data.loaders import open_data
+from xlite_search.data.loaders import Data, open_data
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.results.front import figure, front, measure
+from xlite_search.results.paired import Setting, over_seeds, table
 
 CHANCE_AUROC = 0.5
 COLUMNS_OF_CLASSES = 4
@@ -78,6 +79,7 @@ class Comparison:
     others   stopped, failed or not over yet, in the study's order
     support  validation images, and how many of them have each finding; empty if the data are not here any more
     teaching what the teacher was asked; None without one
+    settings what the runs of several seeds say together, the best first; empty if there is nothing to pair
     """
 
     names: tuple[str, ...]
@@ -88,6 +90,7 @@ class Comparison:
     images: int
     support: dict[str, int]
     teaching: Teaching | None
+    settings: list[Setting]
 
     @property
     def best(self) -> RunRecord:
@@ -140,10 +143,12 @@ def compare(names: list[str]) -> Comparison:
     ranked = [run for run in runs if run.status == "finished" and math.isfinite(run.best_score(metric))]
     ranked.sort(key=lambda run: run.best_score(metric), reverse=True)
     others = [run for run in runs if run not in ranked]
-    images, support = _support(runs)
+    data = _data(runs)
     teaching = _teaching(studies, runs)
     shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
-    return Comparison(tuple(names), metric, shared, ranked, others, images, support, teaching)
+    images, support = _support(data) if data else (0, {})
+    settings = over_seeds(ranked, metric, data) if data else []
+    return Comparison(tuple(names), metric, shared, ranked, others, images, support, teaching, settings)
 
 
 def summary(study: str) -> dict[str, bytes]:
@@ -185,6 +190,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "minimize": list(comparison.minimize),
         "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
         **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
+        **({"settings": [each.as_json() for each in comparison.settings]} if comparison.settings else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
         "trials": ranked + [entry(run, None) for run in comparison.others],
     }
@@ -196,6 +202,8 @@ def show(comparison: Comparison, *, classes: bool = True) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
     parts: list[RenderableType] = [_ranking(comparison)] if comparison.ranked else []
+    if comparison.settings:
+        parts.append(table(comparison.settings))
     if comparison.others:
         parts.append(_others(comparison))
     if comparison.teaching:
@@ -291,10 +299,14 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | N
     return Teaching(asked, heard, total("time/teacher_s"), total("time/teacher_saved_s"), size)
 
 
-def _support(runs: list[RunRecord]) -> tuple[int, dict[str, int]]:
+def _data(runs: list[RunRecord]) -> Data | None:
+    """What the runs were validated on, if it is still here."""
     try:
-        data = open_data(RunConfig.model_validate(runs[0].config).data)
+        return open_data(RunConfig.model_validate(runs[0].config).data)
     except XliteError:
-        return 0, {}
+        return None
+
+
+def _support(data: Data) -> tuple[int, dict[str, int]]:
     counts = {name: int(n) for name, n in zip(data.classes, data.val.labels.sum(axis=0), strict=True)}
     return len(data.val), counts
