@@ -23,6 +23,7 @@ test: check
 bench: .venv/.installed
 	$(PY) benchmarks/data.py
 	$(PY) benchmarks/metrics.py
+	$(PY) benchmarks/kd_grid.py
 
 ui: .venv/.installed
 	$(PY) -m xlite_search ui

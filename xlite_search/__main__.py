@@ -62,6 +62,7 @@ def prepare(
     ] = False,
     count: Annotated[int, typer.Option(help="Phantoms: how many images to draw.")] = 1500,
     seed: Annotated[int, typer.Option(help="Phantoms: of the drawing.")] = 0,
+    label_noise: Annotated[float, typer.Option(help="Phantoms: share of the labels that are turned round.")] = 0.0,
 ) -> None:
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
@@ -78,7 +79,7 @@ def prepare(
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
-        source = Phantom(images=count, seed=seed)
+        source = Phantom(images=count, seed=seed, label_noise=label_noise)
     if source.notice:
         console.say(source.notice)
     counter = console.Counter("prepared")

@@ -1,0 +1,35 @@
+"""Does a teacher help where labels are wrong?
+
+    python -m xlite_search prepare phantom-noisy --count 4000 --size 64 --label-noise 0.1
+    python -m xlite_search run search_spaces/kd_helps.py          # 2 settings x 3 seeds = 6 trials
+
+PLACEHOLDER
+"""
+
+from trainables.distill import distill
+from xlite_search.config import RunConfig
+from xlite_search.data.loaders import DataSpec
+from xlite_search.data.views import Light
+from xlite_search.search.study import Study, grid_search
+from xlite_search.training.optim import AdamW, Cosine
+
+phantoms = RunConfig(
+    model="test_efficientnet_mhsa",
+    data=DataSpec(name="phantom-noisy"),
+    epochs=20,
+    batch_size=32,
+    augment=Light(),
+    optimizer=AdamW(lr=5e-3),
+    schedule=Cosine(warmup=1),
+    early_stopping=None,
+)
+
+study = Study(
+    question=__doc__,
+    trainable=distill,
+    base=phantoms,
+    teacher=phantoms.with_settings({"model": "resnet10t_none", "optimizer.lr": 3e-3, "threads": 2}),
+    space={"kd.alpha": grid_search([0.0, 0.5]), "kd.tau": 2.0, "seed": grid_search([1, 2, 3])},
+    metric="val/auroc_macro",
+    demo={"epochs": 6, "augment": None, "teacher.epochs": 6, "teacher.augment": None},
+)
