@@ -19,7 +19,8 @@ phantoms = RunConfig(
     epochs=20,
     batch_size=32,
     augment=Light(),
-    optimizer=AdamW(lr=5e-3),
+    optimizer=AdamW(lr=2e-3),
+    clip_norm=1.0,
     schedule=Cosine(warmup=1),
     early_stopping=None,
 )
@@ -28,7 +29,7 @@ study = Study(
     question=__doc__,
     trainable=distill,
     base=phantoms,
-    teacher=phantoms.with_settings({"model": "resnet10t_none", "optimizer.lr": 3e-3, "threads": 2}),
+    teacher=phantoms.with_settings({"model": "resnet10t_none", "threads": 2}),
     space={"kd.alpha": grid_search([0.0, 0.5]), "kd.tau": 2.0, "seed": grid_search([1, 2, 3])},
     metric="val/auroc_macro",
     demo={"epochs": 6, "augment": None, "teacher.epochs": 6, "teacher.augment": None},

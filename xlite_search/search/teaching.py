@@ -105,8 +105,8 @@ def asking(trials: list[Trial]) -> Iterator[str]:
         views = max(views_of(trial.config) for trial in some)
         heard = sum(images * trial.config.epochs for trial in some)
         yield (
-            f"the teacher answers {images * views:,} views once ({images:,} images, {views} views each, "
-            f"{images * views * classes * 2 / 1e6:.1f} MB); asked online it would be {heard:,}"
+            f"the teacher answers {images * views:,} views once ({images:,} images, {views} view{'s' * (views > 1)} "
+            f"each, {images * views * classes * 2 / 1e6:.2g} MB); asked online it would be {heard:,}"
         )
 
 
