@@ -7,7 +7,7 @@ knows none of them: it turns dotted names into trees, trees into specs, and pyda
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,6 +21,9 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    #: names that people expect among a spec's settings, and why there is no such thing
+    missing: ClassVar[Mapping[str, str]] = {}
+
     def with_settings(self: S, settings: Mapping[str, object]) -> S:
         """A copy with dotted settings changed: `{"kd.tau": 4.0, "loss": "weighted_bce"}`.
 
@@ -31,7 +34,7 @@ class Spec(BaseModel):
         tree: dict[str, Any] = self.model_dump()
         for name in sorted(settings, key=lambda n: n.count(".")):
             if name not in known:
-                raise BadInput(f"unknown setting '{name}'{did_you_mean(name, known)}")
+                raise BadInput(_unknown(type(self), name))
             _assign(tree, name.split("."), settings[name])
         return parse(type(self), tree)
 
@@ -66,6 +69,19 @@ def setting_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for choice in _specs_in(field.annotation):
             yield from setting_names(choice, f"{prefix}{name}.")
+
+
+def _unknown(spec: type[BaseModel], name: str) -> str:
+    reasons = dict(_missing(spec))
+    why = f": {reasons[name]}" if name in reasons else did_you_mean(name, set(setting_names(spec)))
+    return f"unknown setting '{name}'{why}"
+
+
+def _missing(spec: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    yield from ((prefix + name, why) for name, why in getattr(spec, "missing", {}).items())
+    for name, field in spec.model_fields.items():
+        for choice in _specs_in(field.annotation):
+            yield from _missing(choice, f"{prefix}{name}.")
 
 
 def _specs_in(annotation: object) -> Iterator[type[BaseModel]]:
@@ -107,7 +123,7 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden" and name in known:
         return f"'{name}' is not a setting of {name.rpartition('.')[0]} = '{first['loc'][-2]}'"
     if first["type"] == "extra_forbidden":
-        return f"unknown setting '{name}'{did_you_mean(name, known)}"
+        return _unknown(spec, name)
     if first["type"] == "union_tag_invalid":
         choices = [choice.strip(" '") for choice in str(context["expected_tags"]).split(",")]
         tag = str(context["tag"])

@@ -102,7 +102,7 @@ class _Heard:
 
     def validation(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         batches = ordered_batches(self.val, INFERENCE_BATCH, self.device)
-        return np.concatenate([self.teacher(batch.images).cpu().numpy() for batch in batches])
+        return np.concatenate([rounded(self.teacher(batch.images)).float().cpu().numpy() for batch in batches])
 
     def suited(self, logits: Tensor) -> Tensor:
         slope, offset = self.line
@@ -173,4 +173,6 @@ class Hint:
         student, teacher = self.maps["student"], self.maps["teacher"]
         if student.ndim != 4 or teacher.ndim != 4:
             raise BadInput("kd.hint: one of the two models has tokens, not a feature map; set kd.hint to 0")
+        if 1 in (student[0, 0].numel(), teacher[0, 0].numel()):
+            raise BadInput("kd.hint: on images this small a feature map is a single cell, which looks nowhere")
         return attention_transfer(student, teacher)

@@ -11,7 +11,8 @@ soft term: a weight w would move its optimum by tau log w, some 25 logits for th
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -35,6 +36,11 @@ class KD(Spec):
     platt    the teacher's logits are calibrated per label on the validation part before they are heard
     teacher  its key, filled in when the study is resolved
     """
+
+    missing: ClassVar[Mapping[str, str]] = {
+        "pos_weight": "the soft term has none, for a weight w would move a logit's optimum by tau log w; set "
+        "loss=weighted_bce, and the teacher's logits are shifted by log w as the student's are"
+    }
 
     tau: float = Field(4.0, gt=0)
     alpha: float = Field(0.5, ge=0, le=1)

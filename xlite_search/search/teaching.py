@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from xlite_search import places
+from xlite_search import places, records
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import Data, open_data
 from xlite_search.distill.answers import online_because
@@ -118,9 +118,9 @@ def views_of(config: RunConfig) -> int:
 
 
 def _taken_in(given: Path) -> str:
-    """A finished model's folder, copied among the teachers under its weights' sha256."""
+    """A finished model's folder, copied among the teachers; all that its manifest says makes its key."""
     about = read_model(given)
-    key = str(about["sha256"])[:12]
+    key = records.digest(about)[:12]
     home = places.teacher_folder(key)
     if not (home / MANIFEST).exists():
         write_model(home, (given / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
