@@ -55,13 +55,13 @@ def test_a_run_says_what_it_ran_on_and_what_it_was_given(tiny: RunConfig, record
     assert start["from_epoch"] == 1
 
 
-@pytest.mark.parametrize(("commit", "dirty"), [("abc", False), ("abc-dirty", True)])
+@pytest.mark.parametrize(("commit", "dirty"), [("abc", False), ("abc-dirty", True), ("", None)])
 def test_the_commit_and_whether_it_was_all(
-    tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch, commit: str, dirty: bool
+    tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch, commit: str, dirty: bool | None
 ) -> None:
     monkeypatch.setattr(provenance, "git_commit", lambda: commit)
     environment.leave(record, run_key(tiny), tiny, open_data(tiny.data))
-    assert left(record)["starts"][0]["code"] == {"commit": "abc", "dirty": dirty}
+    assert left(record)["starts"][0]["code"] == {"commit": commit.removesuffix("-dirty"), "dirty": dirty}
 
 
 def test_going_on_elsewhere_is_added_and_going_on_here_is_not(

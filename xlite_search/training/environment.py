@@ -72,5 +72,8 @@ def _here() -> dict[str, Any]:
             "cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         },
-        "code": {"commit": commit.removesuffix(provenance.DIRTY), "dirty": commit.endswith(provenance.DIRTY)},
+        "code": {
+            "commit": commit.removesuffix(provenance.DIRTY),
+            "dirty": commit.endswith(provenance.DIRTY) if commit else None,
+        },
     }
