@@ -22,7 +22,7 @@ from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
-from xlite_search.spec import setting_names
+from xlite_search.spec import setting_names, unknown
 from xlite_search.trainable import Trainable, load_file
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
@@ -189,9 +189,9 @@ class Study:
             elif name != TEACHER:
                 own[name] = value
         known = set(setting_names(RunConfig)) | {TEACHER}
-        unknown = next((name for name in own if name not in known), None)
-        if unknown:
-            raise BadInput(f"unknown setting '{unknown}'{did_you_mean(unknown, known)}")
+        stranger = next((name for name in own if name not in known), None)
+        if stranger:
+            raise BadInput(unknown(RunConfig, stranger, TEACHER))
         changed: Teacher = settings.get(TEACHER, self.teacher)
         if teacher:
             changed = _changed_teacher(changed, teacher)
