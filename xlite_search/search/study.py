@@ -105,8 +105,11 @@ class Study:
         if isinstance(teacher, list | tuple):
             if not teacher:
                 raise BadInput("teacher: the list of an ensemble's members is empty")
-            return [self._with_our_data(member) for member in teacher]  # type: ignore[misc]
-        if not isinstance(teacher, RunConfig):
+            return [self._with_our_data(_expect_member(member)) for member in teacher]  # type: ignore[misc]
+        _expect_member(teacher)
+        if isinstance(teacher, Path):
+            return str(teacher)
+        if teacher is None or isinstance(teacher, str | Pretrained):
             return teacher
         if teacher.kd is not None:
             raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
@@ -244,6 +247,13 @@ def load_study(where: str) -> Study:
     if not isinstance(study, Study):
         raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
     return study
+
+
+def _expect_member(teacher: Teacher) -> Teacher:
+    if teacher is not None and not isinstance(teacher, RunConfig | str | Path | Pretrained):
+        kinds = "a RunConfig, the folder of a trained model, a Pretrained, or a list of these"
+        raise BadInput(f"teacher = {teacher}: expected {kinds}")
+    return teacher
 
 
 def _changed_teacher(teacher: Teacher, settings: Mapping[str, Any]) -> RunConfig:
