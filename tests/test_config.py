@@ -265,6 +265,10 @@ OTHERWISE: list[dict[str, Any]] = [
     {"kd.tau": 8.0, "kd.teacher": "a"},
     {"kd.tau": 4.0, "kd.alpha": 0.7, "kd.teacher": "a"},
     {"kd.tau": 4.0, "kd.teacher": "b"},
+    {"kd.form": "mse", "kd.teacher": "a"},
+    {"kd.intra": 1.0, "kd.teacher": "a"},
+    {"kd.hint": 1.0, "kd.teacher": "a"},
+    {"kd.platt": True, "kd.teacher": "a"},
 ]
 
 

@@ -8,19 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pydantic import ValidationError
 from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss  # type: ignore[import-untyped]
 
-from xlite_search.distill.losses import KD, soft
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
 from xlite_search.training.losses import BCE, Asymmetric, Focal, Loss, LossFunction, Mixed, WeightedBCE, asymmetric, bce
 from xlite_search.training.weighting import EffectiveNumber
 
 N = 78_484
-TAUS = [0.5, 1.0, 4.0, 8.0]
 
 EVERY: list[Loss] = [
     BCE(),
@@ -60,11 +57,6 @@ def built(spec: Loss) -> LossFunction:
 
 class OneLoss(Spec):
     loss: Loss = BCE()
-
-
-def gradient_of_soft(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
-    student = student.clone().requires_grad_()
-    return torch.autograd.grad(soft(student, teacher, tau), student)[0]
 
 
 def test_bce_by_hand() -> None:
@@ -120,15 +112,6 @@ def test_masked_images_are_as_if_they_were_not_there(mask: list[bool], spec: Los
     s, y, kept = logits(1, batch=6), mixed_labels(2, batch=6), torch.tensor(mask)
     found = built(spec)(s, y, kept.float() * 6 / sum(mask))
     assert found.item() == pytest.approx(built(spec)(s[kept], y[kept]).item(), rel=1e-5)
-
-
-def test_the_teachers_term_is_weighted_alike() -> None:
-    s, t, weights = logits(1, batch=3), logits(2, batch=3), torch.tensor([2.0, 0.0, 1.0])
-    drawn = [0, 0, 2]
-    assert soft(s, t, 4.0, weights).item() == pytest.approx(soft(s[drawn], t[drawn], 4.0).item(), rel=1e-5)
-    assert soft(s, s, 4.0, weights).item() == pytest.approx(0, abs=1e-6)
-    half = KD(tau=4.0, alpha=0.5)(s, t, torch.tensor(3.0), weights)
-    assert half.item() == pytest.approx(0.5 * soft(s, t, 4.0, weights).item() + 1.5, rel=1e-6)
 
 
 def test_pos_weight_moves_the_optimal_logit_by_its_logarithm() -> None:
@@ -365,75 +348,12 @@ def test_the_figures_in_the_docstrings() -> None:
     assert round(best(Focal(), 0.05), 1) == -1.5
 
 
-def test_soft_by_hand() -> None:
-    # tau 2: s/tau = (0, 1), t/tau = (1, -1); p = sigmoid(1), H(p) = H(1 - p) = softplus(1) - p
-    p, softplus = 1 / (1 + math.exp(-1)), math.log1p(math.e)
-    entropy = softplus - p
-    expected = 4 * ((math.log(2) - entropy) + (softplus - (1 - p) - entropy)) / 2
-    assert expected == pytest.approx(1.146123, abs=1e-6)
-    found = soft(torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0, -2.0]]), 2.0)
-    assert found.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_kd_by_hand() -> None:
-    found = KD(tau=2, alpha=0.7)(torch.tensor([[0.0, 2.0]]), torch.tensor([[2.0, -2.0]]), torch.tensor(0.5))
-    assert found.item() == pytest.approx(0.7 * 1.1461226 + 0.3 * 0.5, rel=1e-6)
-
-
-@pytest.mark.parametrize("tau", [*TAUS, 100.0])
-def test_soft_is_zero_for_a_student_that_agrees(tau: float) -> None:
-    assert soft(logits(0), logits(0), tau).item() == 0.0
-    assert gradient_of_soft(logits(0), logits(0), tau).abs().max().item() < 1e-7
-
-
-@given(some_logits, some_logits, st.sampled_from(TAUS))
-@settings(max_examples=60, deadline=None)
-def test_soft_is_the_divergence_in_double_precision(s: np.ndarray, t: np.ndarray, tau: float) -> None:
-    p, q = (1 / (1 + np.exp(-x.astype(np.float64) / tau)) for x in (t, s))
-    divergence = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
-    found = soft(torch.from_numpy(s), torch.from_numpy(t), tau).item()
-    assert found == pytest.approx(tau**2 * divergence.mean(), rel=1e-4, abs=2e-6 * tau**2)
-
-
-@pytest.mark.parametrize("tau", TAUS)
-def test_the_gradient_of_soft_is_its_closed_form(tau: float) -> None:
-    s, t = logits(0), logits(1)
-    closed = tau * (torch.sigmoid(s / tau) - torch.sigmoid(t / tau)) / s.numel()
-    assert torch.allclose(gradient_of_soft(s, t, tau), closed, rtol=1e-4, atol=1e-7)
-
-
-def test_the_gradient_of_soft_tends_to_a_quarter_of_the_difference() -> None:
-    s, t = logits(0, scale=1.0), logits(1, scale=1.0)
-    limit = (s - t) / (4 * 5 * 14)
-    off = [(gradient_of_soft(s, t, tau) - limit).abs().max().item() for tau in (2.0, 8.0, 64.0)]
-    assert off[0] > 5 * off[1] > 5 * off[2]
-    assert torch.allclose(gradient_of_soft(s, t, 64.0), limit, rtol=5e-3, atol=1e-6)
-
-
-def test_soft_does_not_care_about_the_order_of_labels() -> None:
-    order = torch.randperm(14, generator=torch.Generator().manual_seed(2))
-    one, other = soft(logits(0), logits(1), 4.0), soft(logits(0)[:, order], logits(1)[:, order], 4.0)
-    assert one.item() == pytest.approx(other.item(), rel=1e-6)
-
-
-def test_alpha_weighs_the_teacher() -> None:
-    s, t, hard = logits(0), logits(1), torch.tensor(0.7)
-    assert torch.equal(KD(tau=4, alpha=0)(s, t, hard), hard)
-    assert torch.equal(KD(tau=4, alpha=1)(s, t, hard), soft(s, t, 4.0))
-
-
-@pytest.mark.parametrize("setting", [{"alpha": -0.1}, {"alpha": 1.1}, {"tau": 0}, {"tau": float("nan")}])
-def test_kd_refuses_what_means_nothing(setting: dict[str, float]) -> None:
-    with pytest.raises(ValidationError):
-        KD.model_validate(setting)
-
-
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_losses_compute_in_float32_inside_autocast(kind: torch.dtype) -> None:
-    s, t, y = logits(0).to(kind), logits(1).to(kind), mixed_labels(2)
-    outside = [soft(s.float(), t.float(), 8.0), *(built(spec)(s.float(), y) for spec in EVERY)]
+    s, y = logits(0).to(kind), mixed_labels(2)
+    outside = [built(spec)(s.float(), y) for spec in EVERY]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = [soft(s, t, 8.0), *(built(spec)(s, y) for spec in EVERY)]
+        inside = [built(spec)(s, y) for spec in EVERY]
     assert all(value.dtype == torch.float32 for value in inside)
     assert torch.equal(torch.stack(inside), torch.stack(outside))
 

@@ -34,7 +34,7 @@ class Spec(BaseModel):
         tree: dict[str, Any] = self.model_dump()
         for name in sorted(settings, key=lambda n: n.count(".")):
             if name not in known:
-                raise BadInput(_unknown(type(self), name))
+                raise BadInput(unknown(type(self), name))
             _assign(tree, name.split("."), settings[name])
         return parse(type(self), tree)
 
@@ -71,9 +71,10 @@ def setting_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from setting_names(choice, f"{prefix}{name}.")
 
 
-def _unknown(spec: type[BaseModel], name: str) -> str:
+def unknown(spec: type[BaseModel], name: str, *more: str) -> str:
+    """The sentence about a name that is none of a spec's settings nor of `more`."""
     reasons = dict(_missing(spec))
-    why = f": {reasons[name]}" if name in reasons else did_you_mean(name, set(setting_names(spec)))
+    why = f": {reasons[name]}" if name in reasons else did_you_mean(name, {*setting_names(spec), *more})
     return f"unknown setting '{name}'{why}"
 
 
@@ -123,7 +124,7 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden" and name in known:
         return f"'{name}' is not a setting of {name.rpartition('.')[0]} = '{first['loc'][-2]}'"
     if first["type"] == "extra_forbidden":
-        return _unknown(spec, name)
+        return unknown(spec, name)
     if first["type"] == "union_tag_invalid":
         choices = [choice.strip(" '") for choice in str(context["expected_tags"]).split(",")]
         tag = str(context["tag"])

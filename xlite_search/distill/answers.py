@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,7 +48,14 @@ def verify(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
     about = read_model(places.teacher_folder(kd.teacher))
     teacher = load_teacher(kd.teacher, data.classes, device)
     store = LogitStore.open(kd.teacher, about, data, recipe.augment)
-    store.verify(teacher, device, about["metrics"].get("val/auroc_macro"))
+    store.verify(teacher, device, _recorded(about, data))
+
+
+def _recorded(about: dict[str, Any], data: Data) -> float | None:
+    """The teacher's validation AUROC, if these are the images that it was validated on."""
+    seen = about.get("data", {})
+    same = (seen.get("fingerprint"), seen.get("split")) == (data.packed.fingerprint, data.split.fingerprint)
+    return about["metrics"].get("val/auroc_macro") if same else None
 
 
 class Answers(Protocol):
@@ -95,6 +102,8 @@ class _Heard:
         slope: Tensor | float = 1.0
         offset: Tensor | float = 0.0
         if self.kd.platt:
+            if not len(self.val):
+                raise BadInput("kd.platt: the split has no validation images to calibrate on; set kd.platt to false")
             found = platt.fit(self.validation(), self.val.labels)
             slope, offset = torch.from_numpy(found).to(self.device, torch.float32)
         weight = self.recipe.loss.pos_weight(self.data.train.positives, len(self.data.train))

@@ -41,6 +41,7 @@ MANIFEST, VALIDATION, LOCKS = "store.json", "val.f16", "locks"
 #: images that the teacher sees at once, and what blocks are multiples of
 INFERENCE_BATCH = 64
 BLOCKS, LARGEST_BLOCK = 16, 4096
+BLOCK_FILES = f"{'[0-9]' * 5}-{'[0-9]' * 4}.f16"
 DIGEST = hashlib.sha256().digest_size
 SECONDS = struct.Struct("<d")
 HEADER = DIGEST + SECONDS.size
@@ -128,7 +129,7 @@ class LogitStore:
 
     def views(self) -> list[int]:
         """Numbers of the views that are there in full."""
-        numbers = {int(path.name[:5]) for path in self.folder.glob("?????-????.f16")}
+        numbers = {int(path.name[:5]) for path in self.folder.glob(BLOCK_FILES)}
         return sorted(n for n in numbers if not self.missing(n))
 
     def missing(self, view: int) -> list[int]:
@@ -165,7 +166,7 @@ class LogitStore:
 
     def seconds_an_answer(self) -> float:
         """What an answer took, on average over the blocks that are there."""
-        blocks = list(self.folder.glob("?????-????.f16"))
+        blocks = list(self.folder.glob(BLOCK_FILES))
         spent = [SECONDS.unpack(path.read_bytes()[DIGEST:HEADER])[0] for path in blocks]
         answers = sum(len(self._positions(int(path.name[6:10]))) for path in blocks)
         return sum(spent) / answers if answers else 0.0
@@ -233,16 +234,20 @@ class LogitStore:
 
     def verify(self, ask: Ask, device: torch.device, recorded: float | None, *, entries: int = 32) -> None:
         """Every file is what was written; `entries` answers drawn at random are given again; the validation AUROC is
-        the one that the teacher's manifest has, if it has one.
+        the `recorded` one, if there is one.
 
         Raises:
             Damaged: what is not so, by name.
+            RunFailed: the teacher answers with what is no number.
         """
-        for path in sorted(self.folder.glob("?????-????.f16")):
+        for path in sorted(self.folder.glob(BLOCK_FILES)):
             self._block(int(path.name[:5]), int(path.name[6:10]))
         self._expect_same_answers(ask, device, entries)
-        if len(self.val) and recorded is not None:
-            logits = self.validation(ask, device)
+        if len(self.val):
+            self._expect_score(self.validation(ask, device), recorded)
+
+    def _expect_score(self, logits: NDArray[np.float32], recorded: float | None) -> None:
+        if recorded is not None:
             found = validation_metrics(logits, self.val.labels, self.data.classes).get("val/auroc_macro")
             if found is None or not abs(found - recorded) <= AUROC_TOLERANCE:
                 raise Damaged(
@@ -252,7 +257,7 @@ class LogitStore:
 
     def _expect_same_answers(self, ask: Ask, device: torch.device, entries: int) -> None:
         """Asks again for some of what is there. Drawn anew each time, so that no entry is safe from it."""
-        there = [path.name for path in self.folder.glob("?????-????.f16")]
+        there = [path.name for path in self.folder.glob(BLOCK_FILES)]
         random = np.random.default_rng()
         for name in random.permutation(sorted(there))[:entries]:
             view, block = int(name[:5]), int(name[6:10])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xlite_search import places, records
 from xlite_search.data.loaders import Data
-from xlite_search.distill.teacher import MANIFEST, trained_on, write_model
+from xlite_search.distill.teacher import MANIFEST, input_of, trained_on, write_model
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import build_model, full_name, parameters
 from xlite_search.spec import Spec
@@ -56,7 +56,8 @@ def take_in(given: Pretrained, data: Data) -> str:
     patients = _patients(given)
     order = _order(given, data.classes)
     said = given.model_dump(mode="json", exclude={"path", "patients"})
-    key = records.digest([records.sha256_of(path), said, patients, list(data.classes)])[:12]
+    source, images = data.packed.manifest["source"], input_of(data)
+    key = records.digest([records.sha256_of(path), said, patients, source, images, list(data.classes)])[:12]
     home = places.teacher_folder(key)
     if (home / MANIFEST).exists():
         return key
@@ -64,13 +65,13 @@ def take_in(given: Pretrained, data: Data) -> str:
     state = _fitting(_state(path), given, model.state_dict())
     for name in (f"{HEAD}weight", f"{HEAD}bias"):
         state[name] = state[name][order]
-    weights = bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}))
+    weights = bytes(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
     pos_weight = [given.pos_weight[place] for place in order] if given.pos_weight else None
     found: dict[str, Any] = {
         "config": {"model": full_name(given.model)},
         "run": "",
         "classes": list(data.classes),
-        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"},
+        "input": images,
         "parameters": parameters(model),
         "pos_weight": pos_weight,
         "best_epoch": 0,
@@ -95,9 +96,13 @@ def _state(path: Path) -> dict[str, Tensor]:
     for wrapping in WRAPPINGS:
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
-    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_named_tensor, content.items())):
         raise BadInput(f"teacher {path}: holds no state dict, which has a tensor for every name")
     return content
+
+
+def _named_tensor(entry: tuple[object, object]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
 
 
 def _fitting(state: dict[str, Tensor], given: Pretrained, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,8 +140,10 @@ def _order(given: Pretrained, classes: tuple[str, ...]) -> list[int]:
     if sorted(named) != sorted(classes):
         other = sorted(set(named) ^ set(classes))
         raise BadInput(f"teacher {given.path}: its findings are not those of this data set ({', '.join(other)})")
-    if given.pos_weight and len(given.pos_weight) != len(classes):
+    if given.pos_weight is not None and len(given.pos_weight) != len(classes):
         raise BadInput(f"teacher {given.path}: {len(given.pos_weight)} pos_weights for {len(classes)} findings")
+    if given.pos_weight and min(given.pos_weight) <= 0:
+        raise BadInput(f"teacher {given.path}: pos_weight = {min(given.pos_weight):g}: positives count for more than 0")
     return [named.index(name) for name in classes]
 
 

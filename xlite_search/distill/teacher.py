@@ -49,7 +49,7 @@ def load_teacher(key: str, classes: tuple[str, ...], device: torch.device) -> Te
     """The study's teacher by its key. It leaves torch's seed as it was: a student may be in the middle of an epoch.
 
     Raises:
-        BadInput: there is no such teacher here, or it knows other classes.
+        BadInput: there is no such teacher here, it knows other classes, or its weights are another model's.
         Damaged: its weights are not those of its manifest.
     """
     members = [places.teacher_folder(member) for member in read_model(places.teacher_folder(key)).get("members", [key])]
@@ -63,7 +63,13 @@ def load_teacher(key: str, classes: tuple[str, ...], device: torch.device) -> Te
             )
         with torch.random.fork_rng(devices=[]):
             model = build_model(about["config"]["model"], classes=len(classes))
-        model.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
+        try:
+            model.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
+        except RuntimeError:
+            raise BadInput(
+                f"teacher {folder.name}: its weights are not those of a '{about['config']['model']}' with "
+                f"{len(classes)} findings, which its manifest says it is"
+            ) from None
         models.append(model.to(device).eval().requires_grad_(False))
         weight = about["pos_weight"]
         pos_weights.append(torch.tensor(weight, device=device) if weight is not None else None)
@@ -91,11 +97,12 @@ def read_model(folder: Path) -> dict[str, Any]:
 
 
 def write_ensemble(members: list[str]) -> str:
-    """Several teachers as one that answers in the mean of their logits; returns its key.
+    """Several teachers, in whatever order, as one that answers in the mean of their logits; returns its key.
 
     Raises:
         BadInput: a member is not there, or they know other findings, or in another order.
     """
+    members = sorted(members)
     abouts = [read_model(places.teacher_folder(member)) for member in members]
     if len({tuple(about["classes"]) for about in abouts}) > 1:
         raise BadInput("teacher: the members of the ensemble know other findings, or in another order")
@@ -115,6 +122,11 @@ def write_ensemble(members: list[str]) -> str:
 
 def ensemble_key(members: list[str]) -> str:
     return records.digest(["ensemble", *sorted(members)])[:12]
+
+
+def input_of(data: Data) -> dict[str, Any]:
+    """What a data set's images are: a teacher of others would answer, and be wrong."""
+    return {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"}
 
 
 def trained_on(data: Data, patients: list[str]) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
         "config": record.config,
         "run": record.key,
         "classes": list(data.classes),
-        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"},
+        "input": input_of(data),
         "parameters": parameters(model),
         "pos_weight": weight.tolist() if weight is not None else None,
         "best_epoch": record.best.epoch if record.best else 0,

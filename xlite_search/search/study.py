@@ -22,7 +22,7 @@ from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
-from xlite_search.spec import setting_names
+from xlite_search.spec import setting_names, unknown
 from xlite_search.trainable import Trainable, load_file
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
@@ -105,8 +105,11 @@ class Study:
         if isinstance(teacher, list | tuple):
             if not teacher:
                 raise BadInput("teacher: the list of an ensemble's members is empty")
-            return [self._with_our_data(member) for member in teacher]  # type: ignore[misc]
-        if not isinstance(teacher, RunConfig):
+            return [self._with_our_data(_expect_member(member)) for member in teacher]  # type: ignore[misc]
+        _expect_member(teacher)
+        if isinstance(teacher, Path):
+            return str(teacher)
+        if teacher is None or isinstance(teacher, str | Pretrained):
             return teacher
         if teacher.kd is not None:
             raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
@@ -189,9 +192,9 @@ class Study:
             elif name != TEACHER:
                 own[name] = value
         known = set(setting_names(RunConfig)) | {TEACHER}
-        unknown = next((name for name in own if name not in known), None)
-        if unknown:
-            raise BadInput(f"unknown setting '{unknown}'{did_you_mean(unknown, known)}")
+        stranger = next((name for name in own if name not in known), None)
+        if stranger:
+            raise BadInput(unknown(RunConfig, stranger, TEACHER))
         changed: Teacher = settings.get(TEACHER, self.teacher)
         if teacher:
             changed = _changed_teacher(changed, teacher)
@@ -244,6 +247,13 @@ def load_study(where: str) -> Study:
     if not isinstance(study, Study):
         raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
     return study
+
+
+def _expect_member(teacher: Teacher) -> Teacher:
+    if teacher is not None and not isinstance(teacher, RunConfig | str | Path | Pretrained):
+        kinds = "a RunConfig, the folder of a trained model, a Pretrained, or a list of these"
+        raise BadInput(f"teacher = {teacher}: expected {kinds}")
+    return teacher
 
 
 def _changed_teacher(teacher: Teacher, settings: Mapping[str, Any]) -> RunConfig:

@@ -16,6 +16,7 @@ from xlite_search.distill.teacher import (
     MANIFEST,
     WEIGHTS,
     ensemble_key,
+    input_of,
     read_model,
     shared_patients,
     write_model,
@@ -64,12 +65,12 @@ def teaching_of(study: Study) -> Teaching | None:
             config = one.resolved()
             members[run_key(config)] = config
         else:
-            key = take_in(one, data) if isinstance(one, Pretrained) else _taken_in(Path(one).absolute())
+            key = take_in(one, data) if isinstance(one, Pretrained) else _taken_in(one, data)
             if not study.accept_overlap:
                 _expect_honest(key, one, data)
             members[key] = None
-    keys = list(members)
-    return Teaching(keys[0] if len(keys) == 1 else ensemble_key(keys), members)
+    keys = sorted(members)
+    return Teaching(keys[0] if len(keys) == 1 else ensemble_key(keys), {key: members[key] for key in keys})
 
 
 def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[str]:
@@ -117,14 +118,33 @@ def views_of(config: RunConfig) -> int:
     return min(config.augment.views or config.epochs, config.epochs if config.sampler.draws_once else 10**9)
 
 
-def _taken_in(given: Path) -> str:
+def _taken_in(given: str, data: Data) -> str:
     """A finished model's folder, copied among the teachers; all that its manifest says makes its key."""
-    about = read_model(given)
+    folder = Path(given).absolute()
+    if folder.is_file():
+        raise BadInput(
+            f"teacher = {given} is a file; a trained model is named by its folder, and a state dict is given as "
+            f"Pretrained(path=..., model=...)"
+        )
+    about = read_model(folder)
+    if "members" in about:
+        names = ", ".join(str(folder.parent / member) for member in about["members"])
+        raise BadInput(f"teacher = {given} is an ensemble; name its members instead: {names}")
+    _expect_fitting(about, given, data)
     key = records.digest(about)[:12]
     home = places.teacher_folder(key)
     if not (home / MANIFEST).exists():
-        write_model(home, (given / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
+        write_model(home, (folder / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
     return key
+
+
+def _expect_fitting(about: dict[str, Any], given: str, data: Data) -> None:
+    if about["classes"] != list(data.classes):
+        raise BadInput(f"teacher = {given}: it knows other findings than this data set, or in another order")
+    for name, ours in input_of(data).items():
+        if name in about["input"] and about["input"][name] != ours:
+            theirs = about["input"][name]
+            raise BadInput(f"teacher = {given}: its images had {name} = {theirs}, this data set's have {ours}")
 
 
 def _expect_honest(key: str, given: str | Pretrained, data: Data) -> None:
