@@ -1,6 +1,6 @@
 """Does a teacher help where labels are wrong?
 
-    python -m xlite_search prepare phantom-noisy --count 4000 --size 64 --label-noise 0.1
+    python -m xlite_search prepare phantom-noisy --count 3000 --size 64 --label-noise 0.1
     python -m xlite_search run search_spaces/kd_helps.py          # 2 settings x 3 seeds = 6 trials
 
 PLACEHOLDER
@@ -16,7 +16,7 @@ from xlite_search.training.optim import AdamW, Cosine
 phantoms = RunConfig(
     model="test_efficientnet_mhsa",
     data=DataSpec(name="phantom-noisy"),
-    epochs=20,
+    epochs=15,
     batch_size=32,
     augment=Light(),
     optimizer=AdamW(lr=2e-3),
