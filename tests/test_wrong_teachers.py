@@ -42,13 +42,24 @@ def data(tiny: RunConfig) -> Data:
     return open_data(tiny.data)
 
 
-def made(data: Data, seed: int = 0, **changed: Any) -> str:
-    """A teacher whose answers differ from image to image; its key is its name."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build_model(MODEL, classes=len(data.classes)).train()
-        for batch in ordered_batches(data.train, 64, CPU):
-            model(batch.images)
+#: by seed: every test draws the same images
+WEIGHTS_OF: dict[int, bytes] = {}
+
+
+def weights_of(data: Data, seed: int) -> bytes:
+    """Of a model whose answers differ from image to image."""
+    if seed not in WEIGHTS_OF:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build_model(MODEL, classes=len(data.classes)).train()
+            for batch in ordered_batches(data.train, 64, CPU):
+                model(batch.images)
+        WEIGHTS_OF[seed] = safetensors.torch.save({name: t.contiguous() for name, t in model.state_dict().items()})
+    return WEIGHTS_OF[seed]
+
+
+def made(data: Data, seed: int = 0) -> str:
+    """A teacher and its key."""
     about = {
         "config": {"model": MODEL},
         "classes": list(data.classes),
@@ -56,8 +67,7 @@ def made(data: Data, seed: int = 0, **changed: Any) -> str:
         "pos_weight": None,
         "metrics": {},
     }
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_model(places.teacher_folder(f"kind{seed}"), safetensors.torch.save(weights), about | changed)
+    write_model(places.teacher_folder(f"kind{seed}"), weights_of(data, seed), about)
     return f"kind{seed}"
 
 

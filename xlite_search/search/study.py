@@ -109,7 +109,7 @@ class Study:
         _expect_member(teacher)
         if isinstance(teacher, Path):
             return str(teacher)
-        if teacher is None or isinstance(teacher, str | Pretrained):
+        if not isinstance(teacher, RunConfig):
             return teacher
         if teacher.kd is not None:
             raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
