@@ -207,7 +207,7 @@ def students_alone(case: Case, teacher: str, share: list[dict[str, float]], toge
         together.wait()
         began = time.time()
         for view in views[:2]:
-            for images in view.split(64):
+            for images in torch.split(view, 64):
                 model(images)
     answers = 2 * len(labels) / (time.time() - began)
     together.wait()
