@@ -159,6 +159,25 @@ def test_what_is_set_is_no_longer_the_searchers(tiny: RunConfig) -> None:
         fixed.with_settings({"seed": [1, 2]})
 
 
+def test_what_is_below_a_fixed_choice_is_still_searched(tiny: RunConfig) -> None:
+    """`loss=focal` used to take loss.alpha and loss.gamma out of the search, and what was set of them with it."""
+    fixed = a_search(tiny).with_settings({"loss": "focal", "loss.alpha": [0.4, 0.6]})
+    assert "loss" not in fixed.ranges
+    assert fixed.ranges["loss.alpha"] == "0.4, 0.6"
+    plan = make_plan(fixed, "a")
+    assert {trial.config.loss.name for trial in plan.trials} == {"focal"}
+    assert {trial.settings["loss.alpha"] for trial in plan.trials} <= {0.4, 0.6}
+    grid = study_of(tiny, {"loss": "focal", "loss.gamma": grid_search([0.0, 1.0])})
+    assert grid.with_settings({"loss": "focal"}).points() == [{"loss.gamma": 0.0}, {"loss.gamma": 1.0}]
+    assert grid.with_settings({"loss": "bce"}).points() == [{}]
+    assert grid.with_settings({"loss": {"name": "focal", "alpha": 0.5}}).points() == [{}]
+
+
+def test_what_a_study_ranks_by_is_never_a_factor(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match="monitor cannot be swept: it is what the study ranks by"):
+        study_of(tiny, {"monitor": grid_search(["val/auroc_macro", "val/ap_macro"])})
+
+
 def test_a_wrong_name_in_a_function_is_refused_when_the_study_is_built(tiny: RunConfig) -> None:
     def wrong(trial: optuna.Trial) -> None:
         if trial.suggest_categorical("loss", ["bce", "focal"]) == "focal":

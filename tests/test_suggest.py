@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -327,6 +328,22 @@ def test_a_complaint_comes_through() -> None:
 
     with pytest.raises(BadInput, match=r"^loss\.gamma = 5: too sharp$"):
         probe(losses, check)
+
+
+def throws_dice(trial: optuna.Trial) -> None:
+    trial.suggest_float("x", 0, random.random())
+
+
+def counts(trial: optuna.Trial) -> None:
+    trial.suggest_float("x", 0, 1)
+    if trial.number % 2:
+        trial.suggest_float("y", 0, 1)
+
+
+@pytest.mark.parametrize("space", [throws_dice, counts])
+def test_a_space_that_suggests_otherwise_when_called_again_is_refused(space: Suggester) -> None:
+    with pytest.raises(BadInput, match="suggests otherwise when it is called again"):
+        probe(space, lambda point: None)
 
 
 def nothing(trial: optuna.Trial) -> None: ...

@@ -188,7 +188,7 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
             )
         )
         return
-    print(f"{called}: {_trials(found)}, {study.base.epochs} epochs each at most; {_scheduler(study)}")
+    print(f"{called}: {_trials(found)}, {_epochs(found)}; {_scheduler(study)}")
     if found.teaching:
         print(f"teacher {found.teacher}, {found.teaching.models()}")
     for line in asking(found.trials):
@@ -388,6 +388,14 @@ def _scheduler(study: Study) -> str:
         return "every one is trained to its end"
     rungs = ", ".join(map(str, study.scheduler.rungs(study.base.epochs)))
     return f"ASHA stops the weak at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
+
+
+def _epochs(plan: Plan) -> str:
+    """As many as the trials have; of a search whose trials are not all known, as many as its base has."""
+    asked = {trial.config.epochs for trial in plan.trials}
+    if len(asked) > 1:
+        return f"{min(asked)} to {max(asked)} epochs each"
+    return f"{max(asked, default=plan.study.base.epochs)} epochs each at most"
 
 
 def _trials(plan: Plan) -> str:

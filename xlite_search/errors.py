@@ -3,7 +3,8 @@
 XliteError
 ├── BadInput       2   a file, line or setting is wrong; the sentence says what to do
 ├── Damaged        3   a file of ours is not what its checksum says, or cannot be written
-└── RunFailed      1   a run ended without a result, for a named cause
+├── RunFailed      1   a run ended without a result, for a named cause
+└── EngineDied     4   Ray did not start, or died; the same command goes on
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class RunFailed(XliteError):
     """A run cannot go on: its loss is not finite, for example."""
 
     exit_code = 1
+
+
+class EngineDied(XliteError):
+    """What runs the trials is not there. Nothing is lost: the same command goes on."""
+
+    exit_code = 4
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -37,7 +37,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from xlite_search import provenance
 from xlite_search.console import Board, clock, say
 from xlite_search.data.loaders import open_data
-from xlite_search.errors import BadInput
+from xlite_search.errors import BadInput, EngineDied
 from xlite_search.machine import Machine, this_machine, visible_gpus
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
@@ -285,19 +285,28 @@ def _remember(halving: Halving, records: list[RunRecord]) -> None:
 
 @contextmanager
 def engine(machine: Machine) -> Iterator[None]:
-    """Ray on this machine, quiet, loopback only; or the one that runs in this process already."""
+    """Ray on this machine, quiet, loopback only; or the one that runs in this process already.
+
+    Raises:
+        EngineDied: it does not start.
+    """
     if ray.is_initialized():
         yield
         return
     started = time.monotonic()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's failure is told by its record, in a sentence
-    ray.init(
-        num_cpus=machine.cores,
-        num_gpus=visible_gpus(machine),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    try:
+        ray.init(
+            num_cpus=machine.cores,
+            num_gpus=visible_gpus(machine),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except Exception as error:  # a bare one, if the machine is too busy to start it in time
+        ray.shutdown()
+        reason = str(error).partition("\n")[0]
+        raise EngineDied(f"Ray did not start: {reason} Nothing is lost; the same command goes on") from None
     say(f"Ray started in {clock(time.monotonic() - started)}")
     try:
         yield

@@ -59,9 +59,9 @@ def probes(grid: Grid) -> Iterator[Settings]:
             yield first | {name: value}
 
 
-def without(grid: Grid, names: Sequence[str]) -> Grid:
-    """The grid less these names and all below them."""
-    return {name: values for name, values in grid.items() if not _within(name, names)}
+def without(grid: Grid, names: Sequence[str], closed: Sequence[str]) -> Grid:
+    """The grid less these names, and less all below those that `closed` says."""
+    return {name: values for name, values in grid.items() if name not in names and not _below(name, closed)}
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ class Narrowed:
     """A function of an Optuna trial that is no longer asked about some names: they have a value, or other choices.
 
     base     the settings of the study's base, a tree: what a fixed name says
-    fixed    names that are not the searcher's any more, and with them all below
+    fixed    names that are not the searcher's any more
+    closed   those of them below which nothing is: `loss={name: focal, alpha: 0.5}` says all, `loss=focal` a choice
     choices  other choices of names that still are
     """
 
     space: Suggester
     base: Mapping[str, Any]
     fixed: tuple[str, ...]
+    closed: tuple[str, ...]
     choices: Mapping[str, Sequence[Any]]
 
     def __call__(self, trial: Any) -> None:
@@ -103,7 +105,7 @@ class _Asked:
         return self._ask(name, lambda: self._trial.suggest_int(name, low, high, **how))
 
     def _ask(self, name: str, suggest: Callable[[], Any]) -> Any:
-        if _within(name, self._narrowed.fixed):
+        if name in self._narrowed.fixed or _below(name, self._narrowed.closed):
             return self._fixed(name)
         if name in self._narrowed.choices:
             return self._trial.suggest_categorical(name, list(self._narrowed.choices[name]))
@@ -159,5 +161,5 @@ def _drawn(values: Any, random: np.random.RandomState) -> list[Any]:
     return [values.sample(random_state=random)] if hasattr(values, "sample") else _known(values)
 
 
-def _within(name: str, names: Sequence[str]) -> bool:
-    return name in names or name.startswith(tuple(f"{above}." for above in names))
+def _below(name: str, names: Sequence[str]) -> bool:
+    return name.startswith(tuple(f"{above}." for above in names))

@@ -22,7 +22,7 @@ from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
-from xlite_search.spec import setting_names, unknown
+from xlite_search.spec import flatten, setting_names, unknown
 from xlite_search.trainable import Trainable, load_file
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
@@ -118,6 +118,8 @@ class Study:
 
     def _expect_point(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
+            if name == "monitor":
+                raise BadInput("monitor cannot be swept: it is what the study ranks by; say it as the study's metric")
             if name.startswith("data.") and name != "data.fraction":
                 raise BadInput(f"{name} cannot be swept: trials on other images do not compare; make a study of each")
         self.base.with_settings(settings)
@@ -200,20 +202,25 @@ class Study:
             changed = _changed_teacher(changed, teacher)
         several = {name: v for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
         base = self.base.with_settings({name: v for name, v in own.items() if name not in several})
-        space = self._narrowed(base, [name for name in own if name not in several], several)
+        space = self._narrowed(base, {name: value for name, value in own.items() if name not in several}, several)
         return replace(self, base=base, space=space, teacher=changed, metric=base.monitor)
 
-    def _narrowed(self, base: RunConfig, fixed: Sequence[str], several: Mapping[str, list[Any]]) -> Space:
-        """The space without `fixed`, whose values are in `base` now, and with other values of `several`."""
+    def _narrowed(self, base: RunConfig, fixed: Mapping[str, Any], several: Mapping[str, list[Any]]) -> Space:
+        """The space without `fixed`, whose values are in `base` now, and with other values of `several`.
+
+        A choice that is fixed by its name alone leaves the settings below it to the space.
+        """
+        closed = tuple(name for name, value in fixed.items() if not isinstance(value, str))
         if callable(self.space):
             if not fixed and not several:
                 return self.space
             new = next((name for name in several if name not in self.ranges), None)
             if new:
                 raise BadInput(f"{new} = {several[new]}: this search does not suggest it; give it one value")
-            return Narrowed(self.space, base.model_dump(), tuple(fixed), several)
+            return Narrowed(self.space, base.model_dump(), tuple(fixed), closed, several)
         axes = {name: grid_search(values) for name, values in several.items()}
-        grids = [{**spaces.without(grid, fixed), **axes} for grid in self.grids]
+        left = [spaces.without(grid, list(fixed), closed) for grid in self.grids]
+        grids = [{name: v for name, v in grid.items() if _is_open(base, name, fixed)} | axes for grid in left]
         return grids[0] if len(grids) == 1 else grids
 
     def as_demo(self) -> Study:
@@ -247,6 +254,12 @@ def load_study(where: str) -> Study:
     if not isinstance(study, Study):
         raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
     return study
+
+
+def _is_open(base: RunConfig, name: str, fixed: Mapping[str, Any]) -> bool:
+    """Whether there still is such a setting, below the choices that were fixed."""
+    above = name.rpartition(".")[0]
+    return above not in fixed or name in flatten(base.model_dump())
 
 
 def _expect_member(teacher: Teacher) -> Teacher:

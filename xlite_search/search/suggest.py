@@ -126,18 +126,32 @@ def probe(space: Suggester, check: Callable[[dict[str, Any]], None], *, seed: in
     to, the space itself completes the point.
 
     Raises:
-        BadInput: `check` does, or the space raises, returns something, or suggests nothing.
+        BadInput: `check` does, or the space raises, returns something, suggests nothing, or not the same again.
     """
     study = _random(seed)
     for _ in range(draws):
         trial = _run(space, study.ask())
         check(trial.params)
+        _expect_same(space, study, trial)
         before: dict[str, Any] = {}
         for name, distribution in trial.distributions.items():
             for value in _ends(distribution):
                 study.enqueue_trial(before | {name: value})
                 check(_run(space, study.ask()).params)
             before[name] = trial.params[name]
+
+
+def _expect_same(space: Suggester, study: optuna.Study, trial: optuna.Trial) -> None:
+    """A space that throws dice of its own could not be gone on with."""
+    study.enqueue_trial(trial.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = _run(space, study.ask())
+    if again.distributions != trial.distributions:
+        raise BadInput(
+            "space: with the same values it suggests otherwise when it is called again; let it depend on nothing but "
+            "what its trial suggests"
+        )
 
 
 def code_of(space: Suggester) -> str:

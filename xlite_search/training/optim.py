@@ -105,7 +105,7 @@ class WarmRestarts(Spec):
     """
 
     name: Literal["warm_restarts"] = "warm_restarts"
-    period: float = Field(5.0, gt=0)
+    period: float = Field(5.0, ge=0.1)
     growth: float = Field(2.0, ge=1)
     warmup: float = Field(0.0, ge=0)
 
@@ -127,7 +127,7 @@ class Recorded(Spec):
     """One factor per epoch, as an earlier run recorded them: how a plateau is followed without a validation split."""
 
     name: Literal["recorded"] = "recorded"
-    factors: tuple[float, ...] = Field(min_length=1)
+    factors: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
         last = len(self.factors) - 1
