@@ -145,7 +145,6 @@ def test_a_sampler_that_repeats_reads_the_views_it_draws(taught: RunConfig) -> N
     [
         ({"mixup": 0.2}, "MixUp"),
         ({"sampler": "max_rarity"}, "several times an epoch"),
-        ({"kd.hint": 1.0}, "features"),
         ({"sampler": {"name": "max_rarity", "apply": "loss"}}, ""),
         ({"sampler": "max_rarity", "augment.views": 3}, ""),
         ({"sampler": "max_rarity", "augment": None}, ""),
@@ -162,6 +161,13 @@ def test_what_cannot_be_stored_is_asked_online_and_says_why(
     (result,) = distill(config)
     assert (result.metrics["kd/asked"] == result.metrics["kd/heard"]) == bool(why)
     assert bool(list(places.teacher_folder("kind").glob("logits/*/*.f16"))) == (not why)
+
+
+def test_a_hint_is_asked_online_and_says_why(taught: RunConfig) -> None:
+    """How such a run is trained is in `test_teachers.py`, on images that are large enough for it."""
+    config = taught.with_settings({"kd.hint": 1.0})
+    assert config.kd is not None
+    assert "features" in online_because(config, config.kd)
 
 
 def test_two_that_need_a_view_at_once_share_the_asking(taught: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
