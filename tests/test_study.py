@@ -20,13 +20,14 @@ from xlite_search.data.sources.chestxray14 import ChestXray14
 from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient
-from xlite_search.errors import BadInput
+from xlite_search.errors import BadInput, EngineDied
+from xlite_search.machine import Machine
 from xlite_search.models.cost import Cost
 from xlite_search.records import RunRecord, StoredFile, alone
 from xlite_search.search import runner
 from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import _tried, changes, make_plan
-from xlite_search.search.runner import begin, run
+from xlite_search.search.runner import begin, engine, run
 from xlite_search.search.space import Space
 from xlite_search.search.study import TPE, Study, grid_search, load_study
 from xlite_search.trainable import reference, trainable_at
@@ -396,3 +397,16 @@ def test_what_could_spoil_the_night_is_said_before_it(tiny: RunConfig, tmp_path:
     assert any("sampler mean_rarity" in warning and "of draws are No Finding" in warning for warning in warnings)
     fair = study_of(base.with_settings({"data.split": "patient"}), {})
     assert make_plan(fair, "day").warnings() == []
+
+
+def test_ray_that_does_not_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because ...")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", busy)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    sentence = r"^Ray did not start: The current node timed out during startup\. Nothing"
+    with pytest.raises(EngineDied, match=sentence), engine(Machine(cpus=1)):
+        pass
+    assert EngineDied.exit_code == 4
