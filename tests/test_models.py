@@ -541,7 +541,7 @@ def test_performer_costs_at_49_tokens_and_saves_from_537_on() -> None:
     assert "from 537 tokens on (images of 768 px)" in line
 
 
-def test_latency_is_the_median_of_timed_passes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_the_fastest_of_timed_passes_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     before, threads = torch.get_num_threads(), set()
 
     class Layer(nn.Module):
@@ -550,7 +550,7 @@ def test_latency_is_the_median_of_timed_passes_on_one_thread(monkeypatch: pytest
             now[0] += next(takes)
             return x
 
-    now, takes = [0.0], iter([100.0] * cost.WARM_UP + [0.002] * 8 + [50.0] * 7)
+    now, takes = [0.0], iter([100.0] * cost.WARM_UP + [50.0] * 7 + [0.002] + [50.0] * 7)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     torch.set_num_threads(2)
     try:

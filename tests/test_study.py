@@ -174,6 +174,14 @@ def test_what_is_below_a_fixed_choice_is_still_searched(tiny: RunConfig) -> None
     assert grid.with_settings({"loss": {"name": "focal", "alpha": 0.5}}).points() == [{}]
 
 
+def test_a_loss_and_a_monitor_that_do_not_fit_the_findings_are_refused_by_plan(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match="no finding 'Hernai'; did you mean 'Hernia'"):
+        make_plan(study_of(tiny, {}).with_settings({"monitor": "val/auroc/Hernai"}), "a")
+    with pytest.raises(BadInput, match="alpha"):
+        make_plan(study_of(tiny, {}).with_settings({"loss": {"name": "focal", "alpha": [0.2, 0.3]}}), "a")
+    make_plan(study_of(tiny, {}).with_settings({"monitor": "val/auroc/Hernia"}), "a")
+
+
 def test_what_a_study_ranks_by_is_never_a_factor(tiny: RunConfig) -> None:
     with pytest.raises(BadInput, match="monitor cannot be swept: it is what the study ranks by"):
         study_of(tiny, {"monitor": grid_search(["val/auroc_macro", "val/ap_macro"])})

@@ -14,6 +14,7 @@ from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
+from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import teaching
@@ -110,7 +111,9 @@ def make_plan(study: Study, name: str) -> Plan:
     key = taught.key if taught else ""
     trials = _searched(study, places.study_folder(name), key) if study.suggester else study.trials(key)
     teachers = [config for config in taught.members.values() if config] if taught else []
-    _expect_fitting_weights([trial.config for trial in trials] + teachers)
+    configs = [trial.config for trial in trials] + teachers
+    _expect_fitting_weights(configs)
+    _expect_known_findings(configs)
     return Plan(study, name, trials, taught, _definition(study, trials, taught))
 
 
@@ -173,6 +176,17 @@ def _expect_fitting_weights(configs: list[RunConfig]) -> None:
     """Every file of weights goes into its backbone once, here, before anything is started."""
     for model, weights in {(config.model, config.weights) for config in configs if config.weights}:
         build_model(model, classes=1, weights=weights)
+
+
+def _expect_known_findings(configs: list[RunConfig]) -> None:
+    """A loss that has a number for each finding has as many; the finding that a run is judged by is one."""
+    for config in {config.model_dump_json(include={"loss", "monitor", "data"}): config for config in configs}.values():
+        data = open_data(config.data)
+        config.loss.build(data.train.positives, len(data.train))
+        _, _, finding = config.monitor.removeprefix("val/").partition("/")
+        if finding and finding not in data.classes:
+            why = did_you_mean(finding, data.classes) or f"; it has {', '.join(data.classes)}"
+            raise BadInput(f"monitor = {config.monitor}: this data set has no finding '{finding}'{why}")
 
 
 def _expect_local_inputs(study: Study) -> None:
