@@ -22,6 +22,7 @@ from trainables.distill import distill
 from xlite_search import places, tracking
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
+from xlite_search.distill.teacher import read_model
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.records import StudyRecord
 from xlite_search.results.best import train_final, write_best
@@ -137,7 +138,7 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     client = tracking._client()
     final_id = client.get_experiment_by_name(tracking.FINAL).experiment_id
     assert [run.info.status for run in client.search_runs([final_id])] == ["FINISHED"] * 3
-    with pytest.raises(BadInput, match=r"it was fitted on train.val of this data set"):
+    with pytest.raises(BadInput, match=r"it was trained on \d+ of the patients that its students are judged by"):
         make_plan(grid.with_settings({"teacher": str(everything.folder)}), "leaking")
     assert_what_is_deleted_comes_back(plan)
     assert_final_training_refuses_other_data(path, exported)
@@ -196,7 +197,8 @@ def test_a_final_model_can_teach(grid: Study, tmp_path: Path) -> None:
     model = train_final(tmp_path / "best.yaml", split="train", settings={}).folder
     taught = grid.with_settings({"teacher": str(model), "optimizer.lr": 3e-3, "kd.alpha": [0.5]})
     study = run(make_plan(taught, "second"))
-    assert study.runs()[0].config["kd"]["teacher"] == study.teacher_sha256[:12]
+    key = study.runs()[0].config["kd"]["teacher"]
+    assert read_model(places.teacher_folder(key))["sha256"] == study.teacher_sha256
 
 
 def test_a_damaged_data_set_is_found_before_anything_is_trained(grid: Study, phantom: PackedSet) -> None:
