@@ -241,7 +241,8 @@ def our_grid(case: Case, name: str, teacher: str, alphas: tuple[float, ...]) -> 
     from trainables.distill import distill
     from xlite_search.machine import Machine
     from xlite_search.search.plan import make_plan
-    from xlite_search.search.runner import engine, run
+    from xlite_search.search.engine import engine
+    from xlite_search.search.runner import run
     from xlite_search.search.study import Study, grid_search
 
     space = {

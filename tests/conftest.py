@@ -52,7 +52,7 @@ def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """One Ray for all tests of this process; a study that finds it running uses it."""
-    from xlite_search.search.runner import engine  # costs seconds, and most tests need none
+    from xlite_search.search.engine import engine  # costs seconds, and most tests need none
 
     with engine(Machine(cpus=2)):
         yield

@@ -40,7 +40,7 @@ def taught(tiny: RunConfig) -> RunConfig:
     config = tiny.with_settings({"seed": 7, "epochs": 1, "loss": "weighted_bce"}).resolved()
     home = places.teacher_folder("kind")
     record = RunRecord(home, "kind", "teacher", "t", {}, config.model_dump(mode="json"))
-    *_, record = follow(record, lambda resume: baseline(config, resume))
+    *_, record = follow(record, lambda begun: baseline(config, begun.resume_path()))
     publish(home, record, config.loss, open_data(config.data), {})
     return tiny.with_settings({"augment": "light"}).model_copy(update={"kd": KD(teacher="kind")})
 

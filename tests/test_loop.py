@@ -81,7 +81,7 @@ def teacher(tiny: RunConfig) -> str:
     config = tiny.with_settings({"model": "test_resnet_none", "epochs": 1, "loss": "weighted_bce"})
     folder = places.runs_root() / "teachers" / "abc"
     waiting = RunRecord(folder, "abc", "teacher", "teacher", {}, config.model_dump(mode="json"))
-    (record,) = follow(waiting, lambda resume: baseline(config, resume))
+    (record,) = follow(waiting, lambda begun: baseline(config, begun.resume_path()))
     publish(places.teacher_folder("abc"), record, config.loss, open_data(config.data), {})
     return "abc"
 

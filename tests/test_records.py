@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from typing import IO, Any
 import pytest
 
 from xlite_search import records
-from xlite_search.errors import Damaged, RunFailed
-from xlite_search.records import RunRecord, StudyRecord, follow, read_manifest, write_atomic, write_manifest
+from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed
+from xlite_search.records import RunRecord, StudyRecord, alone, follow, read_manifest, write_atomic, write_manifest
 
 MONITOR = "val/auroc_macro"
+CONFIG = {"epochs": 5, "monitor": MONITOR, "batch_size": 32}
 
 
 class PowerCut(BaseException):
@@ -47,7 +49,7 @@ class Epoch:
 
 def new_run(folder: Path) -> RunRecord:
     return RunRecord(
-        folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, {"epochs": 5, "monitor": MONITOR}
+        folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, CONFIG
     ).save()
 
 
@@ -372,7 +374,7 @@ def course(first: int, last: int) -> Iterator[Epoch]:
 
 def test_following_a_run_writes_every_epoch_before_it_is_told(tmp_path: Path) -> None:
     told = 0
-    for record in follow(new_run(tmp_path), lambda resume: course(1, 3)):
+    for record in follow(new_run(tmp_path), lambda begun: course(1, 3)):
         told += 1
         assert len(RunRecord.load(record.folder).epochs) == told
     assert told == 3
@@ -380,14 +382,14 @@ def test_following_a_run_writes_every_epoch_before_it_is_told(tmp_path: Path) ->
 
 
 def test_following_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
-    steps = follow(new_run(tmp_path), lambda resume: course(1, 3))
+    steps = follow(new_run(tmp_path), lambda begun: course(1, 3))
     next(steps)
     next(steps)
     steps.close()  # type: ignore[attr-defined]
     asked: list[Path | None] = []
 
-    def rest(resume: Path | None) -> Iterator[Epoch]:
-        asked.append(resume)
+    def rest(begun: RunRecord) -> Iterator[Epoch]:
+        asked.append(begun.resume_path())
         return course(3, 3)
 
     (record,) = follow(RunRecord.load(tmp_path / "run"), rest)
@@ -400,7 +402,7 @@ def test_following_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
     ("error", "cause"), [(RunFailed("the loss is nan"), "the loss is nan"), (ValueError("odd"), "ValueError: odd")]
 )
 def test_a_failure_is_written_with_its_cause_and_raised(error: Exception, cause: str, tmp_path: Path) -> None:
-    def failing(resume: Path | None) -> Iterator[Epoch]:
+    def failing(begun: RunRecord) -> Iterator[Epoch]:
         yield Epoch(1)
         raise error
 
@@ -412,13 +414,93 @@ def test_a_failure_is_written_with_its_cause_and_raised(error: Exception, cause:
 
 
 def test_an_interruption_is_no_failure(tmp_path: Path) -> None:
-    def interrupted(resume: Path | None) -> Iterator[Epoch]:
+    def interrupted(begun: RunRecord) -> Iterator[Epoch]:
         yield Epoch(1)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(follow(new_run(tmp_path), interrupted))
     assert RunRecord.load(tmp_path / "run").status == "running"
+
+
+def test_a_run_is_paused_at_its_rung_and_goes_on_from_there(tmp_path: Path) -> None:
+    *_, record = follow(new_run(tmp_path), lambda begun: course(1, 3), until=2)
+    assert (record.status, len(record.epochs), record.over) == ("paused", 2, False)
+    *_, record = follow(record, lambda begun: course(3, 3), until=None)
+    assert (record.status, len(record.epochs)) == ("finished", 3)
+
+
+def test_a_run_that_ends_at_its_rung_is_finished(tmp_path: Path) -> None:
+    *_, record = follow(new_run(tmp_path), lambda begun: course(1, 3), until=3)
+    assert record.status == "finished"
+
+
+def test_out_of_memory_is_tried_once_with_half_as_many_images_and_then_fails(tmp_path: Path) -> None:
+    def full(begun: RunRecord) -> Iterator[Epoch]:
+        if not begun.epochs:
+            yield Epoch(1)
+        raise OutOfMemory("out of memory on the GPU")
+
+    *_, record = follow(new_run(tmp_path), full)
+    assert (record.status, record.micro_batch, len(record.epochs)) == ("waiting", 16, 1)
+    assert record.cause == "out of memory on the GPU; tried again with 16 images at once"
+    with pytest.raises(OutOfMemory):
+        list(follow(record, full))
+    record = record.reload()
+    assert (record.status, record.micro_batch) == ("failed", 16)
+    assert record.cause == "out of memory on the GPU, with 16 images at once"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "half"), [(32, None, 16), (32, 8, 4), (5, None, 3), (3, None, 2), (2, None, None)]
+)
+def test_half_as_many_images(tmp_path: Path, batch_size: int, micro_batch: int | None, half: int | None) -> None:
+    config = {"epochs": 1, "batch_size": batch_size, "micro_batch": micro_batch}
+    smaller = replace(new_run(tmp_path), config=config).smaller()
+    assert (smaller.micro_batch if smaller else None) == half
+
+
+def test_a_lost_worker_is_replaced_until_it_happens_three_times_without_an_epoch(tmp_path: Path) -> None:
+    record = new_run(tmp_path)
+    for _ in range(2):
+        record = record.abandoned()
+        assert record.status == "waiting"
+    record = record.add(Epoch(1))
+    assert record.lost == 0
+    for _ in range(3):
+        record = record.abandoned()
+    assert (record.status, record.cause) == ("failed", "its worker was lost 3 times in epoch 2")
+
+
+def test_a_full_disk_is_not_the_runs_fault(tmp_path: Path) -> None:
+    def full(begun: RunRecord) -> Iterator[Epoch]:
+        yield Epoch(1)
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    with pytest.raises(OSError, match="No space"):
+        list(follow(new_run(tmp_path), full))
+    assert RunRecord.load(tmp_path / "run").status == "running"
+
+
+def test_a_clock_that_was_set_back_makes_no_run_end_before_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, record = follow(new_run(tmp_path), lambda begun: course(1, 2))
+    monkeypatch.setattr(records.time, "time", lambda: record.started - 3600)
+    *_, ended = follow(record, lambda begun: course(3, 3))
+    assert ended.started == record.started
+    assert ended.ended == ended.started + ended.seconds
+
+
+def test_the_second_driver_is_told_who_the_first_is(tmp_path: Path) -> None:
+    with (
+        alone(tmp_path, "study 's'"),
+        pytest.raises(BadInput, match=rf"study 's' is being run by process {os.getpid()} on \S+ since \d\d:\d\d;"),
+        alone(tmp_path, "study 's'"),
+    ):
+        pass
+    with alone(tmp_path, "study 's'"):
+        pass
 
 
 def test_a_study_is_loaded_as_it_was_saved(tmp_path: Path) -> None:

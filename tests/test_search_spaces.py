@@ -122,7 +122,7 @@ def test_a_studys_first_trial_runs_on_phantoms(path: Path) -> None:
 def teach(key: str, config: RunConfig) -> None:
     home = teacher_folder(key)
     record = RunRecord(home, key, "teacher", "t", {}, config.model_dump(mode="json"))
-    *_, record = follow(record, lambda resume: baseline(config, resume))
+    *_, record = follow(record, lambda begun: baseline(config, begun.resume_path()))
     publish(home, record, config.loss, open_data(config.data), {})
 
 

@@ -76,7 +76,7 @@ def published(config: RunConfig, name: str) -> Path:
     config = config.with_settings({"epochs": 1}).resolved()
     home = places.model_folder(name)
     record = RunRecord(home, name, "teacher", "t", {}, config.model_dump(mode="json"))
-    *_, record = follow(record, lambda resume: baseline(config, resume))
+    *_, record = follow(record, lambda begun: baseline(config, begun.resume_path()))
     publish(home, record, config.loss, open_data(config.data), {})
     return home
 

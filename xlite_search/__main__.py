@@ -1,20 +1,19 @@
 """The command line: one verb, one function. Data go to stdout, progress to stderr.
 
-Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 130 Ctrl+C.
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine died, 130 Ctrl+C, 143 terminated.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from xlite_search.errors import BadInput, XliteError
+from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 if TYPE_CHECKING:
     from xlite_search.data.sources import Source
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from xlite_search.search.study import Study
 
 INTERRUPTED, STORAGE = 130, 3
-FULL = (errno.ENOSPC, errno.EIO, errno.EROFS)
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
@@ -211,6 +209,10 @@ def run(
         bool, typer.Option("--accept-changes", help="Go on with a study that changed since it began; recorded.")
     ] = False,
     cpu: Cpu = False,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A Ray cluster's, whose machines share the folders of runs and data."),
+    ] = None,
 ) -> None:
     """The main job: trains the teacher, then the trials; the same command again goes on where it stopped."""
     from xlite_search import console, machine
@@ -230,7 +232,7 @@ def run(
             console.say(
                 "loss = alpha * tau^2 * KL(teacher || student at tau) + (1 - alpha) * hard; alpha weighs the teacher"
             )
-        run_plan(found, accept_changes=accept_changes, summary=results.summary)
+        run_plan(found, accept_changes=accept_changes, summary=results.summary, address=address)
     raise typer.Exit(_closing_words(called))
 
 
@@ -387,7 +389,8 @@ def _scheduler(study: Study) -> str:
     if study.scheduler is None:
         return "every one is trained to its end"
     rungs = ", ".join(map(str, study.scheduler.rungs(study.base.epochs)))
-    return f"ASHA stops the weak at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
+    how = "stops the weak on arrival" if study.scheduler.asynchronous else "keeps the best of all"
+    return f"ASHA {how} at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
 
 
 def _epochs(plan: Plan) -> str:
@@ -442,6 +445,12 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
     try:
         app()
+    except Interrupted as interrupted:
+        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        _leave(interrupted.exit_code)
+    except EngineDied as error:
+        print(f"error: {error}", file=sys.stderr)
+        _leave(error.exit_code)
     except XliteError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -449,11 +458,20 @@ def main() -> None:
         if error.filename is None or error.strerror is None:
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        from xlite_search.records import FULL
+
         sys.exit(STORAGE if error.errno in FULL else BadInput.exit_code)
     except SystemExit as ended:  # typer's way of handing Ctrl+C on
         if ended.code == INTERRUPTED:
             print("interrupted: the same command goes on where it stopped", file=sys.stderr)
         raise
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """Ends this process without Ray's own farewell, which waits for processes that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ XliteError
 ├── BadInput       2   a file, line or setting is wrong; the sentence says what to do
 ├── Damaged        3   a file of ours is not what its checksum says, or cannot be written
 ├── RunFailed      1   a run ended without a result, for a named cause
+│   └── OutOfMemory    it did not fit, on the GPU or on the host
 └── EngineDied     4   Ray did not start, or died; the same command goes on
+
+Interrupted    130, 143   somebody asked it to end: no error, and no `except Exception` keeps it
 """
 
 from __future__ import annotations
@@ -37,10 +40,22 @@ class RunFailed(XliteError):
     exit_code = 1
 
 
+class OutOfMemory(RunFailed):
+    """A step did not fit into the memory of the GPU or of the host; half as many images at once may."""
+
+
 class EngineDied(XliteError):
     """What runs the trials is not there. Nothing is lost: the same command goes on."""
 
     exit_code = 4
+
+
+class Interrupted(BaseException):
+    """Ctrl+C (130) or a termination signal (143). Nothing is lost: the same command goes on."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -15,9 +15,11 @@ carries the sha256 of its own body. Ray's and MLflow's files can be made again f
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,13 +30,17 @@ from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from xlite_search.errors import BadInput, Damaged, XliteError
+from xlite_search.errors import BadInput, Damaged, OutOfMemory, XliteError
 
 SCHEMA = 1
 KEPT_CHECKPOINTS = 2
+#: workers that a run may lose without an epoch in between
+PATIENCE = 3
+#: what a disk says that does not take any more
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EROFS)
 ARTIFACTS = "artifacts"
 
-Status = Literal["waiting", "running", "finished", "stopped", "failed"]
+Status = Literal["waiting", "running", "paused", "finished", "stopped", "failed"]
 
 
 def write_atomic(path: Path, data: bytes) -> str:
@@ -112,22 +118,34 @@ class StoredFile:
 
 
 @contextmanager
-def alone(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") -> Iterator[None]:
     """Holds a folder against other processes; the lock goes with its process, however that ends.
 
     Raises:
-        BadInput: another process holds it, and we do not wait.
+        BadInput: another process holds it, and we do not wait; the sentence names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", timeout=-1 if wait else 0)
+    held, owner = FileLock(folder / lock, timeout=-1 if wait else 0), folder / f"{lock}.owner"
     try:
-        lock.acquire()
+        held.acquire()
     except Timeout:
-        raise BadInput(f"{what} is being run by another process on this machine; wait for it, or stop it") from None
+        raise BadInput(f"{what} is being run by {_owner(owner)}; wait for it, or stop it") from None
     try:
+        owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
         yield
     finally:
-        lock.release()
+        owner.unlink(missing_ok=True)
+        held.release()
+
+
+def _owner(path: Path) -> str:
+    """`process 4711 on desk since 21:04`; it may be gone again, or not have said its name yet."""
+    try:
+        about = json.loads(path.read_bytes())
+        since = time.strftime("%H:%M", time.localtime(about["since"]))
+        return f"process {about['pid']} on {about['host']} since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process on this machine"
 
 
 class EpochState(Protocol):
@@ -156,13 +174,16 @@ class RunRecord:
     settings    the swept settings by dotted name
     config      the whole resolved config
     facts       what was measured of it before it began: model/latency_ms
-    status      waiting, running, finished (trained to its end), stopped (at a rung) or failed
-    cause       why it ended, a sentence
+    status      waiting (for a worker), running, paused (at a rung, until its cohort is decided), finished (trained to
+                its end), stopped (at a rung) or failed
+    cause       why it ended, or was interrupted, a sentence
     epochs      metrics of epoch 1..n, in order, each exactly once
     bests       the weights of the best epoch, and of the best before it
     predictions what those epochs answered to the validation images; empty without any
     started     when it first began, in seconds since 1970
-    ended       when it was over
+    ended       when it was over; never before it can have been, whatever the clock says
+    micro_batch images at once, if they had to be fewer than the config says: memory ran out, or the machine caps it
+    lost        workers that were lost since its last epoch
     """
 
     folder: Path
@@ -180,6 +201,8 @@ class RunRecord:
     predictions: tuple[StoredFile, ...] = ()
     started: float = 0.0
     ended: float = 0.0
+    micro_batch: int | None = None
+    lost: int = 0
 
     @property
     def best(self) -> StoredFile | None:
@@ -195,6 +218,17 @@ class RunRecord:
     def over(self) -> bool:
         """Nothing more will be trained here."""
         return self.status in ("finished", "stopped", "failed")
+
+    @property
+    def length(self) -> int:
+        """The epochs of a run that is neither stopped nor failed; early stopping may end it before."""
+        epochs = int(self.config["epochs"])
+        return min(epochs, self.config.get("stop_after") or epochs)
+
+    @property
+    def at_once(self) -> int:
+        """Images that go through the model at once."""
+        return int(self.micro_batch or self.config.get("micro_batch") or self.config["batch_size"])
 
     def metric(self, name: str) -> list[float]:
         """A metric's course over the epochs; NaN where an epoch has no value."""
@@ -228,7 +262,26 @@ class RunRecord:
 
     def close(self, status: Status, cause: str) -> RunRecord:
         """Ends the run here; `cause` is a sentence."""
-        return replace(self, status=status, cause=cause, ended=time.time()).save()
+        return replace(self, status=status, cause=cause, ended=self._now()).save()
+
+    def abandoned(self) -> RunRecord:
+        """Its worker was lost: another one goes on with it, unless that makes `PATIENCE` without an epoch between."""
+        lost, cause = self.lost + 1, "its worker was lost"
+        if lost < PATIENCE:
+            return replace(self, status="waiting", cause=cause, lost=lost).save()
+        return replace(self, lost=lost).close("failed", f"{cause} {lost} times in epoch {len(self.epochs) + 1}")
+
+    def interrupted(self) -> RunRecord:
+        """Nobody trains it any more, and it is not over."""
+        return replace(self, status="waiting", cause="interrupted").save()
+
+    def _now(self) -> float:
+        return max(time.time(), self.started + self.seconds)
+
+    def smaller(self) -> RunRecord | None:
+        """This run with half as many images at once, to be tried once; None if it was tried, or they are few."""
+        half = (self.at_once + 1) // 2
+        return replace(self, micro_batch=half) if self.micro_batch is None and 2 <= half < self.at_once else None
 
     def rewound(self) -> RunRecord:
         """This record at its newest checkpoint that is good; at its very start if none is."""
@@ -245,8 +298,11 @@ class RunRecord:
     def resume_path(self) -> Path | None:
         return self.folder / self.checkpoints[0].name if self.checkpoints else None
 
-    def add(self, result: EpochState) -> RunRecord:
-        """Files first, then the manifest that names them, then the files that nothing names any more go."""
+    def add(self, result: EpochState, until: int | None = None) -> RunRecord:
+        """Files first, then the manifest that names them, then the files that nothing names any more go.
+
+        After epoch `until` it is paused, unless it has ended.
+        """
         score = result.metrics.get(str(self.config.get("monitor")))
         named = f"{result.epoch:04d}" + (f"-{score:.4f}" if score is not None else "")
         stored = self._store(f"epoch-{named}.pt", result.checkpoint_bytes(), result.epoch)
@@ -260,14 +316,15 @@ class RunRecord:
                 predictions = (said, *predictions)[:KEPT_CHECKPOINTS]
         added = replace(
             self,
-            status="finished" if result.ended else "running",
+            status="finished" if result.ended else "paused" if result.epoch == until else "running",
             cause=result.ended or "",
             epochs=(*self.epochs, dict(result.metrics)),
             checkpoints=(stored, *self.checkpoints)[:KEPT_CHECKPOINTS],
             bests=bests,
             predictions=predictions,
-            ended=time.time() if result.ended else 0.0,
-        ).save()
+            lost=0,
+        )
+        added = replace(added, ended=added._now() if result.ended else 0.0).save()
         added.tidy()
         return added
 
@@ -305,18 +362,32 @@ class RunRecord:
         return self.folder / stored.name
 
 
-def follow(record: RunRecord, epochs: Callable[[Path | None], Iterable[EpochState]]) -> Iterator[RunRecord]:
-    """Drives a run from its last good checkpoint; yields its record after every epoch.
+def follow(
+    record: RunRecord, epochs: Callable[[RunRecord], Iterable[EpochState]], *, until: int | None = None
+) -> Iterator[RunRecord]:
+    """Drives a run from its last good checkpoint to epoch `until`, or its end; yields its record after every epoch.
 
-    An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised.
+    An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised. Out of memory
+    for the first time is none yet: the run waits to be tried with half as many images at once.
     """
     record = record.rewound()
     record = replace(record, status="running", cause="", ended=0.0, started=record.started or time.time()).save()
     try:
-        for result in epochs(record.resume_path()):
-            record = record.add(result)
+        for result in epochs(record):
+            record = record.add(result, until)
             yield record
+            if record.status != "running":
+                return
+    except OutOfMemory as error:
+        if smaller := record.smaller():
+            cause = f"{error}; tried again with {smaller.at_once} images at once"
+            yield replace(smaller, status="waiting", cause=cause).save()
+            return
+        record.close("failed", f"{error}, with {record.at_once} images at once")
+        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # not the run's fault
+            raise
         cause = str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}"
         (record.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record.close("failed", cause)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +29,21 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 KEY, KIND, STATUS, CAUSE = "xlite.trial_key", "xlite.kind", "xlite.status", "xlite.cause"
+#: of a run that is over: how many epochs it has; images at once, where memory asked for fewer than the config says
+COMPLETE, MICRO_BATCH = "xlite.epochs", "xlite.micro_batch"
 TEACHERS, FINAL = "teachers", "final"
 MLFLOW_STATUS = {
     "waiting": "SCHEDULED",
     "running": "RUNNING",
+    "paused": "SCHEDULED",
     "finished": "FINISHED",
     "stopped": "KILLED",
     "failed": "FAILED",
 }
 #: MLflow takes at most 1,000 metrics and 100 params a call
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
-RETRY_S, PATIENCE_S = 2.0, 60.0
+#: between attempts; how long leaving waits for MLflow; how long if somebody asked us to end
+RETRY_S, PATIENCE_S, HASTE_S = 2.0, 60.0, 3.0
 
 
 def database() -> Path:
@@ -79,9 +83,10 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._changed:
             self._parent_status = "FINISHED" if kind is None else "KILLED"
-            self._leaving = time.monotonic()
+            in_haste = kind is not None and not issubclass(kind, Exception)
+            self._leaving = time.monotonic() + (HASTE_S if in_haste else PATIENCE_S)
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(self._leaving - time.monotonic() + RETRY_S if in_haste else None)
 
     def sync(self, record: RunRecord) -> None:
         """Has MLflow say what the record says, soon. A later record of the same run replaces one that waits."""
@@ -91,6 +96,7 @@ class Recorder:
 
     def _work(self) -> None:
         mirror: _Mirror | None = None
+        uncertain, seen = False, set[str]()
         while True:
             with self._changed:
                 while not self._pending and self._leaving is None and mirror is not None:
@@ -98,56 +104,88 @@ class Recorder:
                 leaving, batch, self._pending = self._leaving, self._pending, {}
             try:
                 mirror = mirror or _Mirror(self._experiment, self._parent_tags)
+                if uncertain:
+                    mirror.look()
+                    uncertain = False
                 while batch:
                     key = next(iter(batch))
                     mirror.sync(batch[key])
+                    seen.add(key)
                     del batch[key]
                 if leaving is not None:
-                    mirror.end(self._parent_status, self._artifacts)
+                    mirror.end(self._parent_status, self._artifacts, seen)
                     self.failed = None
                     return
                 self.failed = None
             except Exception as error:  # whatever MLflow's trouble is, training goes on
                 self.failed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                uncertain = mirror is not None
                 with self._changed:
                     self._pending = batch | self._pending
-                    if leaving is not None and time.monotonic() - leaving > PATIENCE_S:
+                    if leaving is not None and time.monotonic() > leaving:
                         return
                     self._changed.wait(RETRY_S)
 
 
 class _Mirror:
-    """The experiment as MLflow has it; lives in the recorder's thread."""
+    """The experiment as MLflow has it; lives in the recorder's thread. Every call can be made again.
+
+    runs    MLflow's run of every record that has one, by key
+    status  what MLflow says of each run
+    logged  epochs that MLflow has, of the records that were seen here
+    """
 
     def __init__(self, experiment: str, parent_tags: Mapping[str, str] | None) -> None:
         self.client = _client()
         self.experiment_id = self._experiment(experiment)
         self.runs: dict[str, str] = {}
+        self.status: dict[str, str] = {}
         self.logged: dict[str, int] = {}
-        self.live: set[str] = set()
-        self.parent = self._parent(experiment, parent_tags) if parent_tags is not None else None
+        self.parent = ""
+        self.look()
+        if parent_tags is not None:
+            self._begin(experiment, parent_tags)
+
+    def look(self) -> None:
+        """Asks what there is: at the start, and after trouble, when nobody knows whether the last call arrived."""
+        self.logged.clear()
+        page = None
+        while page is None or page.token:
+            page = self.client.search_runs([self.experiment_id], page_token=page.token if page else None)
+            for run in page:
+                run_id, tags = str(run.info.run_id), run.data.tags
+                self.status[run_id] = run.info.status
+                if tags.get(KIND) == "study":
+                    self.parent = run_id
+                elif KEY in tags:
+                    self.runs[tags[KEY]] = run_id
+                    if tags.get(COMPLETE):
+                        self.logged[tags[KEY]] = int(tags[COMPLETE])
 
     def sync(self, record: RunRecord) -> None:
-        if record.status == "waiting":
+        if not record.started:
             return
-        run_id = self.runs.get(record.key) or self._run(record)
-        missing = list(self._metrics(record))
-        for start in range(0, len(missing), METRICS_A_CALL):
-            self.client.log_batch(run_id, metrics=missing[start : start + METRICS_A_CALL])
-        self.logged[record.key] = len(record.epochs)
+        run_id = self.runs.get(record.key) or self._create(record)
+        if record.key not in self.logged:
+            self._describe(run_id, record)
+            history = self.client.get_metric_history(run_id, "train/loss")
+            self.logged[record.key] = max((point.step for point in history), default=0)
+        elif self.logged[record.key] == len(record.epochs) and self.status[run_id] == MLFLOW_STATUS[record.status]:
+            return
+        for batch in self._batches(record):
+            self.client.log_batch(run_id, metrics=batch)
+        self.logged[record.key] = max(len(record.epochs), self.logged[record.key])
         if record.over:
-            if run_id in self.live:
-                self._artifacts(run_id, record)
             self._finish(run_id, record)
-            self.live.discard(run_id)
-        elif run_id not in self.live:
-            self.client.update_run(run_id, status="RUNNING")
-            self.live.add(run_id)
+        elif self.status[run_id] != MLFLOW_STATUS[record.status]:
+            self.client.update_run(run_id, status=MLFLOW_STATUS[record.status])
+        self.status[run_id] = MLFLOW_STATUS[record.status]
 
-    def end(self, parent_status: str, artifacts: Path | None) -> None:
+    def end(self, parent_status: str, artifacts: Path | None, seen: Iterable[str]) -> None:
         """No run stays RUNNING without an owner: what is not over is KILLED until somebody goes on with it."""
-        for run_id in self.live:
-            self.client.set_terminated(run_id, "KILLED")
+        for run_id in {self.runs[key] for key in seen if key in self.runs}:
+            if self.status[run_id] == "RUNNING":
+                self.client.set_terminated(run_id, "KILLED")
         if self.parent:
             if artifacts is not None and artifacts.is_dir():
                 self.client.log_artifacts(self.parent, str(artifacts))
@@ -164,31 +202,25 @@ class _Mirror:
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(name, artifact_location=home, tags=tags))
 
-    def _find(self, tag: str, value: str) -> str | None:
-        found = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
-
-    def _parent(self, name: str, tags: Mapping[str, str]) -> str:
-        run_id = self._find(KIND, "study")
-        if run_id is None:
+    def _begin(self, name: str, tags: Mapping[str, str]) -> None:
+        """The parent runs; of its children none does yet: one that says so was left by a driver that was killed."""
+        for run_id in self.runs.values():
+            if self.status[run_id] == "RUNNING":
+                self.client.update_run(run_id, status="SCHEDULED")
+                self.status[run_id] = "SCHEDULED"
+        if self.parent:
+            self.client.update_run(self.parent, status="RUNNING")
+        else:
             everything = dict(tags) | {KIND: "study", "mlflow.runName": name}
-            return str(self.client.create_run(self.experiment_id, tags=everything).info.run_id)
-        self.client.update_run(run_id, status="RUNNING")
-        return run_id
+            self.parent = str(self.client.create_run(self.experiment_id, tags=everything).info.run_id)
 
-    def _run(self, record: RunRecord) -> str:
-        """The record's run: found by its key, or created with its params and config."""
-        run_id = self._find(KEY, record.key)
-        if run_id is None:
-            tags = {KEY: record.key, KIND: record.kind, "mlflow.runName": record.label}
-            if self.parent:
-                tags["mlflow.parentRunId"] = self.parent
-            started = int(record.started * 1000)
-            run_id = str(self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id)
-        self._describe(run_id, record)
-        history = self.client.get_metric_history(run_id, "train/loss")
-        self.logged[record.key] = max((point.step for point in history), default=0)
-        self.runs[record.key] = run_id
+    def _create(self, record: RunRecord) -> str:
+        tags = {KEY: record.key, KIND: record.kind, "mlflow.runName": record.label}
+        if self.parent:
+            tags["mlflow.parentRunId"] = self.parent
+        started = int(record.started * 1000)
+        run_id = str(self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id)
+        self.runs[record.key], self.status[run_id] = run_id, "RUNNING"
         return run_id
 
     def _describe(self, run_id: str, record: RunRecord) -> None:
@@ -206,30 +238,50 @@ class _Mirror:
         if (record.folder / ARTIFACTS).is_dir():
             self.client.log_artifacts(run_id, str(record.folder / ARTIFACTS))
 
-    def _metrics(self, record: RunRecord) -> Iterator[Metric]:
-        """What is missing. The monitored metric comes first: MLflow's comparison opens on it, not on a loss."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
+    def _batches(self, record: RunRecord) -> Iterator[list[Metric]]:
+        """The epochs that are missing, whole ones in every call: MLflow takes all of a call or nothing."""
+        batch: list[Metric] = []
         for epoch in range(self.logged[record.key] + 1, len(record.epochs) + 1):
-            metrics = record.epochs[epoch - 1]
-            for name in sorted(metrics, key=lambda name: name != record.config["monitor"]):
-                yield Metric(name, metrics[name], now, epoch)
+            points = _points(record, epoch)
+            if len(batch) + len(points) > METRICS_A_CALL:
+                yield batch
+                batch = []
+            batch += points
+        if batch:
+            yield batch
 
     def _finish(self, run_id: str, record: RunRecord) -> None:
+        """Its best, its cause, its status; last the tag that says that all of it is there."""
         from mlflow.entities import Metric, RunTag
 
-        tags = [RunTag(STATUS, record.status), RunTag(CAUSE, record.cause), RunTag("mlflow.note.content", record.cause)]
-        now = int(time.time() * 1000)
+        self._artifacts(run_id, record)
+        ended = int(record.ended * 1000)
+        tags = {STATUS: record.status, CAUSE: record.cause, "mlflow.note.content": record.cause}
+        tags[COMPLETE] = str(len(record.epochs))
+        if record.micro_batch:
+            tags[MICRO_BATCH] = str(record.micro_batch)
         best: list[Metric] = []
         monitor = record.config["monitor"]
         if record.best and monitor in record.epochs[record.best.epoch - 1]:
             name = monitor.removeprefix("val/")
-            if not self.client.get_run(run_id).data.metrics.get(f"best/{name}"):
-                best = [Metric(f"best/{name}", record.best_score(monitor), now, record.best.epoch)]
-                best.append(Metric("best/epoch", record.best.epoch, now, record.best.epoch))
-        self.client.log_batch(run_id, metrics=best, tags=tags)
-        self.client.set_terminated(run_id, MLFLOW_STATUS[record.status], end_time=int(record.ended * 1000) or now)
+            best = [Metric(f"best/{name}", record.best_score(monitor), ended, record.best.epoch)]
+            best.append(Metric("best/epoch", record.best.epoch, ended, record.best.epoch))
+        self.client.log_batch(run_id, metrics=best, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.client.set_terminated(run_id, MLFLOW_STATUS[record.status], end_time=ended)
+
+
+def _points(record: RunRecord, epoch: int) -> list[Metric]:
+    """An epoch's metrics, timed by the record and not by the clock: written twice they are one point.
+
+    The monitored metric comes first: MLflow's comparison opens on it, not on a loss.
+    """
+    from mlflow.entities import Metric
+
+    metrics = record.epochs[epoch - 1]
+    spent = sum(before.get("time/epoch_s", 0.0) for before in record.epochs[:epoch])
+    when = int((record.started + spent) * 1000)
+    names = sorted(metrics, key=lambda name: name != record.config["monitor"])
+    return [Metric(name, metrics[name], when, epoch) for name in names]
 
 
 def _client() -> MlflowClient:

@@ -7,13 +7,16 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import open_data
-from xlite_search.errors import BadInput, XliteError
+from xlite_search.errors import BadInput, OutOfMemory, XliteError
 from xlite_search.records import RunRecord, follow
 from xlite_search.training import environment
 from xlite_search.training.loop import EpochResult
@@ -49,17 +52,36 @@ def trainable_at(where: str) -> Trainable:
     return trainable
 
 
-def drive(record: RunRecord, trainable: Trainable, config: RunConfig) -> Iterator[RunRecord]:
+def drive(
+    record: RunRecord, trainable: Trainable, config: RunConfig, *, until: int | None = None
+) -> Iterator[RunRecord]:
     """Follows a run from its last good checkpoint; what it runs on is left beside it before its first epoch.
 
     That happens within `follow`: it knows where the run goes on, and writes down what cannot be done.
     """
 
-    def epochs(resume: Path | None) -> Iterator[EpochResult]:
-        environment.leave(record.reload(), run_key(config), config, open_data(config.data))
-        yield from trainable(config, resume)
+    def epochs(begun: RunRecord) -> Iterator[EpochResult]:
+        environment.leave(begun, run_key(config), config, open_data(config.data))
+        fitting = config.model_copy(update={"micro_batch": begun.micro_batch}) if begun.micro_batch else config
+        with out_of_memory_named():
+            yield from trainable(fitting, begun.resume_path())
 
-    yield from follow(record, epochs)
+    yield from follow(record, epochs, until=until)
+
+
+@contextmanager
+def out_of_memory_named() -> Iterator[None]:
+    """Tells the GPU's memory from the host's: `OutOfMemory`, whatever torch or numpy call it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemory("out of memory on the GPU") from None
+    except MemoryError:
+        raise OutOfMemory("out of memory on the host") from None
+    except RuntimeError as error:  # torch has no type of its own for the host's
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemory("out of memory on the host") from None
 
 
 def source_file(trainable: Trainable) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -13,9 +16,10 @@ from xlite_search.config import RunConfig
 from xlite_search.console import Board, say
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model, write_ensemble
-from xlite_search.errors import BadInput, RunFailed
-from xlite_search.machine import Machine, visible_gpus
-from xlite_search.records import RunRecord, StudyRecord, alone
+from xlite_search.errors import BadInput, EngineDied, Interrupted, RunFailed
+from xlite_search.machine import Machine
+from xlite_search.records import FULL, RunRecord, StudyRecord, alone
+from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import Teaching
 from xlite_search.search.worker import job_for, run_teacher, verify_answers
@@ -73,26 +77,36 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> RunRe
         record = RunRecord(home, home.name, "teacher", label, {"model": config.model}, tree).save()
         balance.leave(home, config.sampler, config.loss, open_data(config.data))
     say(f"Teacher {config.model}, trained once for every study that asks for it:")
-    trouble = ""
-    gpus = visible_gpus(machine)
-    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus)) as board:
-        if not record.over:
-            resources = machine.resources(config.threads, gpus, augments=config.augment is not None)
-            task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
-            try:
-                for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, root)):
-                    ray.get(epoch)
-                    board.update(record.reload())
-                    recorder.sync(record.reload())
-            except ray.exceptions.RayError as error:
-                trouble = f"{type(error).__name__}; the same command goes on with it"
-        record = record.reload()
+    resources = machine.resources(config.threads, gpus(), augments=config.augment is not None)
+    task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
+    with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus())) as board:
+        while not record.over:
+            for record in _activation(record, task, root):
+                board.update(record)
+                recorder.sync(record)
         recorder.sync(record)
     if record.status == "failed":
         raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
-    if record.status != "finished":
-        raise RunFailed(f"the teacher's worker was lost ({trouble})")
     return record
+
+
+def _activation(record: RunRecord, task: Any, root: Path) -> Iterator[RunRecord]:
+    """Its record after every epoch, and when its worker is gone, however that ended."""
+    try:
+        for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, root)):
+            ray.get(epoch)
+            yield record.reload()
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, OSError) and error.cause.errno in FULL:
+            raise error.cause from None
+    except ray.exceptions.RayError:
+        pass
+    finally:
+        interrupted = isinstance(sys.exception(), Interrupted | EngineDied)
+        record = record.reload()
+        if record.status == "running":
+            record = record.interrupted() if interrupted else record.abandoned()
+    yield record
 
 
 def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
@@ -105,8 +119,8 @@ def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
             configs.setdefault(json.dumps([augment, trial.config.data.fraction]), trial.config)
     for config in configs.values():
         given = config.model_dump_json()
-        if gpus := visible_gpus(machine):
-            share = machine.resources(1, gpus, augments=False)
+        if gpus():
+            share = machine.resources(1, gpus(), augments=False)
             task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(verify_answers)
             try:
                 ray.get(task.remote(given, places.environment()))

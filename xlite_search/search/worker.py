@@ -22,12 +22,19 @@ from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill import answers
 from xlite_search.machine import device
-from xlite_search.records import RunRecord
+from xlite_search.errors import XliteError
+from xlite_search.records import FULL, RunRecord, alone
 from xlite_search.trainable import drive, trainable_at
 
 
+WORKER = "worker.lock"
+
+
 class Job(TypedDict):
-    """`root` is the project's folder, where trainables are; `config` and `places` are JSON."""
+    """`root` is the project's folder, where trainables are; `config` and `places` are JSON.
+
+    `until` is the epoch after which the run is paused; None: it goes to its end.
+    """
 
     key: str
     folder: str
@@ -35,9 +42,10 @@ class Job(TypedDict):
     config: str
     places: str
     root: str
+    until: int | None
 
 
-def job_for(record: RunRecord, trainable: str, root: Path) -> Job:
+def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = None) -> Job:
     return Job(
         key=record.key,
         folder=str(record.folder),
@@ -45,15 +53,25 @@ def job_for(record: RunRecord, trainable: str, root: Path) -> Job:
         config=json.dumps(record.config),
         places=json.dumps(places.environment()),
         root=str(root),
+        until=until,
     )
 
 
 def run_trial(config: dict[str, Job]) -> None:
-    """A Tune trial: reports epoch and score, which is all that a scheduler needs."""
+    """A Tune trial: a run from where it stands to its next rung, or to its end. Says that there is news, and no more.
+
+    A failure that the record tells is news like any other; Ray hears only of what nobody expected.
+    """
     try:
         for record in _epochs(config["job"]):
-            course = record.metric(record.config["monitor"])
-            tune.report({"epoch": len(course), "score": course[-1]})
+            tune.report({"epoch": len(record.epochs)})
+    except XliteError:
+        if not RunRecord.load(Path(config["job"]["folder"])).over:
+            raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        tune.report({"epoch": 0, "trouble": f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"})
     finally:
         _release()
 
@@ -81,8 +99,9 @@ def _epochs(job: Job) -> Iterator[RunRecord]:
     if job["root"] not in sys.path:
         sys.path.insert(0, job["root"])
     config = RunConfig.model_validate_json(job["config"])
-    trainable = trainable_at(job["trainable"])
-    yield from drive(RunRecord.load(Path(job["folder"])), trainable, config)
+    trainable, folder = trainable_at(job["trainable"]), Path(job["folder"])
+    with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
+        yield from drive(RunRecord.load(folder), trainable, config, until=job["until"])
 
 
 def _release() -> None:

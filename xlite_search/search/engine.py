@@ -1,0 +1,220 @@
+"""Ray on this machine, or a cluster's: started quietly, watched, and ended with all its processes.
+
+    with engine(machine) as leaving:
+        ...
+
+One Ctrl+C finishes the epochs that are running (`Leaving.asked`), the second, or a termination signal, ends at once. A
+Ray that dies would leave its driver waiting for ever: a thread looks after its processes and ends the wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+
+import psutil
+import ray
+
+from xlite_search.console import clock, say
+from xlite_search.errors import EngineDied, Interrupted
+from xlite_search.machine import Machine, visible_gpus
+
+#: in the environment of all processes of an engine: the driver's process
+OWNER = "XLITE_ENGINE"
+CTRL_C, TERMINATED = 130, 143
+DEAD = "Ray died; nothing is lost: the same command goes on"
+#: Ray's own processes; without them nothing moves
+VITAL = ("raylet", "gcs_server")
+LOOK_EVERY_S, GRACE_S = 1.0, 20.0
+
+
+class Leaving:
+    """Whether somebody asked the search to end. The driver's signals land here."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.dead = False
+        self.waiting_for_epochs = False
+
+    @contextmanager
+    def after_the_epoch(self) -> Iterator[None]:
+        """While trials run, the first Ctrl+C lets them finish their epoch; elsewhere it ends at once.
+
+        Raises:
+            Interrupted: it was asked for.
+        """
+        self.waiting_for_epochs = True
+        try:
+            yield
+        finally:
+            self.waiting_for_epochs = False
+        if self.asked:
+            raise Interrupted(CTRL_C)
+
+    def on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.dead:
+            raise EngineDied(DEAD)
+        if number == signal.SIGINT and self.waiting_for_epochs and not self.asked:
+            self.asked = True
+            say("Ctrl+C: the running epochs are finished first; once more ends at once, and costs these epochs")
+            return
+        raise Interrupted(CTRL_C if number == signal.SIGINT else TERMINATED)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes SIGINT and SIGTERM, in the main thread; whoever had them before has them again after."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def engine(machine: Machine, address: str | None = None) -> Iterator[Leaving]:
+    """Ray on this machine, loopback only; the cluster at `address`; or the one that runs in this process already.
+
+    Raises:
+        EngineDied: it does not start, or dies on the way.
+        Interrupted: somebody asked it to end.
+    """
+    leaving = Leaving()
+    if ray.is_initialized():
+        with leaving.listening():
+            yield leaving
+        return
+    _start(machine, address)
+    with leaving.listening(), _watched(leaving):
+        at_once = False
+        try:
+            yield leaving
+        except (Interrupted, EngineDied):
+            at_once = True
+            raise
+        finally:
+            if at_once:
+                end_children()
+            else:
+                ray.shutdown()
+
+
+def gpus() -> int:
+    """GPUs of all machines that Ray has."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _start(machine: Machine, address: str | None) -> None:
+    end_orphans()
+    started = time.monotonic()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's failure is told by its record, in a sentence
+    os.environ[OWNER] = str(os.getpid())
+    ours: dict[str, Any] = {"num_cpus": machine.cores, "num_gpus": visible_gpus(machine), "include_dashboard": False}
+    where: dict[str, Any] = {"address": address} if address else ours
+    try:
+        ray.init(**where, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # a bare one, if the machine is too busy to start it in time
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        reason = str(error).partition("\n")[0]
+        raise EngineDied(f"Ray did not start: {reason} Nothing is lost; the same command goes on") from None
+    what = f"Joined the Ray cluster at {address}" if address else "Ray started"
+    say(f"{what} in {clock(time.monotonic() - started)}")
+
+
+@contextmanager
+def _watched(leaving: Leaving) -> Iterator[None]:
+    """Ends the wait if one of Ray's processes ends: by an exception in the main thread or, if that does not come
+    round to it, by ending the process."""
+    vital = [child for child in psutil.Process().children() if _name(child) in VITAL]
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            if all(_lives(process) for process in vital):
+                continue
+            leaving.dead = True
+            _wake_main_thread()
+            if not over.wait(GRACE_S):
+                print(f"error: {DEAD}", file=sys.stderr, flush=True)
+                end_children()
+                os._exit(EngineDied.exit_code)
+            return
+
+    thread = threading.Thread(target=look, name="engine", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _wake_main_thread() -> None:
+    """Has it run the handler of SIGINT, out of a system call if need be."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
+
+
+def end_children() -> None:
+    """Ends all processes below this one, at once: nothing that they hold is lost."""
+    _kill(psutil.Process().children(recursive=True))
+
+
+def end_orphans() -> None:
+    """Ends processes of an engine whose driver is dead: they hold memory and GPUs, and nobody hears them."""
+    orphans = [process for process in psutil.process_iter() if (pid := _driver(process)) and not psutil.pid_exists(pid)]
+    if orphans:
+        say(f"{len(orphans)} processes of a search that was killed were still there, and are ended")
+        _kill(orphans)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=3)
+
+
+def _driver(process: psutil.Process) -> int:
+    """The driver of the engine that it belongs to; 0 if it is of none, or not ours to ask."""
+    try:
+        return int(process.environ().get(OWNER, 0)) if process.pid != os.getpid() else 0
+    except (psutil.Error, OSError, ValueError):
+        return 0
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name().removesuffix(".exe")
+    except psutil.Error:
+        return ""
+
+

@@ -1,0 +1,94 @@
+"""Which run goes on next, and how far: the study as Ray Tune sees it.
+
+To Ray a trial is one *activation* of a run: from where the run stands to its next rung, or to its end. The queue hands
+activations out; when one ends it asks the scheduler what can be decided, writes that into the journal, stops the losers
+and hands out the rest of those who stay. So promotion, a retry after a lost worker, and going on after a kill are one
+and the same thing, nothing is ever paused inside Ray, and nothing can wait for a place that a waiting one holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from xlite_search.errors import Damaged
+from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.search import asha
+from xlite_search.search.asha import ASHA
+from xlite_search.search.engine import Leaving
+from xlite_search.search.journal import Journal
+from xlite_search.search.worker import job_for
+
+#: told of every run that has news
+Listen = Callable[[RunRecord], None]
+
+
+class Queue(Searcher):  # type: ignore[misc]
+    """See the module's docstring. `tell` hears of a run whenever its record says something new."""
+
+    def __init__(
+        self, study: StudyRecord, scheduler: ASHA | None, root: Path, tell: Listen, leaving: Leaving | None = None
+    ) -> None:
+        super().__init__(metric="epoch", mode="max")
+        self.study, self.scheduler, self.root, self.tell = study, scheduler, root, tell
+        self.leaving = leaving or Leaving()
+        self.runs = {run.key: run for run in study.runs()}
+        self.journal = Journal(study.folder)
+        self.active: dict[str, str] = {}
+        self.trouble: Damaged | None = None
+        self._decide()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its searcher to restore it; ours is made anew from the records."""
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next activation, those with the most epochs first; None if all that are left wait for others."""
+        waiting = self.waiting()
+        if self.leaving.asked or self.trouble or not (waiting or self.active):
+            return str(Searcher.FINISHED)
+        if not waiting:
+            return None
+        key, until = next(iter(waiting.items()))
+        self.active[trial_id] = key
+        return {"job": job_for(self.runs[key], self.study.trainable, self.root, until)}
+
+    def waiting(self) -> dict[str, int | None]:
+        """The runs that could go on now, and how far. Those that are further come first, that their memory is freed."""
+        found = asha.targets(self.scheduler, self.runs.values(), self.journal.decisions)
+        busy = set(self.active.values())
+        order = sorted((key for key in found if key not in busy), key=lambda key: -len(self.runs[key].epochs))
+        return {key: found[key] for key in order}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "trouble" in result:
+            self.trouble = Damaged(result["trouble"])
+        self._take(RunRecord.load(self.runs[self.active[trial_id]].folder))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """An activation has ended, one way or the other; its record says how."""
+        run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
+        if run.status == "running":  # nobody trains it any more: its worker died, or somebody is leaving
+            run = run.interrupted() if self.leaving.asked or self.trouble else run.abandoned()
+        self._take(run)
+        self._decide()
+
+    def _take(self, run: RunRecord) -> None:
+        self.runs[run.key] = run
+        self.tell(run)
+
+    def _decide(self) -> None:
+        """Journals what can be decided, then has the losers' records say so; what a kill left undone as well."""
+        if self.scheduler is None:
+            return
+        runs = list(self.runs.values())
+        for decision in asha.decisions(self.scheduler, self.study.metric, runs, self.journal.decisions):
+            self.journal.append(decision)
+        for decision in self.journal.decisions:
+            for key in decision.scores.keys() - set(decision.kept):
+                run = self.runs.get(key)
+                if run is not None and not run.over:
+                    self._take(run.close("stopped", decision.sentence(key, self.study.metric)))
