@@ -148,7 +148,7 @@ def prepared(case: Case) -> str:
     config = base(case).with_settings({"model": TEACHER, "epochs": 1, "augment": None, "threads": AT_ONCE}).resolved()
     home = places.model_folder("teacher")
     record = RunRecord(home, "t", "teacher", "t", {}, config.model_dump(mode="json"))
-    *_, record = follow(record, lambda resume: baseline(config, resume))
+    *_, record = follow(record, lambda begun: baseline(config, begun.resume_path()))
     publish(home, record, config.loss, open_data(config.data), {})
     return str(home)
 
@@ -240,8 +240,8 @@ def our_grid(case: Case, name: str, teacher: str, alphas: tuple[float, ...]) -> 
     """Seconds of the trials, and of what came before the first; views that the teacher was asked about."""
     from trainables.distill import distill
     from xlite_search.machine import Machine
-    from xlite_search.search.plan import make_plan
     from xlite_search.search.engine import engine
+    from xlite_search.search.plan import make_plan
     from xlite_search.search.runner import run
     from xlite_search.search.study import Study, grid_search
 

@@ -296,7 +296,7 @@ def test_the_best_epochs_predictions_give_its_scores_again(tiny: RunConfig, tmp_
     """Logits in float16, by image: what a paired comparison needs later."""
     data = open_data(tiny.data)
     record = RunRecord(tmp_path / "run", "k", "trial", "a", {}, tiny.model_dump(mode="json"))
-    *_, record = follow(record, lambda resume: baseline(tiny, resume))
+    *_, record = follow(record, lambda begun: baseline(tiny, begun.resume_path()))
     found = Predictions.load(record.predictions_path())
     assert found.images == tuple(data.packed.table.names[row] for row in data.val.rows)
     assert found.logits.dtype == np.float16

@@ -4,6 +4,7 @@ import builtins
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,9 +49,7 @@ class Epoch:
 
 
 def new_run(folder: Path) -> RunRecord:
-    return RunRecord(
-        folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, CONFIG
-    ).save()
+    return RunRecord(folder / "run", "0123456789ab", "trial", "a tau=4", {"kd.tau": 4.0}, CONFIG).save()
 
 
 def run_with(folder: Path, epochs: list[Epoch]) -> RunRecord:
@@ -486,7 +485,7 @@ def test_a_clock_that_was_set_back_makes_no_run_end_before_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *_, record = follow(new_run(tmp_path), lambda begun: course(1, 2))
-    monkeypatch.setattr(records.time, "time", lambda: record.started - 3600)
+    monkeypatch.setattr(time, "time", lambda: record.started - 3600)
     *_, ended = follow(record, lambda begun: course(3, 3))
     assert ended.started == record.started
     assert ended.ended == ended.started + ended.seconds

@@ -26,8 +26,8 @@ from xlite_search.models.cost import Cost
 from xlite_search.records import RunRecord, StoredFile, alone
 from xlite_search.search import runner
 from xlite_search.search.asha import ASHA
-from xlite_search.search.plan import _tried, changes, make_plan
 from xlite_search.search.engine import engine
+from xlite_search.search.plan import _tried, changes, make_plan
 from xlite_search.search.runner import begin, run
 from xlite_search.search.space import Space
 from xlite_search.search.study import TPE, Study, grid_search, load_study

@@ -427,6 +427,9 @@ def _closing_words(name: str) -> int:
 
     comparison = results.compare([name])
     results.show(comparison, classes=False)
+    failed = [run for run in comparison.others if run.status == "failed"]
+    if failed and not comparison.ranked:
+        console.say(f"\nNo trial was trained to its end: {len(failed)} failed, the first because {failed[0].cause}")
     if comparison.ranked:
         winner = comparison.ranked[0]
         settings = " ".join(f"{name}={value}" for name, value in winner.settings.items())

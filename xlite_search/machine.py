@@ -7,6 +7,9 @@
     gpus_per_trial = 0.5  # a fraction shares a GPU between trials: two at a time
     cpus_per_trial = 2    # default: the run's `threads`, and its loader's workers
     workers = 2           # processes of each trial that augment images; default: 2 beside a GPU, none without
+    checkpoints_gb = 20   # what the checkpoints of one study may take: the losers' go first; default: any
+    micro_batch = 32      # images at once that fit here; a study that asks for more is refused, or goes on with
+                          # --accept-changes, and its runs say so: batch norm sees other batches
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class Machine(Spec):
     gpus_per_trial: float = Field(1.0, gt=0, le=1)
     cpus_per_trial: int | None = Field(None, ge=1)
     workers: int | None = Field(None, ge=0, le=64)
+    micro_batch: int | None = Field(None, ge=2)
+    checkpoints_gb: float | None = Field(None, gt=0)
 
     @property
     def cores(self) -> int:

@@ -183,7 +183,9 @@ class RunRecord:
     started     when it first began, in seconds since 1970
     ended       when it was over; never before it can have been, whatever the clock says
     micro_batch images at once, if they had to be fewer than the config says: memory ran out, or the machine caps it
+    halved      they are because memory ran out
     lost        workers that were lost since its last epoch
+    freed       files that it names and that were given back to the disk (`xlite_search/disk.py`)
     """
 
     folder: Path
@@ -202,7 +204,9 @@ class RunRecord:
     started: float = 0.0
     ended: float = 0.0
     micro_batch: int | None = None
+    halved: bool = False
     lost: int = 0
+    freed: tuple[str, ...] = ()
 
     @property
     def best(self) -> StoredFile | None:
@@ -254,7 +258,7 @@ class RunRecord:
         body = read_manifest(folder / "run.json")
         for name in ("checkpoints", "bests", "predictions"):
             body[name] = tuple(StoredFile(**stored) for stored in body.get(name, ()))
-        body["epochs"] = tuple(body["epochs"])
+        body["epochs"], body["freed"] = tuple(body["epochs"]), tuple(body.get("freed", ()))
         return cls(folder=folder, **body)
 
     def reload(self) -> RunRecord:
@@ -281,7 +285,7 @@ class RunRecord:
     def smaller(self) -> RunRecord | None:
         """This run with half as many images at once, to be tried once; None if it was tried, or they are few."""
         half = (self.at_once + 1) // 2
-        return replace(self, micro_batch=half) if self.micro_batch is None and 2 <= half < self.at_once else None
+        return replace(self, micro_batch=half, halved=True) if not self.halved and 2 <= half < self.at_once else None
 
     def rewound(self) -> RunRecord:
         """This record at its newest checkpoint that is good; at its very start if none is."""
@@ -332,9 +336,13 @@ class RunRecord:
         name = f"checkpoints/{name}"
         return StoredFile(name, write_atomic(self.folder / name, content), epoch)
 
+    def files(self) -> tuple[StoredFile, ...]:
+        """All that it names: states, best weights, predictions."""
+        return (*self.checkpoints, *self.bests, *self.predictions)
+
     def tidy(self) -> None:
         """Removes checkpoint files that this record does not name, a dead process's temporary ones among them."""
-        named = {stored.name for stored in (*self.checkpoints, *self.bests, *self.predictions)}
+        named = {stored.name for stored in self.files()} - set(self.freed)
         for path in (self.folder / "checkpoints").glob("*"):
             if f"checkpoints/{path.name}" not in named:
                 path.unlink(missing_ok=True)

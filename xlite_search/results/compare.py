@@ -28,7 +28,14 @@ from xlite_search.results.paired import Setting, over_seeds, table
 
 CHANCE_AUROC = 0.5
 COLUMNS_OF_CLASSES = 4
-WHY = {"waiting": "not begun", "running": "not over", "finished": "no score", "stopped": "", "failed": "failed"}
+WHY = {
+    "waiting": "not begun",
+    "running": "not over",
+    "paused": "waits at a rung for the others",
+    "finished": "no score",
+    "stopped": "",
+    "failed": "failed",
+}
 
 
 def open_study(name: str) -> StudyRecord:
@@ -178,6 +185,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "score": at_best.get(comparison.metric),
             "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
             "seconds": run.seconds,
+            **({"micro_batch": run.micro_batch} if run.micro_batch else {}),
             "facts": run.facts,
             **({"front": run.key in on_front} if comparison.minimize else {}),
             "metrics": at_best,
@@ -238,16 +246,26 @@ def _ranking(comparison: Comparison) -> Table:
             *(f"{at_best['model/parameters'] / 1e6:.2f} M" for _ in params),
             clock(run.seconds),
         )
-    if len({run.config["epochs"] for run in comparison.ranked}) > 1:
-        table.caption = "unequal epochs: compare only those that were asked for the same number"
-    if comparison.minimize:
-        others = ", ".join(each.word for each in measures)
-        table.caption = f"* on the front: no run is better in one of best, {others}, and as good in the others"
+    table.caption = "\n".join(_notes(comparison)) or None
     chance = comparison.chance()
     table.add_section()
     cells = [_number(chance.get(name)), *("" for _ in measures), "", "", _number(chance["val/ap_macro"])]
     table.add_row("", "chance: untrained, scores that know nothing", *cells, style="dim")
     return table
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What a reader of the ranking must know: who has had other conditions, and what a star means."""
+    notes = []
+    if len({run.config["epochs"] for run in comparison.ranked}) > 1:
+        notes.append("unequal epochs: compare only those that were asked for the same number")
+    smaller = [f"{run.label} ({run.micro_batch})" for run in comparison.ranked if run.micro_batch]
+    if smaller:
+        notes.append(f"fewer images at once than asked for, so that batch norm saw others: {', '.join(smaller)}")
+    if comparison.minimize:
+        others = ", ".join(measure(extra).word for extra in comparison.minimize)
+        notes.append(f"* on the front: no run is better in one of best, {others}, and as good in the others")
+    return notes
 
 
 def _others(comparison: Comparison) -> Table:

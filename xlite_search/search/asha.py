@@ -105,9 +105,7 @@ def targets(spec: ASHA | None, runs: Iterable[RunRecord], decided: Iterable[Deci
     return found
 
 
-def _by_cohort(
-    spec: ASHA, metric: str, runs: dict[str, RunRecord], decided: Sequence[Decision]
-) -> Iterator[Decision]:
+def _by_cohort(spec: ASHA, metric: str, runs: dict[str, RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
     """One decision for every cohort whose members have all reported: those at the first rung that no decision knows,
     and those that a decision kept and no later one judged."""
     rungs = _all_rungs(spec, runs.values())
@@ -131,9 +129,7 @@ def _cut(spec: ASHA, rung: int, scores: dict[str, float]) -> Decision:
     return Decision(rung, scores, len(scores), tuple(kept), cut)
 
 
-def _on_arrival(
-    spec: ASHA, metric: str, runs: dict[str, RunRecord], decided: Sequence[Decision]
-) -> Iterator[Decision]:
+def _on_arrival(spec: ASHA, metric: str, runs: dict[str, RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
     """Ray's rule: a report stays if it is at least the (1 - 1/reduction) quantile of those before it at its rung."""
     for rung in _all_rungs(spec, runs.values()):
         before = {key: score for decision in decided if decision.rung == rung for key, score in decision.scores.items()}

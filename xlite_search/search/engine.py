@@ -216,5 +216,3 @@ def _name(process: psutil.Process) -> str:
         return process.name().removesuffix(".exe")
     except psutil.Error:
         return ""
-
-

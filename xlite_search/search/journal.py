@@ -85,4 +85,6 @@ def _decision(body: dict[str, Any]) -> Decision:
     scores = {key: -math.inf if score is None else float(score) for key, score in body["scores"].items()}
     cut = body["cut"]
     none_kept = math.inf if not body["kept"] else -math.inf
-    return Decision(int(body["rung"]), scores, int(body["peers"]), tuple(body["kept"]), none_kept if cut is None else cut)
+    return Decision(
+        int(body["rung"]), scores, int(body["peers"]), tuple(body["kept"]), none_kept if cut is None else cut
+    )

@@ -18,8 +18,6 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from xlite_search.search.engine import Leaving, engine, gpus  # sets what Ray reads when it is imported
-
 import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -31,9 +29,10 @@ from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
+from xlite_search.search.engine import Leaving, engine, gpus  # sets what Ray reads when it is imported
 from xlite_search.search.plan import Plan, changes, make_plan
-from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.queue import Queue
+from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.teach import mirror, teach
 from xlite_search.search.worker import run_trial
 from xlite_search.tracking import Recorder
@@ -141,10 +140,29 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         if not (folder / "run.json").exists():
             config = trial.config.model_dump(mode="json")
             about = facts.get(trial.config.model, {})
-            RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config, facts=about).save()
+            record = RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config, facts=about)
+            _capped(record, accept_changes).save()
     study = study.save()
     _show_balances(plan, study)
     return study
+
+
+def _capped(record: RunRecord, accept: bool) -> RunRecord:
+    """With no more images at once than this machine takes.
+
+    Raises:
+        BadInput: the run asks for more, and nobody accepts that.
+    """
+    cap = this_machine().micro_batch
+    if cap is None or record.at_once <= cap:
+        return record
+    if not accept:
+        raise BadInput(
+            f"{record.label} asks for {record.at_once} images at once, and machine.toml has micro_batch = {cap}: batch "
+            f"norm would see other batches. Set micro_batch in the study, or go on with --accept-changes, which is "
+            f"recorded"
+        )
+    return replace(record, micro_batch=cap)
 
 
 def _facts(plan: Plan, study: StudyRecord) -> dict[str, dict[str, float]]:

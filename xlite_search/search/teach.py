@@ -81,7 +81,8 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> RunRe
     task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
     with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus())) as board:
         while not record.over:
-            for record in _activation(record, task, root):
+            for news in _activation(record, task, root):
+                record = news
                 board.update(record)
                 recorder.sync(record)
         recorder.sync(record)

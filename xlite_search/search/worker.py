@@ -21,11 +21,10 @@ from xlite_search import places
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill import answers
-from xlite_search.machine import device
 from xlite_search.errors import XliteError
+from xlite_search.machine import device
 from xlite_search.records import FULL, RunRecord, alone
 from xlite_search.trainable import drive, trainable_at
-
 
 WORKER = "worker.lock"
 
@@ -71,7 +70,9 @@ def run_trial(config: dict[str, Job]) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        tune.report({"epoch": 0, "trouble": f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"})
+        tune.report(
+            {"epoch": 0, "trouble": f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"}
+        )
     finally:
         _release()
 
