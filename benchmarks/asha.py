@@ -4,7 +4,8 @@
 
 A search is 36 trials of 27 epochs, reduction 3. After epoch e a trial's score is 0.5 + (q - 0.5)(1 - exp(-s e / 27)) +
 noise of sd 0.004, q uniform in 0.74 .. 0.84. `s` is 5 for all; in the last table it is uniform in 2 .. 10: early
-rungs favour the quick and not the good. Trials come best first, best last, or in random order, to one worker or four.
+rungs favour the quick and not the good. Trials come best first, best last, or in random order, to one worker or four,
+and an epoch takes 0.5 to 2 units of time, drawn for each trial.
 
 share    epochs trained of all 36 x 27, in the worst of the orders
 regret   true final score of the best trial, minus that of the best among those trained to the end; mean over draws
@@ -34,7 +35,15 @@ TRIALS, EPOCHS, REDUCTION, METRIC = 36, 27, 3, "val/auroc_macro"
 ORDERS = ("best first", "best last", "random")
 WORKERS = (1, 4)
 
-Curves = NDArray[np.float64]
+Floats = NDArray[np.float64]
+
+
+class Draw(NamedTuple):
+    """scores `[trial, epoch]` as they are seen, final true ones `[trial]`, pace `[trial]`: time of an epoch."""
+
+    scores: Floats
+    final: Floats
+    pace: Floats
 
 
 class Cost(NamedTuple):
@@ -42,16 +51,15 @@ class Cost(NamedTuple):
     regret: float
 
 
-def draw(random: np.random.Generator, order: str, speeds: tuple[float, float]) -> tuple[Curves, Curves]:
-    """Scores `[trial, epoch]` as they are seen, and the true final ones `[trial]`."""
+def draw(random: np.random.Generator, order: str, speeds: tuple[float, float]) -> Draw:
     quality = random.uniform(0.74, 0.84, TRIALS)
     quality = {"best first": np.sort(quality)[::-1], "best last": np.sort(quality), "random": quality}[order]
     speed = random.uniform(*speeds, TRIALS)[:, None]
     course = 0.5 + (quality[:, None] - 0.5) * (1 - np.exp(-speed * np.arange(1, EPOCHS + 1) / EPOCHS))
-    return course + random.normal(0, 0.004, course.shape), course[:, -1]
+    return Draw(course + random.normal(0, 0.004, course.shape), course[:, -1], random.uniform(0.5, 2, TRIALS))
 
 
-def ours(scores: Curves, grace: int, workers: int) -> NDArray[np.int64]:
+def ours(drawn: Draw, grace: int, workers: int) -> NDArray[np.int64]:
     """Epochs that each trial was trained: activations, each to the next rung, on `workers` workers."""
     spec = ASHA(grace=grace, reduction=REDUCTION)
     config = {"epochs": EPOCHS}
@@ -65,18 +73,18 @@ def ours(scores: Curves, grace: int, workers: int) -> NDArray[np.int64]:
             key, target = next(iter(waiting.items()))
             del waiting[key]
             until = target or EPOCHS
-            heapq.heappush(busy, (clock + until - len(runs[key].epochs), key, until))
+            heapq.heappush(busy, (clock + drawn.pace[int(key)] * (until - len(runs[key].epochs)), key, until))
         if not busy:
             return np.array([len(run.epochs) for run in runs.values()])
         clock, key, until = heapq.heappop(busy)
-        runs[key] = _trained(runs[key], scores[int(key)], until)
+        runs[key] = _trained(runs[key], drawn.scores[int(key)], until)
         for decision in decisions(spec, METRIC, list(runs.values()), decided):
             decided.append(decision)
             for loser in decision.scores.keys() - set(decision.kept):
                 runs[loser] = _with(runs[loser], "stopped")
 
 
-def _trained(run: RunRecord, scores: Curves, until: int) -> RunRecord:
+def _trained(run: RunRecord, scores: Floats, until: int) -> RunRecord:
     course = tuple({METRIC: float(score)} for score in scores[:until])
     status: Status = "finished" if until == EPOCHS else "paused"
     return RunRecord(run.folder, run.key, "trial", run.label, {}, run.config, epochs=course, status=status)
@@ -86,39 +94,39 @@ def _with(run: RunRecord, status: Status) -> RunRecord:
     return RunRecord(run.folder, run.key, "trial", run.label, {}, run.config, epochs=run.epochs, status=status)
 
 
-def rays(scores: Curves, grace: int, workers: int) -> NDArray[np.int64]:
+def rays(drawn: Draw, grace: int, workers: int) -> NDArray[np.int64]:
     """The same for Ray's scheduler, asked epoch by epoch."""
     scheduler = AsyncHyperBandScheduler("epoch", METRIC, "max", EPOCHS, grace, REDUCTION)
     trials = [SimpleNamespace(trial_id=str(n), config={}) for n in range(TRIALS)]
     spent, following = np.zeros(TRIALS, int), 0
-    busy: list[tuple[int, int]] = []
+    busy: list[tuple[float, int]] = []
+    clock = 0.0
     while following < TRIALS or busy:
-        clock = busy[0][0] if busy else 0
         while following < TRIALS and len(busy) < workers:
             scheduler.on_trial_add(None, trials[following])
-            heapq.heappush(busy, (clock + 1, following))
+            heapq.heappush(busy, (clock + drawn.pace[following], following))
             following += 1
         clock, n = heapq.heappop(busy)
         spent[n] += 1
-        result = {"epoch": int(spent[n]), METRIC: float(scores[n, spent[n] - 1])}
+        result = {"epoch": int(spent[n]), METRIC: float(drawn.scores[n, spent[n] - 1])}
         if spent[n] == EPOCHS:
             scheduler.on_trial_complete(None, trials[n], result)
         elif scheduler.on_trial_result(None, trials[n], result) == TrialScheduler.CONTINUE:
-            heapq.heappush(busy, (clock + 1, n))
+            heapq.heappush(busy, (clock + drawn.pace[n], n))
     return spent
 
 
-Search = Callable[[Curves, int, int], NDArray[np.int64]]
+Search = Callable[[Draw, int, int], NDArray[np.int64]]
 
 
 def cost(search: Search, grace: int, order: str, workers: int, draws: int, speeds: tuple[float, float]) -> Cost:
     """Means over the draws, which are the same for every search."""
     shares, regrets = [], []
     for seed in range(draws):
-        scores, final = draw(np.random.default_rng(seed), order, speeds)
-        spent = search(scores, grace, workers)
+        drawn = draw(np.random.default_rng(seed), order, speeds)
+        spent = search(drawn, grace, workers)
         shares.append(spent.sum() / (TRIALS * EPOCHS))
-        regrets.append(final.max() - final[spent == EPOCHS].max())
+        regrets.append(drawn.final.max() - drawn.final[spent == EPOCHS].max())
     return Cost(float(np.mean(shares)), float(np.mean(regrets)))
 
 

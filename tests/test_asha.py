@@ -68,7 +68,7 @@ def test_nothing_is_decided_before_the_last_of_the_cohort_has_reported() -> None
     (decision,) = decide(spec, [*three, run("d", [0.5, 0.5])])
     assert decision == Decision(2, {"a": 0.6, "b": 0.8, "c": 0.7, "d": 0.5}, 4, ("b",), 0.8)
     assert decision.sentence("c", METRIC) == (
-        "stopped at rung 2: val/auroc_macro 0.7000 is below the cut of 0.8000 among 4 trials"
+        "stopped at rung 2: val/auroc_macro 0.7000 is behind the cut of 0.8000 among 4 trials"
     )
 
 
@@ -181,7 +181,7 @@ def test_on_arrival_each_is_judged_against_those_before_it() -> None:
         journal.append(decision)
         kept += "y" if decision.kept else "n"
     assert kept == "yyynyn"
-    assert journal[3].sentence("trial3", METRIC).endswith("0.5500 is below the cut of 0.6000 among 4 trials")
+    assert journal[3].sentence("trial3", METRIC).endswith("0.5500 is behind the cut of 0.6000 among 4 trials")
     assert decide(spec, runs, journal) == []
 
 

@@ -101,7 +101,7 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     records = study.runs()
     assert {record.status for record in records} == {"finished", "stopped"}
     stopped = next(record for record in records if record.status == "stopped")
-    assert re.match(r"stopped at rung \d: val/auroc_macro 0\.\d+ is below the cut of 0\.\d+ among \d", stopped.cause)
+    assert re.match(r"stopped at rung \d: val/auroc_macro 0\.\d+ is behind the cut of 0\.\d+ among \d", stopped.cause)
     assert stopped.cause in capsys.readouterr().err
     assert_mirrored(study)
     assert list(steps(tracking.TEACHERS).values()) == [("FINISHED", [1, 2])]

@@ -32,7 +32,9 @@ def a_run(key: str, epochs: int, status: Status = "running") -> RunRecord:
         Path("unused"), key, "trial", f"run {key}", {"kd.tau": 4.0}, {"monitor": "val/auroc_macro"}, epochs=scores
     )
     bests = (StoredFile("best.safetensors", "0", epochs),) if epochs else ()
-    return replace(record, bests=bests, started=1_700_000_000.0, status=status, cause="why")
+    begun = 0.0 if status == "waiting" and not epochs else 1_700_000_000.0
+    over = begun + epochs if status in ("finished", "stopped", "failed") else 0.0
+    return replace(record, bests=bests, started=begun, ended=over, status=status, cause="why")
 
 
 def runs_of(client: MlflowClient, experiment: str) -> dict[str, object]:
@@ -87,6 +89,53 @@ def test_a_run_that_is_interrupted_is_not_left_running(client: MlflowClient) -> 
     recorder.sync(a_run("a", 1))
     recorder.__exit__(KeyboardInterrupt)
     assert {run.info.status for run in runs_of(client, "interrupted").values()} == {"KILLED"}  # type: ignore[attr-defined]
+
+
+def test_a_run_that_waits_at_a_rung_is_not_running(client: MlflowClient) -> None:
+    with Recorder("rung", parent={}) as recorder:
+        for status in ("running", "paused"):
+            recorder.sync(a_run("a", 1, status))  # type: ignore[arg-type]
+        recorder.sync(a_run("b", 2, "waiting"))
+    status = {key: run.info.status for key, run in runs_of(client, "rung").items()}  # type: ignore[attr-defined]
+    assert status == {"parent": "FINISHED", "a": "SCHEDULED", "b": "SCHEDULED"}
+
+
+def test_what_a_killed_driver_left_running_is_put_right_at_the_next_start(client: MlflowClient) -> None:
+    dead = tracking._Mirror("zombies", {})
+    dead.sync(a_run("a", 2))
+    dead.sync(a_run("gone from the study", 1))
+    with Recorder("zombies", parent={}) as recorder:
+        recorder.sync(a_run("a", 2, "waiting"))
+    status = {key: run.info.status for key, run in runs_of(client, "zombies").items()}  # type: ignore[attr-defined]
+    assert status == {"parent": "FINISHED", "a": "SCHEDULED", "gone from the study": "SCHEDULED"}
+
+
+def test_images_at_once_are_a_tag_where_memory_asked_for_fewer(client: MlflowClient) -> None:
+    with Recorder("memory") as recorder:
+        recorder.sync(replace(a_run("a", 1, "finished"), micro_batch=16))
+    assert runs_of(client, "memory")["a"].data.tags["xlite.micro_batch"] == "16"  # type: ignore[attr-defined]
+
+
+def test_a_call_that_arrived_although_it_failed_is_not_made_again(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server wrote it, and its answer was lost."""
+    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    real, calls = MlflowClient.log_batch, []
+
+    def heard_late(self: MlflowClient, *arguments: object, **named: object) -> None:
+        real(self, *arguments, **named)
+        calls.append(1)
+        if len(calls) % 2:
+            raise OSError("the server does not answer")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", heard_late)
+    with Recorder("late") as recorder:
+        recorder.sync(a_run("a", 4, "finished"))
+    assert recorder.failed is None
+    run = runs_of(client, "late")["a"]
+    assert steps(client, run) == [1, 2, 3, 4]
+    assert steps(client, run, "best/auroc_macro") == [4]
 
 
 def test_a_thousand_metrics_and_more_go_in_several_calls(client: MlflowClient) -> None:

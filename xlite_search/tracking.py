@@ -133,6 +133,7 @@ class _Mirror:
     runs    MLflow's run of every record that has one, by key
     status  what MLflow says of each run
     logged  epochs that MLflow has, of the records that were seen here
+    described  the records whose params and config it has
     """
 
     def __init__(self, experiment: str, parent_tags: Mapping[str, str] | None) -> None:
@@ -141,6 +142,7 @@ class _Mirror:
         self.runs: dict[str, str] = {}
         self.status: dict[str, str] = {}
         self.logged: dict[str, int] = {}
+        self.described: set[str] = set()
         self.parent = ""
         self.look()
         if parent_tags is not None:
@@ -161,13 +163,16 @@ class _Mirror:
                     self.runs[tags[KEY]] = run_id
                     if tags.get(COMPLETE):
                         self.logged[tags[KEY]] = int(tags[COMPLETE])
+                        self.described.add(tags[KEY])
 
     def sync(self, record: RunRecord) -> None:
         if not record.started:
             return
         run_id = self.runs.get(record.key) or self._create(record)
-        if record.key not in self.logged:
+        if record.key not in self.described:
             self._describe(run_id, record)
+            self.described.add(record.key)
+        if record.key not in self.logged:
             history = self.client.get_metric_history(run_id, "train/loss")
             self.logged[record.key] = max((point.step for point in history), default=0)
         elif self.logged[record.key] == len(record.epochs) and self.status[run_id] == MLFLOW_STATUS[record.status]:

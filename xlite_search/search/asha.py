@@ -70,7 +70,7 @@ class Decision:
         if not math.isfinite(self.scores[key]):
             return f"stopped at rung {self.rung}: {metric} has no value"
         return (
-            f"stopped at rung {self.rung}: {metric} {self.scores[key]:.4f} is below the cut of {self.cut:.4f} "
+            f"stopped at rung {self.rung}: {metric} {self.scores[key]:.4f} is behind the cut of {self.cut:.4f} "
             f"among {self.peers} trials"
         )
 

@@ -21,13 +21,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-
 import psutil
 import ray
 
@@ -104,10 +97,11 @@ def engine(machine: Machine, address: str | None = None) -> Iterator[Leaving]:
             yield leaving
         return
     _start(machine, address)
-    with leaving.listening(), _watched(leaving):
-        at_once = False
+    at_once = False
+    with leaving.listening():
         try:
-            yield leaving
+            with _watched(leaving):
+                yield leaving
         except (Interrupted, EngineDied):
             at_once = True
             raise

@@ -8,13 +8,14 @@ and the same thing, nothing is ever paused inside Ray, and nothing can wait for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from xlite_search.errors import Damaged
+from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import asha
 from xlite_search.search.asha import ASHA
@@ -32,13 +33,13 @@ class Queue(Searcher):  # type: ignore[misc]
     def __init__(
         self, study: StudyRecord, scheduler: ASHA | None, root: Path, tell: Listen, leaving: Leaving | None = None
     ) -> None:
-        super().__init__(metric="epoch", mode="max")
+        super().__init__()
         self.study, self.scheduler, self.root, self.tell = study, scheduler, root, tell
         self.leaving = leaving or Leaving()
         self.runs = {run.key: run for run in study.runs()}
         self.journal = Journal(study.folder)
         self.active: dict[str, str] = {}
-        self.trouble: Damaged | None = None
+        self.trouble: Exception | None = None
         self._decide()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,24 +65,37 @@ class Queue(Searcher):  # type: ignore[misc]
         return {key: found[key] for key in order}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "trouble" in result:
-            self.trouble = Damaged(result["trouble"])
-        self._take(RunRecord.load(self.runs[self.active[trial_id]].folder))
+        with self._ending_on_trouble():
+            self._take(RunRecord.load(self.runs[self.active[trial_id]].folder))
+            if "trouble" in result:
+                raise Damaged(result["trouble"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """An activation has ended, one way or the other; its record says how."""
-        run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
-        if run.status == "running":  # nobody trains it any more: its worker died, or somebody is leaving
-            run = run.interrupted() if self.leaving.asked or self.trouble else run.abandoned()
-        self._take(run)
-        self._decide()
+        with self._ending_on_trouble():
+            run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
+            if run.status == "running":  # nobody trains it any more: its worker died, or somebody is leaving
+                run = run.interrupted() if self.leaving.asked or self.trouble else run.abandoned()
+            self._take(run)
+            self._decide()
+
+    @contextmanager
+    def _ending_on_trouble(self) -> Iterator[None]:
+        """A disk that is full or a damaged file ends the search; Ray would bury the sentence in one of its own."""
+        try:
+            yield
+        except (XliteError, OSError) as error:
+            self.trouble = self.trouble or error
 
     def _take(self, run: RunRecord) -> None:
         self.runs[run.key] = run
         self.tell(run)
 
     def _decide(self) -> None:
-        """Journals what can be decided, then has the losers' records say so; what a kill left undone as well."""
+        """Journals what can be decided, then has the losers' records say so; what a kill left undone as well.
+
+        A loser whose record was lost is trained to its rung again, and no further.
+        """
         if self.scheduler is None:
             return
         runs = list(self.runs.values())
@@ -90,5 +104,5 @@ class Queue(Searcher):  # type: ignore[misc]
         for decision in self.journal.decisions:
             for key in decision.scores.keys() - set(decision.kept):
                 run = self.runs.get(key)
-                if run is not None and not run.over:
+                if run is not None and not run.over and len(run.epochs) >= decision.rung:
                     self._take(run.close("stopped", decision.sentence(key, self.study.metric)))

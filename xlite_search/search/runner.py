@@ -29,7 +29,7 @@ from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
-from xlite_search.search.engine import Leaving, engine, gpus  # sets what Ray reads when it is imported
+from xlite_search.search.engine import Leaving, engine, gpus
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
