@@ -31,6 +31,7 @@ from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
 from xlite_search.search.study import Study, grid_search
+from xlite_search.search.verify import verify
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,7 @@ def steps(experiment: str) -> dict[str, tuple[str, list[int]]]:
 
 def assert_mirrored(study: StudyRecord) -> None:
     """One parent, one run a trial, every epoch once, nothing left running."""
+    assert verify(study) == []
     seen = steps(study.name)
     assert seen.pop(study.name) == ("FINISHED", [])
     expected = {

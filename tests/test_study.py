@@ -351,7 +351,7 @@ def test_an_empty_list_of_values_is_refused(tiny: RunConfig) -> None:
 
 def test_a_study_has_one_driver_at_a_time(tiny: RunConfig) -> None:
     plan = make_plan(study_of(tiny, {"seed": grid_search([1, 2])}), "s")
-    with alone(plan.folder, "study 's'"), pytest.raises(BadInput, match="study 's' is being run by another process"):
+    with alone(plan.folder, "study 's'"), pytest.raises(BadInput, match="study 's' is being run by process"):
         run(plan)
 
 

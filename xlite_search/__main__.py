@@ -237,6 +237,55 @@ def run(
 
 
 @app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Default: all studies, a line each.")] = None,
+    json_: Json = False,
+) -> None:
+    """Where a study stands: who runs it, which trials are where and why, what it takes of the disk."""
+    from xlite_search import places
+    from xlite_search.results import status as results
+
+    found = [results.standing(name) for name in ([study] if study else places.studies())]
+    if json_:
+        print(json.dumps([each.as_json() for each in found]))
+    elif study:
+        results.show(found[0])
+    else:
+        for each in found:
+            print(each.line())
+
+
+@app.command()
+def clean(study: Annotated[str, typer.Argument(metavar="STUDY")]) -> None:
+    """Gives disk back: checkpoints that nobody will go on with. Best weights of what is ranked stay."""
+    from xlite_search import disk
+    from xlite_search.records import alone
+    from xlite_search.results.compare import open_study
+
+    found = open_study(study)
+    with alone(found.folder, f"study '{study}'"):
+        before = disk.taken(found.runs())
+        disk.free(found.runs())
+        left = disk.taken(found.runs())
+    print(f"{study}: {(before - left) / 1e6:,.1f} MB given back, {left / 1e6:,.1f} MB of checkpoints are left")
+
+
+@app.command()
+def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json = False) -> None:
+    """Nothing lost? Manifests, checkpoints, decisions, the teacher and MLflow, one against the other."""
+    from xlite_search.results.compare import open_study
+    from xlite_search.search.verify import verify as verify_study
+
+    found = open_study(study)
+    broken = verify_study(found)
+    if json_:
+        print(json.dumps({"study": study, "broken": broken}))
+    else:
+        print("\n".join(broken) if broken else f"{study}: {len(found.trials)} trials, and nothing is lost")
+    raise typer.Exit(STORAGE if broken else 0)
+
+
+@app.command()
 def compare(studies: Annotated[list[str], typer.Argument(metavar="STUDY...")], json_: Json = False) -> None:
     """The ranked table of one or more studies, and AUROC by finding with the number of positives."""
     from xlite_search.results import compare as results

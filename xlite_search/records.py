@@ -138,6 +138,17 @@ def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") ->
         held.release()
 
 
+def held_by(folder: Path, lock: str = "lock") -> str:
+    """Who holds a folder now, in words; empty if nobody does."""
+    held = FileLock(folder / lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        return _owner(folder / f"{lock}.owner")
+    held.release()
+    return ""
+
+
 def _owner(path: Path) -> str:
     """`process 4711 on desk since 21:04`; it may be gone again, or not have said its name yet."""
     try:

@@ -23,7 +23,7 @@ from xlite_search import places
 from xlite_search.records import ARTIFACTS, RunRecord
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Experiment, Metric
     from mlflow.tracking import MlflowClient
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -305,6 +305,35 @@ def _client() -> MlflowClient:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
     return client
+
+
+def differences(experiment: str, records: Iterable[RunRecord]) -> list[str]:
+    """Where MLflow says something else than the records, a sentence each; empty if it was never asked to say it."""
+    if not is_there():
+        return []
+    try:
+        client = _client()
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return [f"MLflow has no experiment '{experiment}'; `run` the study again, and it is filled in"]
+        return [text for record in records if record.started for text in _different(client, found, record)]
+    except Exception as error:
+        return [f"MLflow cannot be asked: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+
+
+def _different(client: MlflowClient, experiment: Experiment, record: RunRecord) -> Iterator[str]:
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{record.key}'")
+    if len(runs) != 1:
+        yield f"MLflow has {len(runs)} runs of {record.label}"
+        return
+    said, meant = runs[0].info.status, MLFLOW_STATUS[record.status]
+    if said != meant:
+        yield f"MLflow says that {record.label} is {said}, and it is {meant}"
+    for name in ("train/loss", record.config["monitor"]):
+        steps = sorted(point.step for point in client.get_metric_history(runs[0].info.run_id, name))
+        expected = [epoch for epoch, metrics in enumerate(record.epochs, start=1) if name in metrics]
+        if steps != expected:
+            yield f"MLflow has {name} of {record.label} at epochs {steps}, and its record at {expected}"
 
 
 def find_run(experiment: str, key: str) -> str | None:

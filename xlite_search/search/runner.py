@@ -22,7 +22,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from xlite_search import provenance
+from xlite_search import disk, provenance
 from xlite_search.console import Board, say
 from xlite_search.data.loaders import open_data
 from xlite_search.errors import BadInput
@@ -227,6 +227,8 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
         def tell(record: RunRecord) -> None:
             board.update(record)
             recorder.sync(record)
+            if record.over and machine.checkpoints_gb:
+                disk.free(study.runs(), round(machine.checkpoints_gb * 1e9))
 
         _drain(Queue(study, plan.study.scheduler, plan.root, tell, leaving), resources)
 
