@@ -74,8 +74,10 @@ class Queue(Searcher):  # type: ignore[misc]
         """An activation has ended, one way or the other; its record says how."""
         with self._ending_on_trouble():
             run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
-            if run.status == "running":  # nobody trains it any more: its worker died, or somebody is leaving
-                run = run.interrupted() if self.leaving.asked or self.trouble else run.abandoned()
+            if run.status == "running" and (self.leaving.asked or self.trouble):
+                run = run.interrupted()
+            elif run.status == "running" or (error and not run.over):
+                run = run.abandoned()
             self._take(run)
             self._decide()
 

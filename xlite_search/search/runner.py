@@ -12,6 +12,7 @@ search that is killed anywhere goes on from its records and its journal, and Ray
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -230,11 +231,12 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
             if record.over and machine.checkpoints_gb:
                 disk.free(study.runs(), round(machine.checkpoints_gb * 1e9))
 
-        _drain(Queue(study, plan.study.scheduler, plan.root, tell, leaving), resources)
+        _drain(Queue(study, plan.study.scheduler, plan.root, tell, leaving), resources, at_once)
 
 
-def _drain(queue: Queue, resources: Mapping[str, float]) -> None:
+def _drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     with TemporaryDirectory(prefix="xlite-ray-", ignore_cleanup_errors=True) as cache:
         tune.Tuner(
             tune.with_resources(run_trial, dict(resources)),

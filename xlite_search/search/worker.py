@@ -59,22 +59,27 @@ def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = N
 def run_trial(config: dict[str, Job]) -> None:
     """A Tune trial: a run from where it stands to its next rung, or to its end. Says that there is news, and no more.
 
-    A failure that the record tells is news like any other; Ray hears only of what nobody expected.
+    A failure is news like any other, and the record tells it; to Ray only a worker that was lost is an error.
     """
     try:
         for record in _epochs(config["job"]):
             tune.report({"epoch": len(record.epochs)})
-    except XliteError:
-        if not RunRecord.load(Path(config["job"]["folder"])).over:
-            raise
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
+    except Exception as error:
+        if not (isinstance(error, OSError) and error.errno in FULL):
+            _expect_told(Path(config["job"]["folder"]), error)
+            return
         tune.report(
             {"epoch": 0, "trouble": f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"}
         )
     finally:
         _release()
+
+
+def _expect_told(folder: Path, error: Exception) -> None:
+    """The record says why it failed: it does, unless that happened before its training began."""
+    record = RunRecord.load(folder)
+    if not record.over:
+        record.close("failed", str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}")
 
 
 def run_teacher(job: Job) -> Iterator[int]:

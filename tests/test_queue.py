@@ -1,0 +1,178 @@
+"""The queue, asked as Ray Tune asks it, with workers that are written down here: no Ray."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlite_search.errors import Damaged
+from xlite_search.records import RunRecord, Status, StudyRecord
+from xlite_search.search.asha import ASHA
+from xlite_search.search.engine import Leaving
+from xlite_search.search.journal import Journal
+from xlite_search.search.queue import Queue
+
+METRIC = "val/auroc_macro"
+CONFIG = {"epochs": 4, "monitor": METRIC, "batch_size": 8}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyRecord:
+    """Three trials, none begun."""
+    found = StudyRecord(tmp_path, "s", "?", "m:f", METRIC, {}, ("a", "b", "c")).save()
+    for key in found.trials:
+        RunRecord(found.trial_folder(key), key, "trial", key, {}, dict(CONFIG)).save()
+    return found
+
+
+class Driver:
+    """Ray's part: asks for activations, and says how they ended."""
+
+    def __init__(self, study: StudyRecord, scheduler: ASHA | None = None) -> None:
+        self.told: list[tuple[str, Status]] = []
+        self.leaving = Leaving()
+        self.study = study
+        self.queue = Queue(study, scheduler, Path(), self._tell, self.leaving)
+        self.given = 0
+
+    def _tell(self, record: RunRecord) -> None:
+        self.told.append((record.key, record.status))
+
+    def ask(self) -> tuple[str, dict[str, Any]] | str | None:
+        """The trial's id and its job; or that there is none now, or none any more."""
+        self.given += 1
+        found = self.queue.suggest(str(self.given))
+        return (str(self.given), found["job"]) if isinstance(found, dict) else found
+
+    def job(self) -> tuple[str, dict[str, Any]]:
+        found = self.ask()
+        assert isinstance(found, tuple)
+        return found
+
+    def train(self, job: dict[str, Any], score: float, *, until: int | None = None, status: Status = "paused") -> None:
+        """What a worker leaves in the record."""
+        record = RunRecord.load(Path(job["folder"]))
+        last = until or job["until"] or CONFIG["epochs"]
+        epochs = record.epochs + tuple({METRIC: score} for _ in range(len(record.epochs), last))
+        replace(record, epochs=epochs, status="finished" if last == 4 else status, started=1.0).save()
+
+    def end(self, trial: str, *, error: bool = False) -> None:
+        self.queue.on_trial_complete(trial, {}, error=error)
+
+    def status(self) -> dict[str, tuple[str, int]]:
+        return {run.key: (run.status, len(run.epochs)) for run in self.study.runs()}
+
+
+def test_without_a_scheduler_every_run_is_handed_out_once_to_its_end(study: StudyRecord) -> None:
+    driver = Driver(study)
+    jobs = [driver.job() for _ in range(3)]
+    assert [job["key"] for _, job in jobs] == ["a", "b", "c"]
+    assert [job["until"] for _, job in jobs] == [None] * 3
+    assert driver.ask() is None
+    for trial, job in jobs:
+        driver.train(job, 0.5)
+        driver.end(trial)
+    assert driver.ask() == "FINISHED"
+    assert driver.told == [(key, "finished") for key in "abc"]
+
+
+def test_who_waits_at_a_rung_takes_no_place_and_the_best_go_on(study: StudyRecord) -> None:
+    driver = Driver(study, ASHA(grace=2, reduction=3))  # 3/3 * (1 + 1/6) = 1.2: one is kept
+    for _ in range(3):
+        trial, job = driver.job()
+        assert job["until"] == 2
+        driver.train(job, {"a": 0.6, "b": 0.7, "c": 0.5}[job["key"]])
+        driver.end(trial)
+    assert driver.status() == {"a": ("stopped", 2), "b": ("paused", 2), "c": ("stopped", 2)}
+    assert len(Journal(study.folder).decisions) == 1
+    trial, job = driver.job()
+    assert (job["key"], job["until"]) == ("b", None)
+    driver.train(job, 0.8)
+    driver.end(trial)
+    assert driver.ask() == "FINISHED"
+    assert RunRecord.load(study.trial_folder("a")).cause == (
+        "stopped at rung 2: val/auroc_macro 0.6000 is behind the cut of 0.7000 among 3 trials"
+    )
+
+
+def test_a_decision_that_was_journaled_and_not_acted_on_is_acted_on(study: StudyRecord) -> None:
+    driver = Driver(study, ASHA(grace=2, reduction=3))
+    for score in (0.6, 0.7, 0.5):
+        trial, job = driver.job()
+        driver.train(job, score)
+        driver.end(trial)
+    for key in "ac":  # as a kill between the journal and the records leaves it
+        replace(RunRecord.load(study.trial_folder(key)), status="paused", cause="").save()
+    again = Driver(study, ASHA(grace=2, reduction=3))
+    assert again.status() == {"a": ("stopped", 2), "b": ("paused", 2), "c": ("stopped", 2)}
+    assert len(Journal(study.folder).decisions) == 1
+
+
+def test_a_lost_worker_is_replaced_and_three_in_a_row_are_the_runs_fault(study: StudyRecord) -> None:
+    driver = Driver(study)
+    for attempt in range(3):
+        trial, job = driver.job()
+        assert job["key"] == "a"
+        driver.train(job, 0.5, until=1, status="running")
+        driver.end(trial, error=True)
+        assert driver.status()["a"] == ("waiting" if attempt < 2 else "failed", 1)
+    assert driver.job()[1]["key"] == "b"
+
+
+def test_a_worker_that_dies_before_it_begins_is_not_replaced_for_ever(study: StudyRecord) -> None:
+    driver = Driver(study)
+    for _ in range(3):
+        driver.end(driver.job()[0], error=True)
+    assert driver.status()["a"] == ("failed", 0)
+
+
+def test_who_is_asked_to_leave_hands_out_nothing_and_loses_nobody(study: StudyRecord) -> None:
+    driver = Driver(study)
+    trial, job = driver.job()
+    driver.train(job, 0.5, until=1, status="running")
+    driver.leaving.asked = True
+    driver.end(trial)
+    assert driver.ask() == "FINISHED"
+    record = RunRecord.load(study.trial_folder("a"))
+    assert (record.status, record.cause, record.lost) == ("waiting", "interrupted", 0)
+
+
+def test_a_full_disk_ends_the_search_and_is_no_runs_fault(study: StudyRecord) -> None:
+    driver = Driver(study)
+    trial, job = driver.job()
+    driver.train(job, 0.5, until=1, status="running")
+    driver.queue.on_trial_result(trial, {"trouble": "the disk is full"})
+    driver.end(trial)
+    assert driver.ask() == "FINISHED"
+    assert isinstance(driver.queue.trouble, Damaged)
+    assert driver.status()["a"] == ("waiting", 1)
+
+
+def test_a_journal_that_cannot_be_written_ends_the_search(study: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    driver = Driver(study, ASHA(grace=2, reduction=3))
+    monkeypatch.setattr(Journal, "append", full)
+    for _ in range(3):
+        trial, job = driver.job()
+        driver.train(job, 0.5)
+        driver.end(trial)
+    assert isinstance(driver.queue.trouble, OSError)
+    assert {status for status, _ in driver.status().values()} == {"paused"}
+    assert driver.ask() == "FINISHED"
+
+
+def test_a_second_chance_with_fewer_images_is_handed_out_at_once(study: StudyRecord) -> None:
+    driver = Driver(study)
+    trial, job = driver.job()
+    record = RunRecord.load(Path(job["folder"])).smaller()
+    assert record is not None
+    replace(record, status="waiting").save()
+    driver.end(trial)
+    assert driver.job()[1]["key"] == "a"
+    assert driver.status()["a"] == ("waiting", 0)
