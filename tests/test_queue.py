@@ -17,7 +17,7 @@ from xlite_search.search.journal import Journal
 from xlite_search.search.queue import Queue
 
 METRIC = "val/auroc_macro"
-CONFIG = {"epochs": 4, "monitor": METRIC, "batch_size": 8}
+CONFIG: dict[str, Any] = {"epochs": 4, "monitor": METRIC, "batch_size": 8}
 
 
 @pytest.fixture
