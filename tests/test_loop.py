@@ -540,13 +540,11 @@ def draw_golden() -> None:
 def test_golden_losses() -> None:
     draw_golden()
     recorded = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    found = golden_run()
-    if recorded["circumstances"] == circumstances():
-        assert found == recorded["epochs"]
-    else:
-        flat = [[epoch[name] for name in sorted(epoch)] for epoch in found]
-        expected = [[epoch[name] for name in sorted(epoch)] for epoch in recorded["epochs"]]
-        assert np.allclose(flat, expected, rtol=1e-3, atol=1e-3)
+    flat = [[epoch[name] for name in sorted(epoch)] for epoch in golden_run()]
+    expected = [[epoch[name] for name in sorted(epoch)] for epoch in recorded["epochs"]]
+    # Two CPUs of one instruction set still choose different kernels: losses 4e-6 apart were seen.
+    tolerance = 5e-5 if recorded["circumstances"] == circumstances() else 1e-3
+    assert np.allclose(flat, expected, rtol=0, atol=tolerance)
 
 
 def test_a_metric_that_has_no_value_ends_the_run_with_a_sentence(tiny: RunConfig) -> None:
