@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import linecache
 import math
 import os
 import random
@@ -410,7 +411,9 @@ def test_only_the_code_of_a_space_counts() -> None:
     assert code_of(first) != plain
 
 
-def test_a_space_without_source_is_refused() -> None:
+def test_a_space_without_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "def other(trial): trial.suggest_float('y', 0, 1)\n"
+    monkeypatch.setitem(linecache.cache, "<string>", (len(other), None, [other], "<string>"))
     made: dict[str, Any] = {}
     exec("def made(trial): trial.suggest_float('x', 0, 1)", made)
     for space in (lambda trial: None, made["made"], functools.partial(line), print):

@@ -160,7 +160,8 @@ def code_of(space: Suggester) -> str:
         tree = ast.parse(textwrap.dedent(inspect.getsource(space)))
     except (OSError, TypeError, SyntaxError):
         tree = ast.Module([], [])
-    if not tree.body or not isinstance(tree.body[0], ast.FunctionDef):
+    found = tree.body[0] if tree.body else None
+    if not isinstance(found, ast.FunctionDef) or found.name != space.__name__:  # else it is another exec's text
         raise BadInput("a space has to be a function that is written with def in the study's file")
     documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     for node in ast.walk(tree):
