@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -497,12 +497,10 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
     try:
         app()
-    except Interrupted as interrupted:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
-        _leave(interrupted.exit_code)
-    except EngineDied as error:
-        print(f"error: {error}", file=sys.stderr)
-        _leave(error.exit_code)
+    except (Interrupted, EngineDied) as why:
+        from xlite_search.search.engine import end_process
+
+        end_process(why)
     except XliteError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -517,13 +515,6 @@ def main() -> None:
         if ended.code == INTERRUPTED:
             print("interrupted: the same command goes on where it stopped", file=sys.stderr)
         raise
-
-
-def _leave(exit_code: int) -> NoReturn:
-    """Ends this process without Ray's own farewell, which waits for processes that are gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -81,9 +81,12 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(done=kind is None, in_haste=kind is not None and not issubclass(kind, Exception))
+
+    def close(self, *, done: bool, in_haste: bool) -> None:
+        """Waits until all is written, or gives up; soon, if the process is being ended."""
         with self._changed:
-            self._parent_status = "FINISHED" if kind is None else "KILLED"
-            in_haste = kind is not None and not issubclass(kind, Exception)
+            self._parent_status = "FINISHED" if done else "KILLED"
             self._leaving = time.monotonic() + (HASTE_S if in_haste else PATIENCE_S)
             self._changed.notify()
         self._thread.join(self._leaving - time.monotonic() + RETRY_S if in_haste else None)

@@ -16,10 +16,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import ray
@@ -31,10 +31,13 @@ from xlite_search.machine import Machine, visible_gpus
 #: in the environment of all processes of an engine: the driver's process
 OWNER = "XLITE_ENGINE"
 CTRL_C, TERMINATED = 130, 143
+#: how a thread wakes the main thread; of a higher number than SIGTERM, which Python therefore hears first
+WAKE: signal.Signals = getattr(signal, "SIGURG", signal.SIGINT)
+SIGNALS = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, WAKE)))
 DEAD = "Ray died; nothing is lost: the same command goes on"
 #: Ray's own processes; without them nothing moves
 VITAL = ("raylet", "gcs_server")
-LOOK_EVERY_S, GRACE_S = 1.0, 20.0
+LOOK_EVERY_S, GRACE_S = 0.5, 2.0
 
 
 class Leaving:
@@ -42,6 +45,8 @@ class Leaving:
 
     def __init__(self) -> None:
         self.asked = False
+        self.ending: Interrupted | EngineDied | None = None
+        self.closing = False
         self.dead = False
         self.waiting_for_epochs = False
 
@@ -58,24 +63,32 @@ class Leaving:
         finally:
             self.waiting_for_epochs = False
         if self.asked:
-            raise Interrupted(CTRL_C)
+            self._end(Interrupted(CTRL_C))
+
+    def _end(self, how: Interrupted | EngineDied) -> None:
+        """Raises it, or what it was ended by before: compiled code may lose an exception, and is asked again."""
+        self.ending = self.ending or how
+        if not self.closing:
+            raise self.ending
 
     def on_signal(self, number: int, _: FrameType | None) -> None:
-        if self.dead:
-            raise EngineDied(DEAD)
-        if number == signal.SIGINT and self.waiting_for_epochs and not self.asked:
+        if number == WAKE and self.dead:
+            self._end(EngineDied(DEAD))
+        elif number == WAKE != signal.SIGINT:
+            return  # it says nothing else
+        elif number == signal.SIGINT and self.waiting_for_epochs and not self.asked:
             self.asked = True
             say("Ctrl+C: the running epochs are finished first; once more ends at once, and costs these epochs")
-            return
-        raise Interrupted(CTRL_C if number == signal.SIGINT else TERMINATED)
+        else:
+            self._end(Interrupted(CTRL_C if number == signal.SIGINT else TERMINATED))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes SIGINT and SIGTERM, in the main thread; whoever had them before has them again after."""
+        """Takes SIGINT, SIGTERM and WAKE, in the main thread; whoever had them before has them again after."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self.on_signal) for number in SIGNALS}
         try:
             yield
         finally:
@@ -84,8 +97,10 @@ class Leaving:
 
 
 @contextmanager
-def engine(machine: Machine, address: str | None = None) -> Iterator[Leaving]:
+def engine(machine: Machine, address: str | None = None, last: Callable[[], None] = lambda: None) -> Iterator[Leaving]:
     """Ray on this machine, loopback only; the cluster at `address`; or the one that runs in this process already.
+
+    Where the process has to be ended because Ray does not return to it, `last` is called before.
 
     Raises:
         EngineDied: it does not start, or dies on the way.
@@ -97,16 +112,17 @@ def engine(machine: Machine, address: str | None = None) -> Iterator[Leaving]:
             yield leaving
         return
     _start(machine, address)
-    at_once = False
     with leaving.listening():
         try:
-            with _watched(leaving):
+            with _watched(leaving, last):
                 yield leaving
-        except (Interrupted, EngineDied):
-            at_once = True
-            raise
+        except BaseException:
+            if leaving.ending is None:
+                raise
+            raise leaving.ending from None  # Ray's compiled code makes a SystemError of what a handler raised in it
         finally:
-            if at_once:
+            leaving.closing = True
+            if leaving.ending:
                 end_children()
             else:
                 ray.shutdown()
@@ -136,23 +152,21 @@ def _start(machine: Machine, address: str | None) -> None:
 
 
 @contextmanager
-def _watched(leaving: Leaving) -> Iterator[None]:
-    """Ends the wait if one of Ray's processes ends: by an exception in the main thread or, if that does not come
-    round to it, by ending the process."""
+def _watched(leaving: Leaving, last: Callable[[], None]) -> Iterator[None]:
+    """Ends the wait if one of Ray's processes ends, by an exception in the main thread. Whatever that ends by, Ray may
+    still hold it in a call that never returns: then the process is ended, after `last`."""
     vital = [child for child in psutil.Process().children() if _name(child) in VITAL]
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(LOOK_EVERY_S):
-            if all(_lives(process) for process in vital):
-                continue
-            leaving.dead = True
-            _wake_main_thread()
-            if not over.wait(GRACE_S):
-                print(f"error: {DEAD}", file=sys.stderr, flush=True)
-                end_children()
-                os._exit(EngineDied.exit_code)
-            return
+        while not (over.wait(LOOK_EVERY_S) or leaving.ending or leaving.dead):
+            if not all(_lives(process) for process in vital):
+                leaving.dead = True
+                _wake_main_thread()
+        if not over.wait(GRACE_S):
+            end_children()
+            last()
+            end_process(leaving.ending or EngineDied(DEAD))
 
     thread = threading.Thread(target=look, name="engine", daemon=True)
     thread.start()
@@ -163,11 +177,20 @@ def _watched(leaving: Leaving) -> Iterator[None]:
 
 
 def _wake_main_thread() -> None:
-    """Has it run the handler of SIGINT, out of a system call if need be."""
+    """Has it run the handler of WAKE, out of a system call if need be."""
     if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
     else:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(WAKE)
+
+
+def end_process(why: Interrupted | EngineDied) -> NoReturn:
+    """Says why, and ends this process without Ray's own farewell, which waits for processes that are gone."""
+    dead = isinstance(why, EngineDied)
+    sys.stdout.flush()
+    print(f"error: {why}" if dead else "interrupted: the same command goes on where it stopped", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(why.exit_code)
 
 
 def end_children() -> None:

@@ -73,8 +73,7 @@ def _run(plan: Plan, accept_changes: bool, summary: Summary | None, address: str
             if waiting:
                 study = _search(plan, study, recorder, address)
         finally:
-            for record in _settled(study):
-                recorder.sync(record)
+            _settle(study, recorder)
         for name, content in (summary(plan.name) if summary else {}).items():
             write_atomic(plan.folder / ARTIFACTS / name, content)
     if not waiting and plan.teaching:
@@ -87,8 +86,13 @@ def _run(plan: Plan, accept_changes: bool, summary: Summary | None, address: str
 def _search(plan: Plan, study: StudyRecord, recorder: Recorder, address: str | None) -> StudyRecord:
     """Trains the teacher, what is waiting and, where a function suggests the trials, all that it suggests then."""
     machine = this_machine()
-    with engine(machine, address) as leaving:
-        _settled(study)
+
+    def last() -> None:
+        _settle(study, recorder)
+        recorder.close(done=False, in_haste=True)
+
+    with engine(machine, address, last) as leaving:
+        _settle(study, recorder)
         study = teach(plan, study, machine)
         search(plan, study, machine, recorder, leaving)
         while plan.study.suggester:
@@ -101,10 +105,10 @@ def _search(plan: Plan, study: StudyRecord, recorder: Recorder, address: str | N
     return study
 
 
-def _settled(study: StudyRecord) -> list[RunRecord]:
-    """The study's runs, none of which is being trained: those that were are waiting again, and say so."""
-    study = StudyRecord.load(study.folder)
-    return [run.interrupted() if run.status == "running" else run for run in study.runs()]
+def _settle(study: StudyRecord, recorder: Recorder) -> None:
+    """None of the study's runs is being trained: those that were are waiting again, and say so."""
+    for record in StudyRecord.load(study.folder).runs():
+        recorder.sync(record.interrupted() if record.status == "running" else record)
 
 
 def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:

@@ -16,7 +16,7 @@ from xlite_search.config import RunConfig
 from xlite_search.console import Board, say
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model, write_ensemble
-from xlite_search.errors import BadInput, EngineDied, Interrupted, RunFailed
+from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine
 from xlite_search.records import FULL, RunRecord, StudyRecord, alone
 from xlite_search.search.engine import gpus
@@ -103,10 +103,9 @@ def _activation(record: RunRecord, task: Any, root: Path) -> Iterator[RunRecord]
     except ray.exceptions.RayError:
         pass
     finally:
-        interrupted = isinstance(sys.exception(), Interrupted | EngineDied)
         record = record.reload()
         if record.status == "running":
-            record = record.interrupted() if interrupted else record.abandoned()
+            record = record.interrupted() if sys.exception() else record.abandoned()
     yield record
 
 
