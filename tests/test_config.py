@@ -108,6 +108,7 @@ def test_a_setting_of_another_choice_is_refused_and_not_suggested_again(settings
         ({"batch_size": 1}, ["batch_size = 1"]),
         ({"kd.alpha": 1.5}, ["kd.alpha = 1.5", "less than or equal to 1"]),
         ({"kd.tau": -1}, ["kd.tau = -1", "greater than 0"]),
+        ({"kd.tau": 1e30}, ["kd.tau = 1e+30", "less than or equal to 100"]),
         ({"precision": "fp8"}, ["precision = 'fp8'", "'bf16'"]),
         ({"data.split.ratios": [0.7, 0.1, 0.1]}, ["data.split.ratios", "sum to 1"]),
         ({"monitor": "val/loss"}, ["monitor = 'val/loss'"]),

@@ -36,9 +36,13 @@ from xlite_search.distill.teacher import (
     write_model,
 )
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.machine import Machine
 from xlite_search.models.hybrid import Hybrid, build_model
 from xlite_search.records import RunRecord, follow
-from xlite_search.search.study import Study, Trial
+from xlite_search.search.plan import make_plan
+from xlite_search.search.runner import begin
+from xlite_search.search.study import Study, Trial, grid_search
+from xlite_search.search.teach import teach
 from xlite_search.search.teaching import asking, teaching_of, views_of, warnings
 
 CPU = torch.device("cpu")
@@ -438,6 +442,17 @@ def test_an_ensemble_has_no_feature_map(taught: RunConfig, data: Data) -> None:
 
 def trial(config: RunConfig, **changed: Any) -> Trial:
     return Trial("k", "l", {}, config.with_settings(changed) if changed else config)
+
+
+def test_a_teacher_whom_no_trial_hears_is_not_trained(tiny: RunConfig) -> None:
+    teacher = tiny.with_settings({"epochs": 1})
+    deaf = make_plan(Study("?", distill, tiny, {"seed": grid_search([1, 2])}, teacher=teacher), "deaf")
+    silent = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.0}, teacher=teacher), "silent")
+    heard = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.5}, teacher=teacher), "heard")
+    for plan in (deaf, silent):
+        assert "no trial listens to the teacher: kd is null or kd.alpha 0 in all; it is not trained" in plan.warnings()
+        assert teach(plan, begin(plan), Machine()).teacher_sha256 == ""
+    assert heard.heard and not any("listens" in warning for warning in heard.warnings())
 
 
 def test_plan_says_what_is_asked_once_and_what_it_would_be(taught: RunConfig, data: Data) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -24,7 +25,7 @@ from xlite_search.data.loaders import Data, open_data, ordered_batches
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill.answers import Stored, answers, verify
-from xlite_search.distill.logit_store import MANIFEST, VALIDATION, LogitStore
+from xlite_search.distill.logit_store import DIGEST, HEADER, MANIFEST, VALIDATION, LogitStore
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import WEIGHTS, load_teacher, read_model, write_ensemble, write_model
@@ -161,6 +162,15 @@ def flipped_validation(config: RunConfig, data: Data) -> None:
     begin(config)
 
 
+def no_numbers_under_a_right_checksum(config: RunConfig, data: Data) -> None:
+    store = filled(config)
+    path = store.folder / "00000-0000.f16"
+    raw = path.read_bytes()
+    content = raw[DIGEST:HEADER] + np.full((len(raw) - HEADER) // 2, np.nan, "<f2").tobytes()
+    path.write_bytes(store._signature(path, content) + content)
+    begin(config)
+
+
 def an_empty_block(config: RunConfig, data: Data) -> None:
     (filled(config).folder / "00000-0000.f16").write_bytes(b"")
     begin(config)
@@ -277,13 +287,14 @@ REMOVE = "Remove it, and the teacher is asked again"
 ELSEWHERE = rf"is not what was written: a bit flipped, or it comes from elsewhere\. {REMOVE}"
 WAYS: dict[Callable[[RunConfig, Data], None], tuple[type[XliteError], str]] = {
     another_view: (Damaged, rf"00000-0000\.f16 {ELSEWHERE}"),
-    another_block: (Damaged, rf"00000-0009\.f16 is cut or of another size than 0 answers: {REMOVE}"),
+    another_block: (Damaged, rf"00000-0009\.f16 is cut or of another size than 0 answers\. {REMOVE}"),
     another_teachers_blocks: (Damaged, rf"00000-0000\.f16 {ELSEWHERE}"),
     another_teachers_store: (BadInput, r"holds answers for another teacher \(\w+\) than is asked for"),
     another_data_sets_store: (BadInput, r"holds answers for another data \(\w+\) than is asked for"),
     another_augmentations_validation: (Damaged, rf"val\.f16 {ELSEWHERE}"),
     flipped_validation: (Damaged, rf"val\.f16 {ELSEWHERE}"),
-    an_empty_block: (Damaged, rf"00000-0000\.f16 is cut or of another size than \d+ answers: {REMOVE}"),
+    an_empty_block: (Damaged, rf"00000-0000\.f16 is cut or of another size than \d+ answers\. {REMOVE}"),
+    no_numbers_under_a_right_checksum: (Damaged, rf"00000-0000\.f16 has answers that are no numbers.*\. {REMOVE}"),
     a_flipped_manifest: (Damaged, r"store\.json is damaged: its content does not match its checksum"),
     a_cut_manifest: (Damaged, r"store\.json is damaged: its content does not match its checksum"),
     a_manifest_edited_by_hand: (Damaged, r"store\.json is damaged: its content does not match its checksum"),

@@ -227,10 +227,13 @@ class LogitStore:
         raw = path.read_bytes()
         classes = len(self.data.classes)
         if len(raw) != HEADER + 2 * images * classes:
-            raise Damaged(f"{path} is cut or of another size than {images} answers: {REMOVE}")
+            raise Damaged(f"{path} is cut or of another size than {images} answers. {REMOVE}")
         if raw[:DIGEST] != self._signature(path, raw[DIGEST:]):
             raise Damaged(f"{path} is not what was written: a bit flipped, or it comes from elsewhere. {REMOVE}")
-        return np.frombuffer(raw, "<f2", offset=HEADER).reshape(images, classes).astype(np.float16)
+        answers = np.frombuffer(raw, "<f2", offset=HEADER).reshape(images, classes).astype(np.float16)
+        if not np.isfinite(answers).all():
+            raise Damaged(f"{path} has answers that are no numbers, which no teacher was allowed to give. {REMOVE}")
+        return answers
 
     def verify(self, ask: Ask, device: torch.device, recorded: float | None, *, entries: int = 32) -> None:
         """Every file is what was written; `entries` answers drawn at random are given again; the validation AUROC is

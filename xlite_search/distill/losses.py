@@ -28,7 +28,7 @@ EPSILON = 1e-8
 class KD(Spec):
     """How a student listens to its teacher; see the module's docstring.
 
-    tau      the temperature
+    tau      the temperature, up to 100: beyond, `mse` says the same and rounds less
     alpha    the teacher's share
     form     kl: the Bernoulli KL divergence; mse: the squared difference of the logits, its limit as tau grows
     intra    weight of DIST's intra-class relation beside it
@@ -42,7 +42,7 @@ class KD(Spec):
         "loss=weighted_bce, and the teacher's logits are shifted by log w as the student's are"
     }
 
-    tau: float = Field(4.0, gt=0)
+    tau: float = Field(4.0, gt=0, le=100)
     alpha: float = Field(0.5, ge=0, le=1)
     form: Literal["kl", "mse"] = "kl"
     intra: float = Field(0.0, ge=0)

@@ -73,7 +73,7 @@ class Teaching:
         """`teacher: 21,000 views asked in 12 s, 147,000 read instead of asked (84 s saved); store 0.6 MB`."""
         return (
             f"teacher: {self.asked:,} views asked in {clock(self.seconds)}, {self.saved:,} read instead of asked "
-            f"({clock(self.saved_seconds)} saved); store {self.size / 1e6:.1f} MB"
+            f"({clock(self.saved_seconds)} saved); store {self.size / 1e6:.2g} MB"
         )
 
 

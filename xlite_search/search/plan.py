@@ -55,6 +55,11 @@ class Plan:
         return self.teaching.key if self.teaching else ""
 
     @property
+    def heard(self) -> bool:
+        """Whether a trial listens to the teacher, or may in a later round."""
+        return self.study.suggester is not None or any(trial.config.kd for trial in self.trials)
+
+    @property
     def in_all(self) -> int:
         """Trials that this study has when it is done; a search may exhaust its space before."""
         return max(len(self.trials), self.study.samples) if self.study.suggester else len(self.trials)
@@ -89,6 +94,8 @@ class Plan:
         if twins:
             some = "; ".join(" = ".join(group) for group in twins[:3])
             found.append(f"{len(twins):,} images are in two splits, pixel for pixel: {some}; `audit` names them")
+        if self.teaching and not self.heard:
+            found.append("no trial listens to the teacher: kd is null or kd.alpha 0 in all; it is not trained")
         return found + list(teaching.warnings(self.study, self.teaching, self.trials) if self.teaching else ())
 
     def factors(self) -> dict[str, list[Any]]:

@@ -30,7 +30,7 @@ TEACHER_TRAINABLE = "trainables.baseline:baseline"
 
 
 def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
-    """Trains the study's teacher if it is missing, and pins its weights' sha256 to the study.
+    """Trains the study's teacher if it is missing and somebody hears it; pins its weights' sha256 to the study.
 
     Raises:
         RunFailed: it failed, now or before; or it answers with what is no number.
@@ -38,7 +38,7 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
         Damaged: what is stored of its answers is not what it answers.
     """
     teaching = plan.teaching
-    if teaching is None:
+    if teaching is None or not plan.heard:
         return study
     for key, config in teaching.members.items():
         home = places.teacher_folder(key)
