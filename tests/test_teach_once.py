@@ -32,6 +32,7 @@ STUDY = '''\
 
 import os
 import time
+from pathlib import Path
 
 from trainables.distill import distill
 from xlite_search.config import RunConfig
@@ -54,6 +55,13 @@ Teacher.__call__ = counted
 
 
 def trainable(config, resume=None):
+    """The first two begin together."""
+    home = Path({log!r} + ".workers")
+    home.mkdir(exist_ok=True)
+    (home / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(home.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     yield from distill(config, resume)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,13 +166,25 @@ def models(
 
 
 @app.command()
-def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyName = None, json_: Json = False) -> None:
-    """Trials and factors of a study; trains nothing."""
+def plan(
+    space: Space,
+    demo: Demo = False,
+    set_: Settings = None,
+    name: StudyName = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time two steps of the largest and the smallest model.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Trials, factors, what they cannot tell apart, and what the study will take; trains nothing."""
+    from xlite_search.machine import this_machine
+    from xlite_search.search.forecast import forecast
     from xlite_search.search.plan import make_plan
     from xlite_search.search.teaching import asking
 
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
+    expected = forecast(found, this_machine(), measure=measure)
     if json_:
         trials = [{"trial": t.key, "label": t.label, "settings": t.settings} for t in found.trials]
         print(
@@ -181,10 +194,12 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
                     "factors": found.factors(),
                     "teacher": found.teacher,
                     "trials": trials,
+                    "forecast": asdict(expected),
                     "warnings": found.warnings(),
                 }
             )
         )
+        expected.expect_room()
         return
     print(f"{called}: {_trials(found)}, {_epochs(found)}; {_scheduler(study)}")
     if found.teaching:
@@ -197,6 +212,9 @@ def plan(space: Space, demo: Demo = False, set_: Settings = None, name: StudyNam
         print(f"warning: {warning}")
     for trial in found.trials:
         print(f"  {trial.key}  {trial.label}")
+    for line in expected.words():
+        print(f"forecast: {line}")
+    expected.expect_room()
 
 
 @app.command()

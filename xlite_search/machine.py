@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import sys
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,6 +92,22 @@ def device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far: of the GPU if it computes there, else of the host."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    used = psutil.Process().memory_info()
+    if os.name == "nt":
+        return int(getattr(used, "peak_wset", used.rss))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else 1024 * peak)
 
 
 @dataclass(frozen=True)

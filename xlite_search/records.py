@@ -23,7 +23,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -131,10 +131,14 @@ def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") ->
     except Timeout:
         raise BadInput(f"{what} is being run by {_owner(owner)}; wait for it, or stop it") from None
     try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
-        yield
+        with suppress(OSError):  # a name is a courtesy, which a full disk may refuse
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink(missing_ok=True)
     finally:
-        owner.unlink(missing_ok=True)
         held.release()
 
 

@@ -17,7 +17,7 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, StudyRecord
-from xlite_search.search import teaching
+from xlite_search.search import factors, teaching
 from xlite_search.search.study import Study, Trial
 from xlite_search.search.suggest import Tried
 from xlite_search.search.teaching import Teaching
@@ -94,6 +94,7 @@ class Plan:
         if twins:
             some = "; ".join(" = ".join(group) for group in twins[:3])
             found.append(f"{len(twins):,} images are in two splits, pixel for pixel: {some}; `audit` names them")
+        found += factors.aliases(self.trials)
         if self.teaching and not self.heard:
             found.append("no trial listens to the teacher: kd is null or kd.alpha 0 in all; it is not trained")
         return found + list(teaching.warnings(self.study, self.teaching, self.trials) if self.teaching else ())

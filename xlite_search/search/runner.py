@@ -31,6 +31,7 @@ from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
 from xlite_search.search.engine import Leaving, engine, gpus
+from xlite_search.search.forecast import forecast
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
@@ -53,7 +54,8 @@ def run(
     is a Ray cluster's, all of whose machines see the runs' and the data's folders under the same paths.
 
     Raises:
-        BadInput: the study's definition, data or code changed since it began, or it is being run elsewhere.
+        BadInput: the study's definition, data or code changed since it began, it is being run elsewhere, or the disk
+            has no room for it.
         RunFailed: the teacher failed, without which there is nothing to search.
         Damaged: a file of the study is not what was written, or the disk is full.
         EngineDied: Ray did not start, or died.
@@ -64,6 +66,7 @@ def run(
 
 
 def _run(plan: Plan, accept_changes: bool, summary: Summary | None, address: str | None) -> StudyRecord:
+    forecast(plan, this_machine()).expect_room()
     study = begin(plan, accept_changes=accept_changes)
     waiting = [record for record in study.runs() if not record.over]
     open_data(plan.trials[0].config.data).packed.verify()

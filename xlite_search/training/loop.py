@@ -8,9 +8,10 @@ Ray, the final training and a test all drive this same generator; a listener tha
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from xlite_search.data.samplers import Sampler, Shuffled
 from xlite_search.data.views import Augment, mixup
 from xlite_search.errors import RunFailed
 from xlite_search.machine import device as this_device
-from xlite_search.machine import this_machine
+from xlite_search.machine import peak_memory, this_machine
 from xlite_search.spec import Spec
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.collapse import decision_posterior, diagnose, diagnose_training
@@ -38,6 +39,8 @@ from xlite_search.training.losses import BCE, Loss, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Plateau, Schedule
 from xlite_search.training.predictions import Predictions
+
+TIMED_STEPS = 2
 
 #: logits float `[batch, class]` and the batch they are of -> scalar
 Objective = Callable[[Tensor, Batch], Tensor]
@@ -139,6 +142,48 @@ def train(
     """
     with closing(_Training(recipe, model.to(this_device()), data, objective, alone)) as training:
         yield from _epochs(recipe, training, resume)
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a recipe takes on this device while nothing else computes.
+
+    train_s   seconds for each training image: loading, both passes, the update
+    answer_s  seconds for each image that is only answered to
+    memory    bytes at the peak: of the GPU, or of this process
+    """
+
+    train_s: float
+    answer_s: float
+    memory: int
+
+    def towards(self, other: StepCost, share: float) -> StepCost:
+        """A point on the straight line to `other`: this at 0, `other` at 1."""
+        here, there = (np.array([cost.train_s, cost.answer_s, cost.memory]) for cost in (self, other))
+        train_s, answer_s, memory = here + share * (there - here)
+        return StepCost(float(train_s), float(answer_s), round(memory))
+
+
+def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> StepCost:
+    """Two training steps after a first one, which allocates, and two batches of validation images likewise."""
+    with closing(_Training(recipe, model.to(this_device()), data, objective, alone=False)) as training:
+        training.model.train()
+        with closing(training.endless()) as batches:
+            training.step(next(batches))
+            started, images = time.perf_counter(), 0
+            for _ in range(TIMED_STEPS):
+                batch = next(batches)
+                losses = training.step(batch)
+                images += len(batch.rows)
+            float(losses[0])  # waits for the GPU
+            train_s = (time.perf_counter() - started) / images
+        some = np.arange(min(len(data.val), TIMED_STEPS * recipe.batch_size))
+        if not len(some):
+            return StepCost(train_s, train_s / 3, peak_memory(training.device))
+        training.predict(some)
+        started = time.perf_counter()
+        training.predict(some)
+        return StepCost(train_s, (time.perf_counter() - started) / len(some), peak_memory(training.device))
 
 
 def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterator[EpochResult]:
@@ -243,6 +288,11 @@ class _Training:
                 batch = batch._replace(images=images, labels=labels)
             yield batch
 
+    def endless(self) -> Generator[Batch]:
+        """Batches of one epoch after the other."""
+        for epoch in itertools.count(1):
+            yield from self.batches(epoch)
+
     def validate(self) -> dict[str, float]:
         """Metrics of the validation part; none if there is none."""
         val = self.data.val
@@ -258,12 +308,12 @@ class _Training:
         return {"val/loss": float(loss)} | validation_metrics(logits, labels, self.data.classes)
 
     @torch.inference_mode()
-    def predict(self) -> NDArray[np.float32]:
-        """Logits of the validation part, `[image, class]`, in the order of its rows."""
+    def predict(self, positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Logits of the validation part, or of some of it, `[image, class]`, in the order of its rows."""
         model = self.model if self.average is None else self.average.module
         model.eval()
         logits = []
-        for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device):
+        for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device, positions=positions):
             with self.autocast():
                 logits.append(model(batch.images).float())
         return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)

@@ -1,0 +1,166 @@
+"""What a plan says that it will take, against what was counted by hand and what it took."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.baseline import baseline
+from trainables.distill import distill
+from xlite_search import disk
+from xlite_search.config import RunConfig
+from xlite_search.data.loaders import open_data
+from xlite_search.errors import BadInput
+from xlite_search.machine import Machine
+from xlite_search.records import RunRecord, follow
+from xlite_search.search import forecast as forecasting
+from xlite_search.search.asha import ASHA
+from xlite_search.search.forecast import costs_of, forecast, makespan, measured, stages, state_bytes
+from xlite_search.search.plan import Plan, make_plan
+from xlite_search.search.runner import begin, run
+from xlite_search.search.study import Study, grid_search
+from xlite_search.training.loop import EpochResult, StepCost
+
+
+def plan_of(tiny: RunConfig, **more: Any) -> Plan:
+    space = more.pop("space", {"seed": grid_search([1, 2, 3, 4])})
+    return make_plan(Study("?", more.pop("trainable", baseline), tiny, space, **more), "forecast")
+
+
+def resumed(config: RunConfig, begun: RunRecord) -> Iterator[EpochResult]:
+    return baseline(config, begun.resume_path())
+
+
+def epochs(scheduler: ASHA | None, lengths: list[int]) -> int:
+    return sum(map(sum, stages(scheduler, lengths)))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "lengths", "expected"),
+    [
+        (None, [3, 5], 8),
+        # rungs 1, 2, 4; of 8 members max(1, round(8/2 * (1 + 1/2))) = 6 go on, then round(6/2 * 1.25) = 4 (3.75), then
+        # round(4/2 * 1.125) = 2 (2.25): 8*1 + 6*1 + 4*2 + 2*4
+        (ASHA(grace=1), [8] * 8, 30),
+        (ASHA(grace=3), [8] * 8, 8 * 3 + 5 * 3 + 3 * 2),  # rungs 3, 6: round(8/2 * 7/6) = 5, round(5/2 * 13/12) = 3
+        (ASHA(grace=4), [3, 3], 6),
+    ],
+)
+def test_epochs_are_those_of_the_rule(scheduler: ASHA | None, lengths: list[int], expected: int) -> None:
+    assert epochs(scheduler, lengths) == expected
+
+
+@given(st.lists(st.integers(1, 40), max_size=12), st.integers(1, 5), st.sampled_from([1.5, 2.0, 3.0]))
+def test_asha_never_adds_epochs_and_lets_one_trial_reach_its_end(
+    lengths: list[int], grace: int, reduction: float
+) -> None:
+    total = epochs(ASHA(grace=grace, reduction=reduction), lengths)
+    assert max(lengths, default=0) <= total <= sum(lengths)
+
+
+@given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4))
+def test_a_makespan_is_between_its_bounds(work: list[int], at_once: int) -> None:
+    least = max(max(work, default=0), -(-sum(work) // at_once))
+    assert least <= makespan(work, at_once) <= least * 4 / 3 + max(work, default=0)
+
+
+def test_makespans_by_hand() -> None:
+    assert [makespan([3, 3, 3], 2), makespan([5, 4, 3, 2], 2), makespan([], 3), makespan([4], 9)] == [6, 7, 0, 4]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_state_takes_what_was_said(tiny: RunConfig, tmp_path: Path, ema: float) -> None:
+    config = tiny.with_settings({"ema": ema, "epochs": 2})
+    record = RunRecord(tmp_path / "run", "k", "trial", "l", {}, config.model_dump(mode="json"))
+    *_, record = follow(record, lambda begun: baseline(config, begun.resume_path()))
+    state, weights = state_bytes(config, 14)
+    sizes = [(record.folder / stored.name).stat().st_size for stored in (*record.checkpoints, *record.bests)]
+    assert len(record.checkpoints) == 2
+    assert sizes[0] == pytest.approx(state, rel=0.15)
+    assert sizes[2] == pytest.approx(weights, rel=0.15)
+
+
+def test_a_study_takes_no_more_disk_than_was_said(tiny: RunConfig) -> None:
+    plan = plan_of(tiny, space={"seed": grid_search([1, 2])})
+    said = forecast(plan, Machine()).disk
+    study = begin(plan)
+    for record, trial in zip(study.runs(), plan.trials, strict=True):
+        list(follow(record, partial(resumed, trial.config)))
+    assert 0 < disk.taken(study.runs()) <= said
+    assert forecast(plan, Machine()).epochs == 0, "what is over takes nothing more"
+
+
+def test_a_budget_bounds_the_disk_from_the_first_rung_on(tiny: RunConfig) -> None:
+    config = tiny.with_settings({"epochs": 8})
+    freely = forecast(plan_of(config), Machine()).disk
+    assert forecast(plan_of(config), Machine(checkpoints_gb=1e-4)).disk == 100_000
+    halved = forecast(plan_of(config, scheduler=ASHA(grace=1)), Machine(checkpoints_gb=1e-4)).disk
+    assert halved == freely // 2, "all wait at the first rung with one state and one best each"
+
+
+def test_a_teacher_and_its_answers_take_their_part(tiny: RunConfig) -> None:
+    config = tiny.with_settings({"augment": "light"})
+    without = forecast(plan_of(config), Machine()).disk
+    space = {"kd.alpha": 0.5, "seed": grid_search([1, 2, 3, 4])}
+    taught = plan_of(config, trainable=distill, space=space, teacher=tiny)
+    images = len(open_data(config.data).train)
+    state, weights = state_bytes(tiny, 14)
+    own = 2 * (state + weights) + forecasting.BESIDE_WEIGHTS
+    assert forecast(taught, Machine()).disk == without + own + config.epochs * images * 14 * 2
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    tiny: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tiny)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
+    with pytest.raises(BadInput, match=r"has 5e-06 GB free, and this study takes up to 0\.\d+ GB: give some back"):
+        run(plan)
+    assert not (plan.folder / "study.json").exists()
+
+
+def test_measured_steps_are_those_of_the_run(tiny: RunConfig) -> None:
+    cost = measured(tiny)
+    assert 0 < cost.answer_s < cost.train_s < 10
+    assert 10**8 < cost.memory < 10**10
+
+
+def test_models_between_two_lie_on_the_line(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {"s": StepCost(1.0, 0.1, 100), "l": StepCost(3.0, 0.5, 500)}
+    monkeypatch.setattr(forecasting, "_macs", lambda name, size: {"s": 10, "m": 20, "l": 50}[name])
+    monkeypatch.setattr(forecasting, "measured", lambda config: costs[config.model])
+    found = costs_of([tiny.model_copy(update={"model": name}) for name in "msl"])
+    assert (found["s"], found["l"]) == (costs["s"], costs["l"])
+    assert found["m"].train_s == pytest.approx(1.5) and found["m"].answer_s == pytest.approx(0.2)
+    assert found["m"].memory == 200
+    assert costs_of(
+        [tiny.model_copy(update={"model": "m"})] if "m" in costs else [tiny.model_copy(update={"model": "s"})]
+    )
+
+
+def test_hours_by_hand(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasting, "measured", lambda config: StepCost(0.1, 0.01, 3 * 10**9))
+    plan = plan_of(tiny.with_settings({"epochs": 4}), scheduler=ASHA(grace=1))
+    data = open_data(tiny.data)
+    epoch_s = 0.1 * len(data.train) + 0.01 * len(data.val)
+    found = forecast(plan, Machine(cpus=2), measure=True)
+    # rungs 1, 2 of 4 members: 4 x 1, then 3 x 1 in two turns, then 2 x 2
+    assert found.timing is not None
+    assert found.timing.seconds[0] == pytest.approx(forecasting.START_S + 0.5 * 4 / 2 + (2 + 2 + 2) * epoch_s)
+    assert found.timing.saved_s == pytest.approx((8 - 6) * epoch_s)
+    assert any("3 GB of memory for a trial" in line for line in found.words())
+
+
+def test_trials_that_share_a_gpu_are_a_range(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasting, "measured", lambda config: StepCost(0.1, 0.01, 3 * 10**9))
+    monkeypatch.setattr(forecasting, "visible_gpus", lambda machine: 1)
+    found = forecast(plan_of(tiny), Machine(cpus=8, gpus_per_trial=0.5), measure=True)
+    assert found.timing is not None and (found.at_once, found.device) == (2, "cuda")
+    least, most = (seconds - forecasting.START_S - 1.0 for seconds in found.timing.seconds)
+    assert most == pytest.approx(2 * least)
+    assert any(" to " in line and "2 at a time" in line for line in found.words())

@@ -1,0 +1,251 @@
+"""What a study will take, before it takes it: epochs, disk, and where two steps were timed, hours and memory.
+
+Epochs follow from ASHA's rule, which keeps a known number of each cohort. Disk follows from the number of weights. Time
+and memory are measured: two training steps of the largest and of the smallest model, each in a process of its own with
+the run's own threads, loader and precision; models between them are placed by their multiply-accumulates. Trials that
+share a GPU are forecast as a range, from "sharing costs nothing" to "they take turns".
+"""
+
+from __future__ import annotations
+
+import heapq
+import multiprocessing
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+
+import torch
+
+from xlite_search import places
+from xlite_search.config import RunConfig
+from xlite_search.console import clock
+from xlite_search.data.loaders import open_data
+from xlite_search.distill.answers import online_because
+from xlite_search.distill.teacher import MANIFEST
+from xlite_search.errors import BadInput, OutOfMemory
+from xlite_search.machine import Machine, visible_gpus
+from xlite_search.models.cost import macs
+from xlite_search.models.hybrid import build_model
+from xlite_search.records import KEPT_CHECKPOINTS, RunRecord
+from xlite_search.search.asha import ASHA
+from xlite_search.search.plan import Plan
+from xlite_search.search.study import Trial
+from xlite_search.search.teaching import views_of
+from xlite_search.trainable import out_of_memory_named
+from xlite_search.training.loop import StepCost, settle, timed_steps
+
+#: of Ray and MLflow: to start, and for each trial (`benchmarks/orchestration.py`)
+START_S, TRIAL_S = 12.0, 0.5
+#: a trial's manifest, figures and predictions
+BESIDE_WEIGHTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of what was measured: seconds at least and at most, the part of the least that ASHA saves, and bytes of memory
+    that a trial of the largest model takes, on the GPU or else in its process."""
+
+    seconds: tuple[float, float]
+    saved_s: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of what is left of a study.
+
+    epochs    that the trials train together at most; `all_epochs` without ASHA
+    disk      bytes at the worst moment, beyond what is there, and `free` ones
+    at_once   trials at a time
+    timing    None where nothing was measured
+    """
+
+    epochs: int
+    all_epochs: int
+    disk: int
+    free: int
+    at_once: int
+    device: str
+    timing: Timing | None = None
+
+    def words(self) -> Iterator[str]:
+        """A line for each thing that was forecast."""
+        saved = f", {1 - self.epochs / self.all_epochs:.0%} fewer than without ASHA" if self.all_epochs else ""
+        yield f"{self.epochs:,} epochs at most{saved if self.epochs < self.all_epochs else ''}"
+        if self.timing:
+            least, most = map(clock, self.timing.seconds)
+            asha = f"; ASHA saves {clock(self.timing.saved_s)}" if self.timing.saved_s >= 1 else ""
+            yield f"{least if least == most else f'{least} to {most}'}, {self.at_once} at a time{asha}"
+            kind = "GPU memory" if self.device == "cuda" else "memory"
+            yield f"{self.timing.memory / 1e9:.2g} GB of {kind} for a trial of the largest model"
+        yield f"{self.disk / 1e9:.2g} GB of disk at most; {self.free / 1e9:,.1f} GB are free"
+
+    def expect_room(self) -> None:
+        """Raises BadInput if the disk cannot hold it."""
+        if self.disk > self.free:
+            raise BadInput(
+                f"{places.runs_root()} has {self.free / 1e9:.2g} GB free, and this study takes up to "
+                f"{self.disk / 1e9:.2g} GB: give some back (`clean STUDY`), name another folder with XLITE_RUNS, or "
+                f"set checkpoints_gb in machine.toml"
+            )
+
+
+def forecast(plan: Plan, machine: Machine, *, measure: bool = False) -> Forecast:
+    """Of the trials that are not over. `measure` times two steps of two models, which takes seconds.
+
+    Raises:
+        BadInput: a measured model does not fit into memory.
+    """
+    left = [trial.config for trial in plan.trials if not _is_over(plan, trial)]
+    lengths = [config.stop_after or config.epochs for config in left]
+    if plan.study.suggester:
+        lengths += [plan.study.base.epochs] * (plan.in_all - len(plan.trials))
+    there = next(folder for folder in (plan.folder, *plan.folder.parents) if folder.is_dir())
+    gpus = visible_gpus(machine)
+    found = Forecast(
+        epochs=sum(map(sum, stages(plan.study.scheduler, lengths))),
+        all_epochs=sum(lengths),
+        disk=_disk(plan, left, len(lengths), machine),
+        free=shutil.disk_usage(there).free,
+        at_once=max(1, min(_at_once(plan, machine, gpus), len(lengths))),
+        device="cuda" if gpus else "cpu",
+    )
+    return replace(found, timing=_timing(found, plan, left, lengths, gpus)) if measure and left else found
+
+
+def stages(scheduler: ASHA | None, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Epochs that each member of a cohort trains, cohort by cohort, for trials of these lengths.
+
+    Who is stopped is not known: the shortest are taken to be, so that the sum is a bound.
+    """
+    left, done = sorted(lengths, reverse=True), 0
+    for rung in scheduler.rungs(max(lengths, default=0)) if scheduler else ():
+        yield [min(length, rung) - min(length, done) for length in left]
+        left, done = left[: scheduler.kept(len(left), rung)] if scheduler else left, rung
+    yield [length - min(length, done) for length in left]
+
+
+def makespan(work: Sequence[int], at_once: int) -> int:
+    """When the last of some pieces of work ends, the longest begun first."""
+    busy = [0] * at_once
+    for piece in sorted(work, reverse=True):
+        heapq.heapreplace(busy, busy[0] + piece)
+    return max(busy)
+
+
+def state_bytes(config: RunConfig, classes: int) -> tuple[int, int]:
+    """Of a checkpoint (weights, AdamW's two moments, the moving average if there is one), and of the weights alone."""
+    with torch.device("meta"):
+        model = build_model(config.model, classes=classes)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    moments = 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    return weights + moments + (weights if config.ema else 0), weights
+
+
+def _is_over(plan: Plan, trial: Trial) -> bool:
+    folder = plan.folder / "trials" / trial.key
+    return (folder / "run.json").exists() and RunRecord.load(folder).over
+
+
+def _at_once(plan: Plan, machine: Machine, gpus: int) -> int:
+    configs = [trial.config for trial in plan.trials]
+    threads, augments = max(config.threads for config in configs), any(config.augment for config in configs)
+    share = machine.resources(threads, gpus, augments=augments)
+    at_once = machine.cores / share["CPU"]
+    return int(min(at_once, gpus / share["GPU"]) if gpus else at_once)
+
+
+def _disk(plan: Plan, left: Sequence[RunConfig], count: int, machine: Machine) -> int:
+    """Two states and two best weights of every trial and of a missing teacher, and its answers. A budget caps what the
+    losers hold, once a first rung has judged."""
+    classes = len(open_data(plan.study.base.data).classes)
+    sizes: dict[tuple[str, bool], int] = {}
+    for config in left:
+        kind = config.model, bool(config.ema)
+        sizes[kind] = sizes.get(kind) or KEPT_CHECKPOINTS * sum(state_bytes(config, classes)) + BESIDE_WEIGHTS
+    mean = sum(sizes[config.model, bool(config.ema)] for config in left) / max(len(left), 1)
+    trials = round(mean * count)
+    if machine.checkpoints_gb:
+        first = next(iter(plan.study.scheduler.rungs(max(c.epochs for c in left))), 0) if plan.study.scheduler else 0
+        at_first_rung = trials // KEPT_CHECKPOINTS if first == 1 else trials
+        trials = min(trials, max(round(machine.checkpoints_gb * 1e9), at_first_rung if first else 0))
+    models = sum(KEPT_CHECKPOINTS * sum(state_bytes(c, classes)) + BESIDE_WEIGHTS for c in _untrained(plan))
+    return trials + models + max((_answers(config) for config in left), default=0) * classes * 2
+
+
+def _untrained(plan: Plan) -> list[RunConfig]:
+    """The teachers that are trained first."""
+    members = plan.teaching.members if plan.teaching and plan.heard else {}
+    return [c for key, c in members.items() if c and not (places.teacher_folder(key) / MANIFEST).exists()]
+
+
+def _answers(config: RunConfig) -> int:
+    """Answers of a teacher that are stored for a run."""
+    if config.kd is None or online_because(config, config.kd):
+        return 0
+    return views_of(config) * len(open_data(config.data).train)
+
+
+def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], lengths: Sequence[int], gpus: int) -> Timing:
+    """Trials that share a GPU are somewhere between as fast as alone and taking turns."""
+    teachers = _untrained(plan)
+    costs = costs_of([*left, *teachers])
+    epoch_s = [_epoch_s(config, costs[config.model]) for config in left]
+    mean = sum(epoch_s) / len(epoch_s)
+    first = START_S + TRIAL_S * len(lengths) / found.at_once
+    answers = max(map(_answers, left))
+    for teacher in teachers:
+        cost = costs[teacher.model]
+        first += (teacher.stop_after or teacher.epochs) * _epoch_s(teacher, cost) + answers * cost.answer_s
+    busy = sum(makespan(stage, found.at_once) for stage in stages(plan.study.scheduler, lengths)) * mean
+    turns = max(1.0, found.at_once / gpus) if gpus else 1.0
+    saved = makespan(lengths, found.at_once) * mean - busy
+    memory = max(cost.memory for cost in costs.values())
+    return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory)
+
+
+def _epoch_s(config: RunConfig, cost: StepCost) -> float:
+    data = open_data(config.data)
+    return len(data.train) * cost.train_s + len(data.val) * cost.answer_s
+
+
+def costs_of(configs: Sequence[RunConfig]) -> dict[str, StepCost]:
+    """By model's name: measured for the one with the most and the one with the fewest multiply-accumulates, on the
+    straight line between them for the others."""
+    by_name = {config.model: config for config in configs}
+    size = open_data(configs[0].data).packed.size
+    work = {name: _macs(name, size) for name in by_name}
+    small, large = min(by_name, key=lambda name: work[name]), max(by_name, key=lambda name: work[name])
+    least = measured(by_name[small])
+    most = measured(by_name[large]) if large != small else least
+    span = max(work[large] - work[small], 1)
+    return {name: least.towards(most, (work[name] - work[small]) / span) for name in by_name}
+
+
+def _macs(name: str, size: int) -> int:
+    with torch.random.fork_rng(devices=[]):
+        return macs(build_model(name, classes=2).eval(), torch.zeros(1, 1, size, size, dtype=torch.uint8))
+
+
+def measured(config: RunConfig) -> StepCost:
+    """Two steps in a process of their own, as a trial has one: what it allocates goes with it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_steps, config.model_dump_json()).result()
+        except (BrokenProcessPool, OutOfMemory):
+            raise BadInput(
+                f"a step of {config.model} with {config.micro_batch or config.batch_size} images at once does not fit "
+                f"into memory here; set micro_batch, which keeps the batch"
+            ) from None
+
+
+def _steps(given: str) -> StepCost:
+    config = RunConfig.model_validate_json(given)
+    settle(config)
+    data = open_data(config.data)
+    model = build_model(config.model, classes=len(data.classes), weights=config.weights)
+    hard = config.loss.build(data.train.positives, len(data.train))
+    with out_of_memory_named():
+        return timed_steps(config, model, data, lambda logits, batch: hard(logits, batch.labels, batch.weights))
