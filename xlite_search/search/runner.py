@@ -36,7 +36,7 @@ from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.teach import mirror, teach
-from xlite_search.search.worker import run_trial
+from xlite_search.search.worker import Activation
 from xlite_search.tracking import Recorder
 from xlite_search.trainable import reference
 from xlite_search.training import balance
@@ -246,7 +246,7 @@ def _drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     with TemporaryDirectory(prefix="xlite-ray-", ignore_cleanup_errors=True) as cache:
         tune.Tuner(
-            tune.with_resources(run_trial, dict(resources)),
+            tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(
                 search_alg=queue,
                 scheduler=_Door(queue.leaving),
@@ -255,7 +255,12 @@ def _drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
             ),
-            run_config=tune.RunConfig(name="trials", storage_path=cache, verbose=0),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=cache,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the record has it
+            ),
         ).fit()
     if queue.trouble:
         raise queue.trouble

@@ -10,9 +10,9 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from ray import tune
@@ -56,30 +56,45 @@ def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = N
     )
 
 
-def run_trial(config: dict[str, Job]) -> None:
-    """A Tune trial: a run from where it stands to its next rung, or to its end. Says that there is news, and no more.
+class Activation(tune.Trainable):  # type: ignore[misc]
+    """A Tune trial: a run from where it stands to its next rung, or to its end. A step is an epoch; it says that there
+    is news, and no more.
 
-    A failure is news like any other, and the record tells it; to Ray only a worker that was lost is an error.
+    A failure is news like any other, and the record tells it; to Ray only a worker that was lost is an error. (A class,
+    because Tune looks after a function by a thread and a queue that it polls, at some tenths of a second a trial.)
     """
-    try:
-        for record in _epochs(config["job"]):
-            tune.report({"epoch": len(record.epochs)})
-    except Exception as error:
-        if not (isinstance(error, OSError) and error.errno in FULL):
-            _expect_told(Path(config["job"]["folder"]), error)
-            return
-        tune.report(
-            {"epoch": 0, "trouble": f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"}
-        )
-    finally:
+
+    def setup(self, config: dict[str, Job]) -> None:
+        job = config["job"]
+        self.folder, self.until, self.epochs = Path(job["folder"]), job["until"], _epochs(job)
+
+    def step(self) -> dict[str, Any]:
+        try:
+            record = next(self.epochs, None)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                trouble = f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"
+                return {"epoch": 0, "done": True, "trouble": trouble}
+            record = _told(RunRecord.load(self.folder), error)
+        if record is None:
+            return {"epoch": 0, "done": True}
+        return {"epoch": len(record.epochs), "done": record.over or len(record.epochs) == self.until}
+
+    def reset_config(self, new_config: dict[str, Job]) -> bool:
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self.epochs.close()
         _release()
 
 
-def _expect_told(folder: Path, error: Exception) -> None:
-    """The record says why it failed: it does, unless that happened before its training began."""
-    record = RunRecord.load(folder)
-    if not record.over:
-        record.close("failed", str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}")
+def _told(record: RunRecord, error: Exception) -> RunRecord:
+    """The record that says why it failed: it does, unless that happened before its training began."""
+    if record.over:
+        return record
+    return record.close("failed", str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}")
 
 
 def run_teacher(job: Job) -> Iterator[int]:
@@ -99,7 +114,7 @@ def verify_answers(config: str, where: dict[str, str]) -> None:
     answers.verify(settings, settings.kd, open_data(settings.data), device())
 
 
-def _epochs(job: Job) -> Iterator[RunRecord]:
+def _epochs(job: Job) -> Generator[RunRecord]:
     """The record after every epoch, on disk already."""
     os.environ.update(json.loads(job["places"]))
     if job["root"] not in sys.path:
