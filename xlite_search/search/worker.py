@@ -65,6 +65,7 @@ class Activation(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(self, config: dict[str, Job]) -> None:
+        gc.freeze()  # what is there now stays: modules, most of it. It need not be looked through after every trial
         job = config["job"]
         self.folder, self.until, self.epochs = Path(job["folder"]), job["until"], _epochs(job)
 
