@@ -4,13 +4,13 @@
 
     trial_seconds_max  seconds a trial, ours: two at a time, every one with its record, checkpoint, weights and MLflow
                        run, from the first to the last. Limit 0.5
-    speedup_vs_stock   stock Ray Tune's seconds a trial with its defaults, over ours. Limit 6. Its trial imports torch, as
-                       every trial that trains does, and no more; `speedup_vs_bare` is of one that imports nothing
+    speedup_vs_stock   stock Ray Tune's seconds a trial with its defaults, over ours. Limit 6. Its trial imports torch,
+                       as every trial that trains does, and no more; `speedup_vs_bare` is of one that imports nothing
     speedup_vs_reuse   stock Tune's with `reuse_actors=True`, over ours
     recording_ms       ours: an epoch of 60 metrics into MLflow; `ray_recording_ms` with Ray's MLflowLoggerCallback
 
-Stock Tune reports one figure a trial and records nothing. All in one run and one Ray, whose start is left out; the starts
-of the workers are in all figures. The database is on this disk. The last line is JSON.
+Stock Tune reports one figure a trial and records nothing. All in one run and one Ray, whose start is left out; the
+starts of the workers are in all figures. The database is on this disk. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -188,8 +188,8 @@ def main() -> None:
         figures = measure(given.trials, given.stock)
     print(
         f"a trial that does nothing, {AT_ONCE} at a time: ours {figures['trial_seconds_max']:.3f} s, stock Tune "
-        f"{figures['stock_trial_seconds']:.2f} s ({figures['bare_trial_seconds']:.2f} s without torch), with reuse_actors "
-        f"{figures['reuse_trial_seconds']:.2f} s"
+        f"{figures['stock_trial_seconds']:.2f} s ({figures['bare_trial_seconds']:.2f} s without torch), with "
+        f"reuse_actors {figures['reuse_trial_seconds']:.2f} s"
     )
     print(
         f"recording an epoch of {METRICS} metrics: ours {figures['recording_ms']:.1f} ms, "
