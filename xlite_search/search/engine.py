@@ -12,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,6 +33,8 @@ from xlite_search.machine import Machine, visible_gpus
 
 #: in the environment of all processes of an engine: the driver's process
 OWNER = "XLITE_ENGINE"
+#: how folders of Ray's own files begin; the driver's process follows
+CACHE = "xlite-ray-"
 CTRL_C, TERMINATED = 130, 143
 #: how a thread wakes the main thread; of a higher number than SIGTERM, which Python therefore hears first
 WAKE: signal.Signals = getattr(signal, "SIGURG", signal.SIGINT)
@@ -199,11 +204,15 @@ def end_children() -> None:
 
 
 def end_orphans() -> None:
-    """Ends processes of an engine whose driver is dead: they hold memory and GPUs, and nobody hears them."""
+    """Ends processes of an engine whose driver is dead, which hold memory and GPUs, and removes its Ray files."""
     orphans = [process for process in psutil.process_iter() if (pid := _driver(process)) and not psutil.pid_exists(pid)]
     if orphans:
         say(f"{len(orphans)} processes of a search that was killed were still there, and are ended")
         _kill(orphans)
+    for folder in Path(tempfile.gettempdir()).glob(f"{CACHE}*-*"):
+        owner = folder.name.removeprefix(CACHE).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill(processes: list[psutil.Process]) -> None:

@@ -30,7 +30,7 @@ from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord, alone, write_atomic
-from xlite_search.search.engine import Leaving, engine, gpus
+from xlite_search.search.engine import CACHE, Leaving, engine, gpus
 from xlite_search.search.forecast import forecast
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue
@@ -244,7 +244,7 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
 def _drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
-    with TemporaryDirectory(prefix="xlite-ray-", ignore_cleanup_errors=True) as cache:
+    with TemporaryDirectory(prefix=f"{CACHE}{os.getpid()}-", ignore_cleanup_errors=True) as cache:
         tune.Tuner(
             tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(
