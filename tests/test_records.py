@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import errno
 import json
 import os
@@ -8,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
+from power import cut_at, flip, steps_of
 
 from xlite_search import records
 from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed
@@ -18,10 +18,6 @@ from xlite_search.records import RunRecord, StudyRecord, alone, follow, read_man
 
 MONITOR = "val/auroc_macro"
 CONFIG = {"epochs": 5, "monitor": MONITOR, "batch_size": 32}
-
-
-class PowerCut(BaseException):
-    """Nothing catches it, as nothing catches the real one."""
 
 
 @dataclass(frozen=True)
@@ -61,79 +57,6 @@ def run_with(folder: Path, epochs: list[Epoch]) -> RunRecord:
 
 def files(record: RunRecord) -> set[str]:
     return {path.name for path in (record.folder / "checkpoints").iterdir()}
-
-
-def flip(path: Path, place: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
-
-
-class Power:
-    """Fails at the n-th write, fsync, rename or removal; a cut write leaves half of its bytes."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, n: int) -> None:
-        self.left, self.cut = n, False
-        for name in ("fsync", "replace", "unlink"):
-            patch.setattr(os, name, self.counted(getattr(os, name)))
-        real = builtins.open
-
-        def open_counted(path: Any, mode: str = "r", **options: Any) -> Any:
-            file = real(path, mode, **options)
-            return CountedFile(file, self) if "w" in mode else file
-
-        patch.setattr(builtins, "open", open_counted)
-
-    def spend(self) -> None:
-        self.left -= 1
-        if self.left <= 0:
-            self.cut = True
-            raise PowerCut
-
-    def counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def doing(*args: Any, **options: Any) -> Any:
-            self.spend()
-            return call(*args, **options)
-
-        return doing
-
-
-class CountedFile:
-    def __init__(self, file: IO[Any], power: Power) -> None:
-        self.file, self.power = file, power
-
-    def write(self, data: bytes) -> int:
-        try:
-            self.power.spend()
-        except PowerCut:
-            self.file.write(data[: len(data) // 2])
-            self.file.close()
-            raise
-        return int(self.file.write(data))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def __enter__(self) -> CountedFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def steps_of(action: Callable[[], object]) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        power = Power(patch, 10_000)
-        action()
-        return 10_000 - power.left
-
-
-def cut_at(n: int, action: Callable[[], object]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        power = Power(patch, n)
-        with pytest.raises(PowerCut):
-            action()
-        assert power.cut
 
 
 @pytest.mark.parametrize("improved", [True, False])
