@@ -237,6 +237,8 @@ def run(
     from xlite_search.search.plan import make_plan
 
     machine.expect_gpu_support(cpu)
+    if address:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # before Ray is imported, which reads it then
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
     if _is_complete(found):
