@@ -6,6 +6,8 @@ afterwards is the old state or the new one, never a mixture, and what is neither
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -180,6 +182,16 @@ def damage_everything(kept: Kept, home: Path, states: list[Any]) -> tuple[int, i
     return cases, noticed
 
 
+class Trap:
+    """Unpickled, it leaves a folder behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
 def earlier(kept: Kept, home: Path) -> list[Any]:
     """What may be fallen back to: nothing at all, and what was there before."""
     if isinstance(kept, Run):
@@ -221,3 +233,26 @@ def test_a_data_set_that_was_damaged_is_refused(tiny: RunConfig) -> None:
             cases += 1
     PackedSet.open(tiny.data.name).verify()
     assert cases >= 50
+
+
+def test_a_pickle_in_the_place_of_any_kept_file_never_runs(tiny: RunConfig, tmp_path: Path) -> None:
+    """Checkpoints and weights are opened, and not only hashed, in `test_loop.py`, `test_models.py`, `test_teachers.py`."""
+    mark, traps = tmp_path / "mark", 0
+    archive = tmp_path / "trap.pt"
+    torch.save({"epoch": 1, "model": Trap(mark)}, archive)
+    for kept in (Run(), Study(), Decisions(), Model(), Answers(tiny)):
+        home = tmp_path / type(kept).__name__
+        home.mkdir()
+        kept.begin(home)
+        kept.go_on(home)
+        for path in sorted(p for p in home.rglob("*") if p.is_file() and p.stat().st_size):
+            raw = path.read_bytes()
+            for trap in (pickle.dumps(Trap(mark)), archive.read_bytes()):
+                path.write_bytes(trap)
+                outcome(kept, home)
+                assert not mark.exists(), path
+                traps += 1
+            path.write_bytes(raw)
+    assert traps >= 20
+    pickle.loads(pickle.dumps(Trap(mark)))
+    assert mark.exists(), "the trap works"
