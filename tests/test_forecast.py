@@ -163,6 +163,11 @@ def test_trials_that_share_a_gpu_are_a_range(tiny: RunConfig, monkeypatch: pytes
     monkeypatch.setattr(forecasting, "visible_gpus", lambda machine: 1)
     found = forecast(plan_of(tiny), Machine(cpus=8, gpus_per_trial=0.5), measure=True)
     assert found.timing is not None and (found.at_once, found.device) == (2, "cuda")
+    assert found.timing.kwh == 0 and not any("kWh" in line for line in found.words())
+    monkeypatch.setattr(forecasting, "measured", lambda config: StepCost(0.1, 0.01, 3 * 10**9, watts=150.0))
+    drawn = forecast(plan_of(tiny), Machine(cpus=8, gpus_per_trial=0.5), measure=True).timing
+    assert drawn is not None
+    assert drawn.kwh == pytest.approx(0.3 * sum(found.timing.seconds) / 2 / 3600)  # two of 150 W
     least, most = (seconds - forecasting.START_S - 1.0 for seconds in found.timing.seconds)
     assert most == pytest.approx(2 * least)
     assert any(" to " in line and "2 at a time" in line for line in found.words())

@@ -236,7 +236,7 @@ def test_a_data_set_that_was_damaged_is_refused(tiny: RunConfig) -> None:
 
 
 def test_a_pickle_in_the_place_of_any_kept_file_never_runs(tiny: RunConfig, tmp_path: Path) -> None:
-    """Checkpoints and weights are opened, and not only hashed, in `test_loop.py`, `test_models.py`, `test_teachers.py`."""
+    """Where they are opened, and not only hashed: `test_loop.py`, `test_models.py`, `test_teachers.py`."""
     mark, traps = tmp_path / "mark", 0
     archive = tmp_path / "trap.pt"
     torch.save({"epoch": 1, "model": Trap(mark)}, archive)

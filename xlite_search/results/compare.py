@@ -100,6 +100,12 @@ class Comparison:
     settings: list[Setting]
 
     @property
+    def energy_wh(self) -> float:
+        """What the GPUs drew for all runs, in Wh; 0 where nobody knows."""
+        runs = (*self.ranked, *self.others)
+        return sum(epoch.get("energy/gpu_wh", 0.0) for run in runs for epoch in run.epochs)
+
+    @property
     def best(self) -> RunRecord:
         """Raises BadInput if no run was trained to its end."""
         if not self.ranked:
@@ -185,6 +191,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "score": at_best.get(comparison.metric),
             "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
             "seconds": run.seconds,
+            **({"gpu_wh": sum(e.get("energy/gpu_wh", 0.0) for e in run.epochs)} if comparison.energy_wh else {}),
             **({"micro_batch": run.micro_batch} if run.micro_batch else {}),
             "facts": run.facts,
             **({"front": run.key in on_front} if comparison.minimize else {}),
@@ -216,6 +223,8 @@ def show(comparison: Comparison, *, classes: bool = True) -> None:
         parts.append(_others(comparison))
     if comparison.teaching:
         parts.append(Text(comparison.teaching.words()))
+    if comparison.energy_wh:
+        parts.append(Text(f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh"))
     if classes and comparison.ranked:
         parts.append(_per_class(comparison))
     console.print(Group(*parts))

@@ -45,11 +45,13 @@ BESIDE_WEIGHTS = 1_000_000
 @dataclass(frozen=True)
 class Timing:
     """Of what was measured: seconds at least and at most, the part of the least that ASHA saves, and bytes of memory
-    that a trial of the largest model takes, on the GPU or else in its process."""
+    that a trial of the largest model takes, on the GPU or else in its process; the energy of the GPUs in kWh, 0 where
+    nobody knows."""
 
     seconds: tuple[float, float]
     saved_s: float
     memory: int
+    kwh: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Forecast:
             least, most = map(clock, self.timing.seconds)
             asha = f"; ASHA saves {clock(self.timing.saved_s)}" if self.timing.saved_s >= 1 else ""
             yield f"{least if least == most else f'{least} to {most}'}, {self.at_once} at a time{asha}"
+            if self.timing.kwh:
+                yield f"{self.timing.kwh:.2g} kWh for the GPU"
             kind = "GPU memory" if self.device == "cuda" else "memory"
             yield f"{self.timing.memory / 1e9:.2g} GB of {kind} for a trial of the largest model"
         yield f"{self.disk / 1e9:.2g} GB of disk at most; {self.free / 1e9:,.1f} GB are free"
@@ -203,7 +207,9 @@ def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], lengths: Seq
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
     saved = makespan(lengths, found.at_once) * mean - busy
     memory = max(cost.memory for cost in costs.values())
-    return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory)
+    watts = sum(costs[config.model].watts for config in left) / len(left) * found.at_once
+    kwh = watts * (first + busy * (1 + turns) / 2) / 3.6e6
+    return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory, kwh)
 
 
 def _epoch_s(config: RunConfig, cost: StepCost) -> float:

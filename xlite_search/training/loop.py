@@ -32,6 +32,7 @@ from xlite_search.data.views import Augment, mixup
 from xlite_search.errors import RunFailed
 from xlite_search.machine import device as this_device
 from xlite_search.machine import peak_memory, this_machine
+from xlite_search.power import Meter
 from xlite_search.spec import Spec
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.collapse import decision_posterior, diagnose, diagnose_training
@@ -91,7 +92,8 @@ class EpochResult:
 
     epoch     finished epochs, 1..n
     metrics   finite floats by slashed name: train/loss, train/lr, val/loss, val/auroc_macro, val/auroc/<class>, ...,
-              time/epoch_s (training and validation), time/val_s, model/parameters; an undefined metric is absent
+              time/epoch_s (training and validation), time/val_s, model/parameters, on a GPU energy/gpu_wh and
+              energy/gpu_w; an undefined metric is absent
     improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
     ended     None while training goes on, else why this epoch is the last, as a sentence
     checkpoint  the state after this epoch; valid until the generator is asked for the next
@@ -151,17 +153,19 @@ class StepCost:
     train_s   seconds for each training image: loading, both passes, the update
     answer_s  seconds for each image that is only answered to
     memory    bytes at the peak: of the GPU, or of this process
+    watts     what the GPU draws in training, or this run's share of it; 0 where nobody knows
     """
 
     train_s: float
     answer_s: float
     memory: int
+    watts: float = 0.0
 
     def towards(self, other: StepCost, share: float) -> StepCost:
         """A point on the straight line to `other`: this at 0, `other` at 1."""
-        here, there = (np.array([cost.train_s, cost.answer_s, cost.memory]) for cost in (self, other))
-        train_s, answer_s, memory = here + share * (there - here)
-        return StepCost(float(train_s), float(answer_s), round(memory))
+        here, there = (np.array([cost.train_s, cost.answer_s, cost.memory, cost.watts]) for cost in (self, other))
+        train_s, answer_s, memory, watts = here + share * (there - here)
+        return StepCost(float(train_s), float(answer_s), round(memory), float(watts))
 
 
 def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> StepCost:
@@ -170,6 +174,7 @@ def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objecti
         training.model.train()
         with closing(training.endless()) as batches:
             training.step(next(batches))
+            training.meter.read()
             started, images = time.perf_counter(), 0
             for _ in range(TIMED_STEPS):
                 batch = next(batches)
@@ -177,13 +182,15 @@ def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objecti
                 images += len(batch.rows)
             float(losses[0])  # waits for the GPU
             train_s = (time.perf_counter() - started) / images
+            watts = training.meter.read().get("energy/gpu_w", 0.0)
         some = np.arange(min(len(data.val), TIMED_STEPS * recipe.batch_size))
         if not len(some):
-            return StepCost(train_s, train_s / 3, peak_memory(training.device))
+            return StepCost(train_s, train_s / 3, peak_memory(training.device), watts)
         training.predict(some)
         started = time.perf_counter()
         training.predict(some)
-        return StepCost(train_s, (time.perf_counter() - started) / len(some), peak_memory(training.device))
+        answer_s = (time.perf_counter() - started) / len(some)
+        return StepCost(train_s, answer_s, peak_memory(training.device), watts)
 
 
 def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterator[EpochResult]:
@@ -204,6 +211,7 @@ def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterato
         if improved:
             best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
         metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
+        metrics |= training.meter.read()
         ended = _end(recipe, epoch, best)
         yield EpochResult(epoch, metrics, improved, ended, training.checkpoint(epoch, best), training.answered)
         if ended:
@@ -228,6 +236,7 @@ class _Training:
             model.compile()
         hard = recipe.loss.build(data.train.positives, len(data.train))
         self.decision = decision_posterior(hard, len(data.classes)) if alone else None
+        self.meter = Meter(self.device, this_machine().gpus_per_trial)
         self.loader = Loader(
             data.train,
             recipe.batch_size,
@@ -331,6 +340,7 @@ class _Training:
 
     def close(self) -> None:
         self.loader.close()
+        self.meter.close()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)
