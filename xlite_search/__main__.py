@@ -202,6 +202,8 @@ def plan(
         expected.expect_room()
         return
     print(f"{called}: {_trials(found)}, {_epochs(found)}; {_scheduler(study)}")
+    if duplicates := len(study.points()) - len(found.trials) if study.grids else 0:
+        print(f"  {duplicates} more points are the same run as one of these, and are not trained twice")
     if found.teaching:
         print(f"teacher {found.teacher}, {found.teaching.models()}")
     for line in asking(found.trials):

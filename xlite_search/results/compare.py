@@ -252,7 +252,7 @@ def _ranking(comparison: Comparison) -> Table:
             _number(run.epochs[-1].get(name)),
             _number(at_best.get("val/ap_macro")),
             _number(at_best.get("val/f1_macro")),
-            *(f"{at_best.get('model/parameters', math.nan) / 1e6:.2f} M" for _ in params),
+            *(f"{at_best['model/parameters'] / 1e6:.2f} M" if "model/parameters" in at_best else "" for _ in params),
             clock(run.seconds),
         )
     table.caption = "\n".join(_notes(comparison)) or None
