@@ -2,8 +2,8 @@
 
     python -m pytest -m slow tests/test_cluster.py -s
 
-The two nodes are two addresses of loopback. PostgreSQL comes from the system (Debian's package is installed, if this may
-be done), and its Python driver into a folder of this test.
+The two nodes are two addresses of loopback. PostgreSQL comes from the system (Debian's package is installed, if this
+may be done), and its Python driver into a folder of this test.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 
 #: what the trainable of a Night writes down: on which node it is
-NODE = (
+NODE = "import ray; print(ray.get_runtime_context().get_node_id(), file=open(f'{LOG}.nodes', 'a')); time.sleep(0.3)"
     "import ray; open(str(LOG) + '.nodes', 'a').write(ray.get_runtime_context().get_node_id() + '\\n'); time.sleep(0.3)"
 )
 
