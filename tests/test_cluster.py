@@ -35,8 +35,6 @@ HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 
 #: what the trainable of a Night writes down: on which node it is
 NODE = "import ray; print(ray.get_runtime_context().get_node_id(), file=open(f'{LOG}.nodes', 'a')); time.sleep(0.3)"
-    "import ray; open(str(LOG) + '.nodes', 'a').write(ray.get_runtime_context().get_node_id() + '\\n'); time.sleep(0.3)"
-)
 
 
 def free_port() -> int:
