@@ -52,6 +52,9 @@ BAD_INPUT = [
     (["prepare", "phantom", "--size", "7"], "--size 7: expected 32 to 1024 pixels"),
     (["compare", "nothing"], "no study 'nothing'"),
     (["best", "nothing"], "no study 'nothing'"),
+    (["status", "nothing"], "no study 'nothing'"),
+    (["verify", "nothing"], "no study 'nothing'"),
+    (["clean", "nothing"], "no study 'nothing'"),
     (["train", "none.yaml"], "export one with"),
     (["ui"], "there is nothing to show yet"),
 ]
@@ -158,3 +161,60 @@ def test_a_wrong_machine_file_is_bad_input(
     assert code == 2
     assert sentence in err
     assert str(path) in err
+
+
+STUDY = """
+study = Study("?", baseline, RunConfig.model_validate_json({base!r}), [
+    {{"seed": grid_search([1, 2]), "optimizer.lr": 1e-3}},
+    {{"seed": grid_search([1, 2]), "optimizer.lr": 1e-3}},
+    {{"seed": 3, "optimizer.lr": 1e-2}},
+])
+"""
+
+
+def test_plan_says_what_it_takes_and_what_cannot_be_told_apart(
+    capsys: pytest.CaptureFixture[str], tiny: RunConfig, tmp_path: Path
+) -> None:
+    file = bare_study(tmp_path, STUDY.format(base=tiny.model_dump_json()))
+    code, out, _ = call(capsys, "plan", file)
+    assert code == 0
+    assert "2 more points are the same run as one of these, and are not trained twice" in out
+    assert "warning: seed 2, 1 only ever with optimizer.lr 0.001, seed 3 only ever with optimizer.lr 0.01" in out
+    assert "forecast: 9 epochs at most\n" in out and " GB of disk at most; " in out
+    code, out, _ = call(capsys, "plan", file, "--measure", "--json")
+    found = json.loads(out)["forecast"]
+    assert (
+        code == 0 and found["epochs"] == 9 and found["timing"]["seconds"][0] > 12 and found["timing"]["memory"] > 10**8
+    )
+
+
+def test_a_study_that_the_disk_cannot_hold_is_refused_by_plan_and_run(
+    capsys: pytest.CaptureFixture[str], tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = bare_study(tmp_path, STUDY.format(base=tiny.model_dump_json()))
+    monkeypatch.setattr("xlite_search.search.forecast.BESIDE_WEIGHTS", 10**15)
+    for verb in ("plan", "run"):
+        code, _, err = call(capsys, verb, file)
+        assert code == 2 and "GB free, and this study takes up to 3e+06 GB: give some back (`clean STUDY`)" in err
+
+
+def test_status_verify_and_clean_of_a_study(
+    capsys: pytest.CaptureFixture[str], tiny: RunConfig, tmp_path: Path
+) -> None:
+    from xlite_search.search.plan import make_plan
+    from xlite_search.search.runner import begin
+    from xlite_search.search.study import load_study
+
+    study = begin(make_plan(load_study(bare_study(tmp_path, STUDY.format(base=tiny.model_dump_json()))), "mine"))
+    code, out, _ = call(capsys, "status")
+    assert code == 0 and "mine" in out and "waiting" in out
+    code, out, _ = call(capsys, "status", "mine", "--json")
+    assert code == 0 and json.loads(out)
+    code, out, _ = call(capsys, "verify", "mine")
+    assert code == 0 and "3 trials, and nothing is lost" in out
+    code, out, _ = call(capsys, "clean", "mine")
+    assert code == 0 and "0.0 MB given back" in out
+    path = study.trial_folder(study.trials[0]) / "run.json"
+    path.write_text(path.read_text().replace("waiting", "stopped"))
+    code, out, _ = call(capsys, "verify", "mine")
+    assert code == 3 and "run.json" in out

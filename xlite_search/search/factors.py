@@ -43,14 +43,15 @@ def _is_compared(name: str, settings: Sequence[dict[str, Any]]) -> bool:
 
 
 def _groups(name: str, settings: Sequence[dict[str, Any]]) -> list[Group]:
-    groups: list[Group] = [[value] for value in dict.fromkeys(str(one[name]) for one in settings if name in one)]
+    values = list(dict.fromkeys(str(one[name]) for one in settings if name in one))
+    groups: list[Group] = [[value] for value in values]
     for number, one in enumerate(settings):
         for two in settings[:number]:
             if name in one and name in two and _differ_only_in(name, one, two):
                 joined = [group for group in groups if str(one[name]) in group or str(two[name]) in group]
                 merged = [value for group in joined for value in group]
                 groups = [group for group in groups if group not in joined] + [merged]
-    return groups
+    return sorted((sorted(group, key=values.index) for group in groups), key=lambda group: values.index(group[0]))
 
 
 def _differ_only_in(name: str, one: dict[str, Any], two: dict[str, Any]) -> bool:

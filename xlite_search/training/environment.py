@@ -26,7 +26,7 @@ def leave(record: RunRecord, config_hash: str, recipe: Recipe, data: Data) -> No
     `config_hash` is the run's key, `config.run_key`; a final training's record goes by the name of its folder instead.
     """
     path = record.folder / ARTIFACTS / FILE
-    here, first = _here(), len(record.epochs) + 1
+    here, first = _here() | ({"micro_batch": record.micro_batch} if record.micro_batch else {}), len(record.epochs) + 1
     starts = _starts(path, first)
     if not starts or {**starts[-1], "from_epoch": first} != {"from_epoch": first} | here:
         starts.append({"from_epoch": first} | here)
