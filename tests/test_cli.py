@@ -179,7 +179,7 @@ def test_plan_says_what_it_takes_and_what_cannot_be_told_apart(
     code, out, _ = call(capsys, "plan", file)
     assert code == 0
     assert "2 more points are the same run as one of these, and are not trained twice" in out
-    assert "warning: seed 2, 1 only ever with optimizer.lr 0.001, seed 3 only ever with optimizer.lr 0.01" in out
+    assert "warning: seed 1, 2 only ever with optimizer.lr 0.001, seed 3 only ever with optimizer.lr 0.01" in out
     assert "forecast: 9 epochs at most\n" in out and " GB of disk at most; " in out
     code, out, _ = call(capsys, "plan", file, "--measure", "--json")
     found = json.loads(out)["forecast"]
