@@ -65,8 +65,9 @@ def git_commit() -> str:
         return ""
 
 
+@functools.cache
 def environment() -> dict[str, str]:
-    """Versions and machine, as strings."""
+    """Versions and machine, as strings; looked up once in a process."""
     import torch
 
     found = {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}

@@ -6,6 +6,7 @@ worker drives the trainable's generator and writes the record; to the driver it 
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -24,7 +25,7 @@ from xlite_search.distill import answers
 from xlite_search.errors import XliteError
 from xlite_search.machine import device
 from xlite_search.records import FULL, RunRecord, alone
-from xlite_search.trainable import drive, trainable_at
+from xlite_search.trainable import Trainable, drive, trainable_at
 
 WORKER = "worker.lock"
 
@@ -121,9 +122,15 @@ def _epochs(job: Job) -> Generator[RunRecord]:
     if job["root"] not in sys.path:
         sys.path.insert(0, job["root"])
     config = RunConfig.model_validate_json(job["config"])
-    trainable, folder = trainable_at(job["trainable"]), Path(job["folder"])
+    trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
     with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
         yield from drive(RunRecord.load(folder), trainable, config, until=job["until"])
+
+
+@functools.cache
+def _trainable(where: str) -> Trainable:
+    """Loaded once: the file that it lives in may hold a study of a thousand trials, and may be edited meanwhile."""
+    return trainable_at(where)
 
 
 def _release() -> None:
