@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 
 from xlite_search import power
 from xlite_search.power import Meter, _Sampler
+from xlite_search.records import RunRecord
+from xlite_search.results.compare import Comparison, as_json, show
 
 CUDA = torch.device("cuda")
 
@@ -144,3 +147,13 @@ def test_a_counter_that_fails_on_the_way_costs_its_reading_alone(nvml: Any, cloc
 
 def test_a_cpu_is_not_asked() -> None:
     assert Meter(torch.device("cpu")).read() == {}
+
+
+def test_compare_tells_the_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    epochs = ({"energy/gpu_wh": 300.0}, {"energy/gpu_wh": 150.5}, {})
+    run = RunRecord(Path("run"), "k", "trial", "l", {}, {"epochs": 3}, status="failed", cause="why", epochs=epochs)
+    found = Comparison(("s",), "val/auroc_macro", (), [], [run, run], 0, {}, None, [])
+    assert found.energy_wh == pytest.approx(901.0)
+    show(found)
+    assert "energy of the GPUs: 0.901 kWh" in capsys.readouterr().out
+    assert [trial["gpu_wh"] for trial in as_json(found)["trials"]] == [450.5, 450.5]
