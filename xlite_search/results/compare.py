@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from xlite_search import places
-from xlite_search.config import RunConfig
 from xlite_search.console import clock
-from xlite_search.data.loaders import Data, open_data
-from xlite_search.errors import BadInput, XliteError, did_you_mean
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord
 from xlite_search.results.front import figure, front, measure
 from xlite_search.results.paired import Setting, over_seeds, table
+
+if TYPE_CHECKING:
+    from xlite_search.data.loaders import Data
 
 CHANCE_AUROC = 0.5
 COLUMNS_OF_CLASSES = 4
@@ -84,7 +85,7 @@ class Comparison:
     minimize further objectives that all the studies have, lower is better
     ranked   trained to their end, best first
     others   stopped, failed or not over yet, in the study's order
-    support  validation images, and how many of them have each finding; empty if the data are not here any more
+    support  validation images, and how many of them have each finding; empty if no run has begun
     teaching what the teacher was asked; None without one
     settings what the runs of several seeds say together, the best first; empty if there is nothing to pair
     """
@@ -156,11 +157,10 @@ def compare(names: list[str]) -> Comparison:
     ranked = [run for run in runs if run.status == "finished" and math.isfinite(run.best_score(metric))]
     ranked.sort(key=lambda run: run.best_score(metric), reverse=True)
     others = [run for run in runs if run not in ranked]
-    data = _data(runs)
     teaching = _teaching(studies, runs)
     shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
-    images, support = _support(data) if data else (0, {})
-    settings = over_seeds(ranked, metric, data) if data else []
+    images, support = _support(runs)
+    settings = over_seeds(ranked, metric, lambda: _data(runs))
     return Comparison(tuple(names), metric, shared, ranked, others, images, support, teaching, settings)
 
 
@@ -326,14 +326,20 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | N
     return Teaching(asked, heard, total("time/teacher_s"), total("time/teacher_saved_s"), size)
 
 
-def _data(runs: list[RunRecord]) -> Data | None:
-    """What the runs were validated on, if it is still here."""
-    try:
-        return open_data(RunConfig.model_validate(runs[0].config).data)
-    except XliteError:
-        return None
+def _data(runs: list[RunRecord]) -> Data:
+    """What the runs were validated on. Raises BadInput or Damaged if it is not here any more."""
+    from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
+    from xlite_search.data.loaders import open_data
+
+    return open_data(RunConfig.model_validate(runs[0].config).data)
 
 
-def _support(data: Data) -> tuple[int, dict[str, int]]:
-    counts = {name: int(n) for name, n in zip(data.classes, data.val.labels.sum(axis=0), strict=True)}
-    return len(data.val), counts
+def _support(runs: list[RunRecord]) -> tuple[int, dict[str, int]]:
+    """Validation images, and the positives of each finding, as the first run that began wrote them down."""
+    for run in runs:
+        try:
+            said = json.loads((run.folder / ARTIFACTS / "environment.json").read_bytes())["run"]
+            return int(said["images"]["val"]), {name: int(n["val"]) for name, n in said["findings"].items()}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return 0, {}

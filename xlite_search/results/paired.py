@@ -11,18 +11,20 @@ from two sides (Bouthillier et al. 2021), and the interval has both:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from xlite_search.data.loaders import Data
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
 from xlite_search.training.predictions import Predictions
+
+if TYPE_CHECKING:
+    from xlite_search.data.loaders import Data
 
 #: for this one an interval is known
 METRIC = "val/auroc_macro"
@@ -60,11 +62,11 @@ class Setting:
         return asdict(self) | ({"gap": self.gap, "tied": self.tied} if self.gaps else {})
 
 
-def over_seeds(runs: Sequence[RunRecord], metric: str, data: Data) -> list[Setting]:
+def over_seeds(runs: Sequence[RunRecord], metric: str, data: Callable[[], Data]) -> list[Setting]:
     """The settings that were run with several seeds, best first; each but the first has its gap to it.
 
-    Empty for another metric than the macro AUROC, without two settings that have two seeds in common, and if a run's
-    kept predictions are not there.
+    Empty for another metric than the macro AUROC, without two settings that have two seeds in common, and if the data
+    or a run's kept predictions are not there. `data` is asked only where there is something to pair.
     """
     groups: dict[str, dict[int, RunRecord]] = {}
     for run in runs:
@@ -74,8 +76,10 @@ def over_seeds(runs: Sequence[RunRecord], metric: str, data: Data) -> list[Setti
         return []
     best = groups[ranked[0]]
     compared = [label for label in ranked[1:] if len(best.keys() & groups[label].keys()) > 1]
+    if not compared:
+        return []
     try:
-        judge = Judge(data)
+        judge = Judge(data())
         found = [_setting(label, groups[label], judge.gaps(groups[label], best)) for label in compared]
     except (XliteError, KeyError):
         return []

@@ -31,7 +31,7 @@ WORKER = "worker.lock"
 
 
 class Job(TypedDict):
-    """`root` is the project's folder, where trainables are; `config` and `places` are JSON.
+    """`root` is the project's folder, where trainables are; `places` is JSON. The run's config is in its record.
 
     `until` is the epoch after which the run is paused; None: it goes to its end.
     """
@@ -39,7 +39,6 @@ class Job(TypedDict):
     key: str
     folder: str
     trainable: str
-    config: str
     places: str
     root: str
     until: int | None
@@ -50,7 +49,6 @@ def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = N
         key=record.key,
         folder=str(record.folder),
         trainable=trainable,
-        config=json.dumps(record.config),
         places=json.dumps(places.environment()),
         root=str(root),
         until=until,
@@ -121,10 +119,10 @@ def _epochs(job: Job) -> Generator[RunRecord]:
     os.environ.update(json.loads(job["places"]))
     if job["root"] not in sys.path:
         sys.path.insert(0, job["root"])
-    config = RunConfig.model_validate_json(job["config"])
     trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
     with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
-        yield from drive(RunRecord.load(folder), trainable, config, until=job["until"])
+        record = RunRecord.load(folder)
+        yield from drive(record, trainable, RunConfig.model_validate(record.config), until=job["until"])
 
 
 @functools.cache
