@@ -101,7 +101,7 @@ def database(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     with process([*user, str(programs / "postgres"), *options], tmp_path / "postgres.log") as server:
         ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         answers(lambda: subprocess.run(ready, check=False).returncode == 0, server)
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres", driver
+        yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres", driver
     shutil.rmtree(home, ignore_errors=True)
 
 
