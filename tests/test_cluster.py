@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 
 #: what the trainable of a Night writes down: on which node it is
-NODE = "import ray; print(ray.get_runtime_context().get_node_id(), file=open(f'{LOG}.nodes', 'a')); time.sleep(0.3)"
+NODE = "import ray; print(ray.get_runtime_context().get_node_id(), file=open(f'{LOG}.nodes', 'a')); time.sleep(1.5)"
 
 
 def free_port() -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the recorder tries again by itself, and looks first
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 KEY, KIND, STATUS, CAUSE = "xlite.trial_key", "xlite.kind", "xlite.status", "xlite.cause"
 #: of a run that is over: how many epochs it has; images at once, where memory asked for fewer than the config says
