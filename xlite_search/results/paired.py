@@ -70,7 +70,7 @@ def over_seeds(runs: Sequence[RunRecord], metric: str, data: Callable[[], Data])
     """
     groups: dict[str, dict[int, RunRecord]] = {}
     for run in runs:
-        groups.setdefault(re.sub(r" ?\bseed=\d+", "", run.label).strip(), {})[run.config["seed"]] = run
+        groups.setdefault(re.sub(r" ?\bseed=\d+", "", run.label).strip(), {})[run.config.get("seed", 0)] = run
     ranked = sorted((label for label in groups if len(groups[label]) > 1), key=lambda label: -_mean(groups[label]))
     if metric != METRIC or len(ranked) < 2:
         return []
