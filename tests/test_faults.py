@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -123,9 +122,11 @@ class Night:
         return sum(times - 1 for times in Counter((seed, epoch) for seed, epoch, _ in self.epochs()).values())
 
     def curves(self) -> dict[str, list[dict[str, float]]]:
-        """All metrics of all runs but times."""
+        """All metrics of all runs but what no two runs share: times, and energy."""
         return {
-            run.label: [{n: v for n, v in epoch.items() if not n.startswith("time/")} for epoch in run.epochs]
+            run.label: [
+                {n: v for n, v in epoch.items() if not n.startswith(("time/", "energy/"))} for epoch in run.epochs
+            ]
             for run in self.study.runs()
         }
 
@@ -212,32 +213,36 @@ def clean(folder: Path, tiny: RunConfig) -> Clean:
         return Clean(night.curves(), night.decisions(), time.monotonic() - started)
 
 
+def kill_workers(night: Night, chance: random.Random, most: int) -> int:
+    """Runs a night to its end and kills up to so many workers on the way; how many it were."""
+    driver, killed = night.start(), 0
+    while killed < most:
+        known = len(night.epochs())
+        wanted = known + chance.randint(1, 2)
+        if not wait_until(lambda: len(night.epochs()) >= wanted, driver):  # noqa: B023
+            break
+        time.sleep(chance.uniform(0, 0.3))
+        at_work = {pid for _, _, pid in night.epochs()[known:]}  # who never gets an epoch done has failed, rightly
+        if found := [process for process in workers(driver.pid) if process.pid in at_work]:
+            chance.choice(found).kill()
+            killed += 1
+    said, _ = driver.communicate()
+    assert driver.returncode == 0, said
+    return killed
+
+
 def test_kill_9_of_workers_at_random_moments(clean: Clean, folder: Path, tiny: RunConfig) -> None:
+    """As many nights as it takes to kill 20."""
     seed = random.SystemRandom().randrange(1000)
-    chance, night, killed = random.Random(seed), Night(folder, tiny), 0
-    while killed < KILLS:
-        driver = night.start()
-        while killed < KILLS and driver.poll() is None:
-            known = len(night.epochs())
-            wanted = known + chance.randint(1, 2)
-            if not wait_until(lambda: len(night.epochs()) >= wanted, driver):  # noqa: B023
-                break
-            time.sleep(chance.uniform(0, 0.3))
-            at_work = {pid for _, _, pid in night.epochs()[known:]}  # who never gets an epoch done has failed, rightly
-            if found := [process for process in workers(driver.pid) if process.pid in at_work]:
-                chance.choice(found).kill()
-                killed += 1
-        said, _ = driver.communicate()
-        assert driver.returncode == 0, said
-        if killed < KILLS:
-            shutil.rmtree(night.folder)
-            night = Night(folder, tiny)
-    repeated = night.repeated()
-    print(f"\nseed {seed}: {killed} workers killed, {repeated} epochs repeated in the last study")
-    assert repeated <= killed
-    assert night.curves() == clean.curves
-    assert night.decisions() == clean.decisions
-    assert verify(night.study) == []
+    chance, kills = random.Random(seed), list[int]()
+    while sum(kills) < KILLS:
+        night = Night(folder, tiny, name=f"night{len(kills)}")
+        kills.append(kill_workers(night, chance, KILLS - sum(kills)))
+        print(f"\nseed {seed}: {kills[-1]} workers killed, {night.repeated()} epochs repeated")
+        assert night.repeated() <= kills[-1]
+        assert night.curves() == clean.curves
+        assert night.decisions() == clean.decisions
+        assert verify(night.study) == []
 
 
 def test_kill_9_of_the_driver_at_random_moments(clean: Clean, folder: Path, tiny: RunConfig) -> None:

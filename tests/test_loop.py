@@ -50,7 +50,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="exact on a CP
 
 def untimed(result: EpochResult) -> dict[str, float]:
     """What a run comes to: neither how long it took, nor whether a teacher's answers were there already."""
-    return {name: value for name, value in result.metrics.items() if not name.startswith(("time/", "kd/"))}
+    return {name: value for name, value in result.metrics.items() if not name.startswith(("time/", "energy/", "kd/"))}
 
 
 def run_of(epochs: Iterator[EpochResult]) -> tuple[list[dict[str, float]], bytes, str | None]:

@@ -1,79 +1,91 @@
 """What a GPU draws while a run trains on it, by NVML: energy in Wh, mean power in W.
 
-Where there is no NVIDIA GPU, no NVML or no such counter, there is no reading, and never an error: nothing that is
-learnt depends on it. A GPU that trials share is read as a whole, and a run is charged its share of it
-(`gpus_per_trial`), whatever its neighbours do.
+Where there is no NVIDIA GPU, no NVML or no such counter, or where the GPU is cut into slices (MIG), there is no
+reading, and never an error: nothing that is learnt depends on it. A GPU that trials share is read as a whole, and each
+is charged its share of it (`charge`), whatever its neighbours do.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import threading
 import time
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import torch
 
 SAMPLE_S = 0.5
 WH_PER_MJ = 1 / 3.6e6
 
+#: asks NVML for a number by the name of its function; None if it does not say
+Ask: TypeAlias = Callable[[str], float | None]
+_share = 1.0
+
+
+def charge(share: float) -> None:
+    """This process's part of what its GPU draws, for meters made from now on; 1 unless somebody says so."""
+    global _share
+    _share = share
+
 
 class Meter:
     """Reads the GPU of this process; `read` gives what was drawn since it was last called, or since the beginning."""
 
-    def __init__(self, device: torch.device, share: float = 1.0) -> None:
-        self.share = share
-        self._nvml, self._gpu = _handle(device)
-        self._sampler = None if self._counter() is not None or self._gpu is None else _Sampler(self._power)
-        self._before = self._now()
+    def __init__(self, device: torch.device) -> None:
+        self.share, self._since = _share, time.monotonic()
+        self._source = _source(device)
 
     def read(self) -> dict[str, float]:
-        """`energy/gpu_wh` and `energy/gpu_w`; empty without a reading, or if the driver was loaded anew."""
-        before, self._before = self._before, self._now()
-        if before is None or self._before is None:
+        """`energy/gpu_wh` and `energy/gpu_w`; empty without a reading."""
+        since, self._since = self._since, time.monotonic()
+        drawn, seconds = self._source.take() if self._source else None, self._since - since
+        if drawn is None or seconds <= 0:
             return {}
-        spent, seconds = self._before[0] - before[0], self._before[1] - before[1]
-        if spent < 0 or seconds <= 0:
-            return {}
-        energy = self.share * spent * WH_PER_MJ
+        energy = self.share * drawn * WH_PER_MJ
         return {"energy/gpu_wh": energy, "energy/gpu_w": energy * 3600 / seconds}
 
     def close(self) -> None:
-        if self._sampler:
-            self._sampler.over.set()
+        if self._source:
+            self._source.close()
 
-    def _now(self) -> tuple[float, float] | None:
-        """Millijoules so far, and when."""
-        spent = self._sampler.spent if self._sampler else self._counter()
-        return None if spent is None else (spent, time.monotonic())
 
-    def _counter(self) -> float | None:
-        """The GPU's own counter, mJ since the driver was loaded; Volta and later have one."""
+class _Source(Protocol):
+    def take(self) -> float | None:
+        """mJ since it was last taken; None if that is not known."""
+
+    def close(self) -> None: ...
+
+
+class _Counter:
+    """The GPU's own, mJ since the driver was loaded; Volta and later have one."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.now = self._count()
+
+    def _count(self) -> float | None:
         return self._ask("nvmlDeviceGetTotalEnergyConsumption")
 
-    def _power(self) -> float | None:
-        """Milliwatts now."""
-        return self._ask("nvmlDeviceGetPowerUsage")
+    def take(self) -> float | None:
+        """None as well if the driver was loaded anew."""
+        before, self.now = self.now, self._count()
+        return None if before is None or self.now is None or self.now < before else self.now - before
 
-    def _ask(self, name: str) -> float | None:
-        if self._nvml is None or self._gpu is None:
-            return None
-        try:
-            return float(getattr(self._nvml, name)(self._gpu))
-        except self._nvml.NVMLError:
-            return None
+    def close(self) -> None:
+        pass
 
 
 class _Sampler:
-    """Adds up power over time, for GPUs without a counter; in a thread of its own."""
+    """Adds up power over time, for GPUs without a counter; in a thread of its own. A sample that fails makes the sum
+    that it belongs to NaN."""
 
-    def __init__(self, power: Any) -> None:
-        self.spent: float | None = 0.0 if power() is not None else None
+    def __init__(self, ask: Ask) -> None:
         self.over = threading.Event()
-        self._power, self._last = power, time.monotonic()
-        if self.spent is not None:
-            threading.Thread(target=self._work, name="power", daemon=True).start()
+        self._ask, self._last, self._sum = ask, time.monotonic(), 0.0
+        self._one_at_a_time = threading.Lock()
+        threading.Thread(target=self._work, name="power", daemon=True).start()
 
     def _work(self) -> None:
         while not self.over.wait(SAMPLE_S):
@@ -81,23 +93,47 @@ class _Sampler:
 
     def add(self) -> None:
         """One sample, held since the last one: mW times seconds are mJ."""
-        now, power = time.monotonic(), self._power()
-        if power is not None and self.spent is not None:
-            self.spent += power * (now - self._last)
-        self._last = now
+        with self._one_at_a_time:
+            now, power = time.monotonic(), self._ask("nvmlDeviceGetPowerUsage")
+            self._sum += (math.nan if power is None else power) * (now - self._last)
+            self._last = now
+
+    def take(self) -> float | None:
+        self.add()
+        with self._one_at_a_time:
+            drawn, self._sum = self._sum, 0.0
+        return None if math.isnan(drawn) else drawn
+
+    def close(self) -> None:
+        self.over.set()
 
 
-def _handle(device: torch.device) -> tuple[ModuleType | None, Any]:
-    """NVML and its name for this device, found by UUID: numbers differ where CUDA_VISIBLE_DEVICES hides some."""
-    if device.type != "cuda":
-        return None, None
+def _source(device: torch.device) -> _Source | None:
+    ask = _asker(device) if device.type == "cuda" else None
+    if ask is None:
+        return None
+    counter = _Counter(ask)
+    return counter if counter.now is not None else _Sampler(ask) if ask("nvmlDeviceGetPowerUsage") is not None else None
+
+
+def _asker(device: torch.device) -> Ask | None:
+    """The GPU is found by UUID: numbers differ where CUDA_VISIBLE_DEVICES hides some. Whatever a driver or a library
+    that is not ours raises, a night does not end for it."""
     try:
         nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None, None
-    try:
         nvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties(device).uuid
-        return nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except (nvml.NVMLError, AttributeError, RuntimeError, OSError):
-        return nvml, None
+        gpu = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    except Exception:
+        return None
+
+    def ask(name: str) -> float | None:
+        try:
+            return float(getattr(nvml, name)(gpu))
+        except Exception:
+            return None
+
+    try:
+        sliced = nvml.nvmlDeviceGetMigMode(gpu)[0] != 0
+    except Exception:  # it cannot be sliced
+        sliced = False
+    return None if sliced else ask

@@ -103,8 +103,13 @@ class Comparison:
     @property
     def energy_wh(self) -> float:
         """What the GPUs drew for all runs, in Wh; 0 where nobody knows."""
-        runs = (*self.ranked, *self.others)
-        return sum(epoch.get("energy/gpu_wh", 0.0) for run in runs for epoch in run.epochs)
+        return sum(_energy_wh(run) for run in (*self.ranked, *self.others))
+
+    @property
+    def unread(self) -> int:
+        """Epochs whose energy is not known."""
+        epochs = [epoch for run in (*self.ranked, *self.others) for epoch in run.epochs]
+        return sum("energy/gpu_wh" not in epoch for epoch in epochs)
 
     @property
     def best(self) -> RunRecord:
@@ -191,7 +196,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "score": at_best.get(comparison.metric),
             "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
             "seconds": run.seconds,
-            **({"gpu_wh": sum(e.get("energy/gpu_wh", 0.0) for e in run.epochs)} if comparison.energy_wh else {}),
+            **({"gpu_wh": _energy_wh(run)} if comparison.energy_wh else {}),
             **({"micro_batch": run.micro_batch} if run.micro_batch else {}),
             "facts": run.facts,
             **({"front": run.key in on_front} if comparison.minimize else {}),
@@ -207,8 +212,13 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
         **({"settings": [each.as_json() for each in comparison.settings]} if comparison.settings else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
+        **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),
         "trials": ranked + [entry(run, None) for run in comparison.others],
     }
+
+
+def _energy_wh(run: RunRecord) -> float:
+    return sum(epoch.get("energy/gpu_wh", 0.0) for epoch in run.epochs)
 
 
 def show(comparison: Comparison, *, classes: bool = True) -> None:
@@ -224,7 +234,8 @@ def show(comparison: Comparison, *, classes: bool = True) -> None:
     if comparison.teaching:
         parts.append(Text(comparison.teaching.words()))
     if comparison.energy_wh:
-        parts.append(Text(f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh"))
+        unread = f", and what {comparison.unread} epochs without a reading took" if comparison.unread else ""
+        parts.append(Text(f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh{unread}"))
     if classes and comparison.ranked:
         parts.append(_per_class(comparison))
     console.print(Group(*parts))

@@ -207,7 +207,7 @@ def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], lengths: Seq
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
     saved = makespan(lengths, found.at_once) * mean - busy
     memory = max(cost.memory for cost in costs.values())
-    watts = sum(costs[config.model].watts for config in left) / len(left) * found.at_once
+    watts = sum(costs[config.model].watts for config in left) / len(left) * min(found.at_once, gpus)
     kwh = watts * (first + busy * (1 + turns) / 2) / 3.6e6
     return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory, kwh)
 

@@ -18,12 +18,12 @@ from typing import Any, TypedDict
 import torch
 from ray import tune
 
-from xlite_search import places
+from xlite_search import places, power
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill import answers
 from xlite_search.errors import XliteError
-from xlite_search.machine import device
+from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import FULL, RunRecord, alone
 from xlite_search.trainable import Trainable, drive, trainable_at
 
@@ -66,6 +66,7 @@ class Activation(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Job]) -> None:
         gc.freeze()  # what is there now stays: modules, most of it. It need not be looked through after every trial
         job = config["job"]
+        power.charge(_entered(job).gpus_per_trial)
         self.folder, self.until, self.epochs = Path(job["folder"]), job["until"], _epochs(job)
 
     def step(self) -> dict[str, Any]:
@@ -99,6 +100,8 @@ def _told(record: RunRecord, error: Exception) -> RunRecord:
 
 def run_teacher(job: Job) -> Iterator[int]:
     """A Ray task that yields its finished epochs."""
+    _entered(job)
+    power.charge(1.0)  # it has no neighbours
     for record in _epochs(job):
         yield len(record.epochs)
 
@@ -116,13 +119,18 @@ def verify_answers(config: str, where: dict[str, str]) -> None:
 
 def _epochs(job: Job) -> Generator[RunRecord]:
     """The record after every epoch, on disk already."""
-    os.environ.update(json.loads(job["places"]))
-    if job["root"] not in sys.path:
-        sys.path.insert(0, job["root"])
     trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
     with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
         record = RunRecord.load(folder)
         yield from drive(record, trainable, RunConfig.model_validate(record.config), until=job["until"])
+
+
+def _entered(job: Job) -> Machine:
+    """The machine, once this process knows the job's places and finds the project's trainables."""
+    os.environ.update(json.loads(job["places"]))
+    if job["root"] not in sys.path:
+        sys.path.insert(0, job["root"])
+    return this_machine()
 
 
 @functools.cache

@@ -153,7 +153,7 @@ class StepCost:
     train_s   seconds for each training image: loading, both passes, the update
     answer_s  seconds for each image that is only answered to
     memory    bytes at the peak: of the GPU, or of this process
-    watts     what the GPU draws in training, or this run's share of it; 0 where nobody knows
+    watts     what the GPU draws in training; 0 where nobody knows
     """
 
     train_s: float
@@ -169,18 +169,21 @@ class StepCost:
 
 
 def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> StepCost:
-    """Two training steps after a first one, which allocates, and two batches of validation images likewise."""
+    """Two training steps after a first one, which allocates, and two batches of validation images likewise.
+
+    On a GPU as many steps as make a second: its energy counter moves some ten times in one.
+    """
     with closing(_Training(recipe, model.to(this_device()), data, objective, alone=False)) as training:
         training.model.train()
         with closing(training.endless()) as batches:
-            training.step(next(batches))
+            float(training.step(next(batches))[0])  # waits for the GPU
             training.meter.read()
             started, images = time.perf_counter(), 0
-            for _ in range(TIMED_STEPS):
+            at_least = started + (1.0 if training.device.type == "cuda" else 0.0)
+            while images < TIMED_STEPS * recipe.batch_size or time.perf_counter() < at_least:
                 batch = next(batches)
-                losses = training.step(batch)
+                float(training.step(batch)[0])
                 images += len(batch.rows)
-            float(losses[0])  # waits for the GPU
             train_s = (time.perf_counter() - started) / images
             watts = training.meter.read().get("energy/gpu_w", 0.0)
         some = np.arange(min(len(data.val), TIMED_STEPS * recipe.batch_size))
@@ -236,7 +239,6 @@ class _Training:
             model.compile()
         hard = recipe.loss.build(data.train.positives, len(data.train))
         self.decision = decision_posterior(hard, len(data.classes)) if alone else None
-        self.meter = Meter(self.device, this_machine().gpus_per_trial)
         self.loader = Loader(
             data.train,
             recipe.batch_size,
@@ -246,6 +248,7 @@ class _Training:
             augment=recipe.augment,
             workers=this_machine().loader_workers(self.device.type),
         )
+        self.meter = Meter(self.device)
 
     def fit(self, epoch: int) -> dict[str, float]:
         """One pass over the training part, from a seed of its own. The loss leaves the device once, at the end."""
