@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from power import cut_at, steps_of
 
 from xlite_search.errors import Damaged
 from xlite_search.records import RunRecord, Status, StudyRecord
-from xlite_search.search.asha import ASHA
+from xlite_search.search.asha import ASHA, Decision
 from xlite_search.search.engine import Leaving
 from xlite_search.search.journal import Journal
 from xlite_search.search.queue import Queue
@@ -176,3 +178,33 @@ def test_a_second_chance_with_fewer_images_is_handed_out_at_once(study: StudyRec
     driver.end(trial)
     assert driver.job()[1]["key"] == "a"
     assert driver.status()["a"] == ("waiting", 0)
+
+
+def searched(study: StudyRecord) -> tuple[dict[str, tuple[str, int]], list[Decision]]:
+    """The search from what is on the disk to its end: the outcome of every run, and every decision."""
+    driver = Driver(study, ASHA(grace=1, reduction=2))
+    while isinstance(found := driver.ask(), tuple):
+        trial, job = found
+        driver.train(job, {"a": 0.6, "b": 0.7, "c": 0.5}[job["key"]])
+        driver.end(trial)
+    assert driver.queue.trouble is None
+    return driver.status(), Journal(study.folder).decisions
+
+
+def test_a_kill_at_every_step_changes_no_decision(study: StudyRecord, tmp_path: Path) -> None:
+    """At every write, fsync, rename and removal of a whole search, the workers' among them."""
+
+    def copy(name: str) -> StudyRecord:
+        shutil.copytree(study.folder, tmp_path.with_name(f"{tmp_path.name}-{name}"))
+        return StudyRecord.load(tmp_path.with_name(f"{tmp_path.name}-{name}"))
+
+    whole = searched(copy("whole"))
+    assert whole[0] == {"a": ("stopped", 2), "b": ("finished", 4), "c": ("stopped", 1)}
+    assert [decision.kept for decision in whole[1]] == [("b", "a"), ("b",)]
+    once = copy("once")
+    steps = steps_of(lambda: searched(once))
+    assert steps > 20
+    for step in range(1, steps + 1):
+        again = copy(f"cut{step}")
+        cut_at(step, lambda: searched(again))  # noqa: B023
+        assert searched(again) == whole, f"step {step} of {steps}"
