@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -34,6 +35,25 @@ def bare_study(folder: Path, body: str) -> str:
     )
     path.write_text(imports + body)
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 3, "error: No space left on device\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "run.json"), 3, "error: run.json: No space left on device\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "error: runs: Permission denied\n"),
+    ],
+)
+def test_what_the_disk_refuses_is_a_sentence(
+    error: OSError, code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", refused)
+    found, _, err = call(capsys)
+    assert (found, err) == (code, said)
 
 
 BAD_INPUT = [

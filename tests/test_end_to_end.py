@@ -30,7 +30,7 @@ from xlite_search.results.compare import as_json, compare
 from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
-from xlite_search.search.study import Study, grid_search
+from xlite_search.search.study import Study, grid_search, load_study
 from xlite_search.search.verify import verify
 
 pytestmark = pytest.mark.ray
@@ -184,6 +184,32 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(tiny: RunConfig) -> No
     assert bad.cause.split(":")[0] in ("nan_loss", "not_finite", "diverged", "constant_logits")
     assert_mirrored(study)
     assert [run.label for run in compare(["failing"]).ranked] == [good.label]
+
+
+FULL = """
+import errno
+from trainables.baseline import baseline
+from xlite_search.config import RunConfig
+from xlite_search.search.study import Study, grid_search
+
+def fills_the_disk(config, resume=None):
+    yield next(baseline(config, resume))
+    raise OSError(errno.ENOSPC, "No space left on device", "run.json")
+
+base = RunConfig.model_validate_json({base!r})
+study = Study(question="?", trainable=fills_the_disk, base=base, space={{"seed": grid_search([1, 2, 3])}})
+"""
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_disk_that_is_full_ends_the_search_and_is_no_trials_fault(tiny: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "full.py").write_text(FULL.format(base=tiny.model_dump_json()))
+    with pytest.raises(
+        Damaged, match=r"^run\.json: No space left on device; nothing is lost, make room and run again$"
+    ):
+        run(make_plan(load_study(str(tmp_path / "full.py")), "full"))
+    runs = StudyRecord.load(places.study_folder("full")).runs()
+    assert {run.status for run in runs} == {"waiting"}
 
 
 @pytest.mark.usefixtures("ray_here")

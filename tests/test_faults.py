@@ -387,13 +387,15 @@ def test_a_disk_that_is_full(folder: Path, tiny: RunConfig, phantom: PackedSet) 
         assert wait_until(lambda: len(night.epochs()) >= 3, driver)
         filler = disk / "filler"
         fill(filler)
+        full = time.monotonic()
         said, _ = driver.communicate(timeout=120)
+        took = time.monotonic() - full
         assert driver.returncode == 3, said
         assert "Traceback" not in said
         assert "No space left on device" in said
         filler.unlink()
         night.finish()
-        print(f"\n{night.repeated()} epochs repeated")
+        print(f"\nended after {took:.0f} s; {night.repeated()} epochs repeated")
         assert night.repeated() <= 2
         assert verify(night.study) == []
     finally:

@@ -147,8 +147,7 @@ def test_a_full_disk_ends_the_search_and_is_no_runs_fault(study: StudyRecord) ->
     driver = Driver(study)
     trial, job = driver.job()
     driver.train(job, 0.5, until=1, status="running")
-    driver.queue.on_trial_result(trial, {"trouble": "the disk is full"})
-    driver.end(trial)
+    driver.queue.on_trial_complete(trial, {"trouble": "the disk is full"})  # Ray tells no more of a last result
     assert driver.ask() == "FINISHED"
     assert isinstance(driver.queue.trouble, Damaged)
     assert driver.status()["a"] == ("waiting", 1)

@@ -404,6 +404,17 @@ def test_a_full_disk_is_not_the_runs_fault(tmp_path: Path) -> None:
     assert RunRecord.load(tmp_path / "run").status == "running"
 
 
+def test_a_write_that_fails_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write and fsync have it: without a name
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as refused:
+        write_atomic(tmp_path / "run.json", b"new")
+    assert refused.value.filename == str(tmp_path / "run.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_clock_that_was_set_back_makes_no_run_end_before_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from xlite_search import tracking
+from xlite_search.errors import Damaged, Interrupted, RunFailed
 from xlite_search.records import RunRecord, Status, StoredFile
 from xlite_search.tracking import Recorder
 
@@ -185,6 +186,26 @@ def test_trouble_with_mlflow_is_told_and_stops_nothing(client: MlflowClient, mon
     with Recorder("down") as recorder:
         recorder.sync(a_run("a", 2, "finished"))
     assert recorder.failed == "OSError: the disk is gone"
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "waits"),
+    [(RunFailed("why"), True), (Damaged("full"), False), (OSError("full"), False), (Interrupted(130), False)],
+)
+def test_who_leaves_for_a_full_disk_or_a_signal_does_not_wait_for_mlflow(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, ended_by: BaseException, waits: bool
+) -> None:
+    found: list[bool] = []
+    close = Recorder.close
+
+    def watched(self: Recorder, *, done: bool, in_haste: bool) -> None:
+        found.append(not in_haste)
+        close(self, done=done, in_haste=in_haste)
+
+    monkeypatch.setattr(Recorder, "close", watched)
+    with pytest.raises(type(ended_by)), Recorder("left"):
+        raise ended_by
+    assert found == [waits]
 
 
 def test_trouble_that_passes_loses_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

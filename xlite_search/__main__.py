@@ -527,11 +527,12 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None or error.strerror is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         from xlite_search.records import FULL
 
+        if error.strerror is None or (error.filename is None and error.errno not in FULL):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
         sys.exit(STORAGE if error.errno in FULL else BadInput.exit_code)
     except SystemExit as ended:  # typer's way of handing Ctrl+C on
         if ended.code == INTERRUPTED:

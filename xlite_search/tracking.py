@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlite_search import places
+from xlite_search.errors import BadInput, EngineDied, RunFailed
 from xlite_search.records import ARTIFACTS, RunRecord
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ MLFLOW_STATUS = {
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
 #: between attempts; how long leaving waits for MLflow; how long if somebody asked us to end
 RETRY_S, PATIENCE_S, HASTE_S = 2.0, 60.0, 3.0
+#: what a study may end by and still wait for MLflow: not for a signal, nor on a disk that is full
+PATIENT = (BadInput, RunFailed, EngineDied)
 
 
 def database() -> Path:
@@ -84,7 +87,7 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close(done=kind is None, in_haste=kind is not None and not issubclass(kind, Exception))
+        self.close(done=kind is None, in_haste=kind is not None and not issubclass(kind, PATIENT))
 
     def close(self, *, done: bool, in_haste: bool) -> None:
         """Waits until all is written, or gives up; soon, if the process is being ended."""
@@ -299,7 +302,7 @@ def _client() -> MlflowClient:
     """A client on a database that exists. Creating one takes MLflow some ten seconds; it gets WAL once, then."""
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its troubles are told in a sentence, when all has ended
     uri = tracking_uri()
     fresh = uri.startswith("sqlite:") and not database().exists()
     if fresh:

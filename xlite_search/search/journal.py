@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xlite_search.errors import Damaged
-from xlite_search.records import digest, sync_folder
+from xlite_search.records import digest, naming, sync_folder
 from xlite_search.search.asha import Decision
 
 FILE = "journal.jsonl"
@@ -38,7 +38,7 @@ class Journal:
         link = digest([self._last, body])
         line = json.dumps({"sha256": link, "decision": body}).encode() + b"\n"
         fresh = not self.path.exists()
-        with open(self.path, "r+b" if not fresh else "wb") as file:
+        with naming(self.path), open(self.path, "r+b" if not fresh else "wb") as file:
             file.seek(self._end)
             file.truncate()
             file.write(line)

@@ -67,11 +67,11 @@ class Queue(Searcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._ending_on_trouble():
             self._take(RunRecord.load(self.runs[self.active[trial_id]].folder))
-            if "trouble" in result:
-                raise Damaged(result["trouble"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """An activation has ended, one way or the other; its record says how."""
+        """An activation has ended, one way or the other; its record says how, or `result` that it could not be kept."""
+        if result and "trouble" in result:
+            self.trouble = self.trouble or Damaged(result["trouble"])
         with self._ending_on_trouble():
             run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
             if run.status == "running" and (self.leaving.asked or self.trouble):

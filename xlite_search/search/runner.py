@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,9 +110,13 @@ def _search(plan: Plan, study: StudyRecord, recorder: Recorder, address: str | N
 
 
 def _settle(study: StudyRecord, recorder: Recorder) -> None:
-    """None of the study's runs is being trained: those that were are waiting again, and say so."""
+    """None of the study's runs is being trained: those that were are waiting again, and say so. (On a disk that is
+    full, the next start has them say so.)"""
     for record in StudyRecord.load(study.folder).runs():
-        recorder.sync(record.interrupted() if record.status == "running" else record)
+        if record.status == "running":
+            with suppress(OSError):
+                record = record.interrupted()
+        recorder.sync(record)
 
 
 def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
