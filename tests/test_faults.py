@@ -29,7 +29,7 @@ from xlite_search import tracking
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import PATIENCE, RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
 from xlite_search.search.verify import verify
@@ -229,7 +229,9 @@ def kill_workers(night: Night, chance: random.Random, most: int) -> int:
         if not wait_until(lambda: len(night.epochs()) >= wanted, driver):  # noqa: B023
             break
         time.sleep(chance.uniform(0, 0.3))
-        at_work = {pid for _, _, pid in night.epochs()[known:]}  # who never gets an epoch done has failed, rightly
+        # who is lost three times within an epoch has failed, rightly
+        tough = {run.settings["seed"] for run in night.study.runs() if run.lost < PATIENCE - 1}
+        at_work = {pid for seed, _, pid in night.epochs()[known:] if seed in tough}
         if found := [process for process in workers(driver.pid) if process.pid in at_work]:
             chance.choice(found).kill()
             killed += 1
