@@ -431,6 +431,21 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch(folder: Path, ti
     assert f"batch norm saw others: {two.label} (8)" in compared.stdout.replace("\n", " ")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Ray guards the host's memory on Linux only")
+def test_a_worker_that_takes_the_hosts_memory_is_tried_again_with_half_the_micro_batch(
+    folder: Path, tiny: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends the worker before the system would; the limit is set so that six GiB are too much."""
+    memory = psutil.virtual_memory()
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{(memory.used + (9 << 29)) / memory.total:.3f}")
+    after = "if (config.micro_batch or 16) > 8 and config.seed == 1: hog = b'1' * (6 << 30); time.sleep(60)"
+    night = Night(folder, tiny, seeds=2, epochs=3, scheduler="None", after=after)
+    night.finish()
+    one, two = night.study.runs()
+    assert (one.micro_batch, two.micro_batch) == (None, 8)
+    assert {one.status, two.status} == {"finished"}
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_was_set_between_stop_and_restart(folder: Path, tiny: RunConfig, hours: int) -> None:
     night = Night(folder, tiny, seeds=2, epochs=6, scheduler="None")

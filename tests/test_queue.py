@@ -132,6 +132,18 @@ def test_a_worker_that_dies_before_it_begins_is_not_replaced_for_ever(study: Stu
     assert driver.status()["a"] == ("failed", 0)
 
 
+def test_a_worker_that_was_ended_for_memory_is_tried_again_with_half_the_images_once(study: StudyRecord) -> None:
+    driver = Driver(study)
+    for half, status in ((4, "waiting"), (4, "failed")):
+        trial, job = driver.job()
+        driver.train(job, 0.5, until=1, status="running")
+        driver.queue.starved.add(trial)
+        driver.end(trial, error=True)
+        record = RunRecord.load(study.trial_folder("a"))
+        assert (record.status, record.micro_batch) == (status, half)
+    assert record.cause == "out of memory on the host, with 4 images at once"
+
+
 def test_who_is_asked_to_leave_hands_out_nothing_and_loses_nobody(study: StudyRecord) -> None:
     driver = Driver(study)
     trial, job = driver.job()

@@ -308,6 +308,13 @@ class RunRecord:
     def _now(self) -> float:
         return max(time.time(), self.started + self.seconds)
 
+    def starved(self, cause: str) -> RunRecord:
+        """Memory ran out: it waits to be tried with half as many images at once, or has failed if it was before."""
+        if smaller := self.smaller():
+            told = f"{cause}; tried again with {smaller.at_once} images at once"
+            return replace(smaller, status="waiting", cause=told).save()
+        return self.close("failed", f"{cause}, with {self.at_once} images at once")
+
     def smaller(self) -> RunRecord | None:
         """This run with half as many images at once, to be tried once; None if it was tried, or they are few."""
         half = (self.at_once + 1) // 2
@@ -413,12 +420,10 @@ def follow(
             if record.status != "running":
                 return
     except OutOfMemory as error:
-        if smaller := record.smaller():
-            cause = f"{error}; tried again with {smaller.at_once} images at once"
-            yield replace(smaller, status="waiting", cause=cause).save()
-            return
-        record.close("failed", f"{error}, with {record.at_once} images at once")
-        raise
+        record = record.starved(str(error))
+        if record.over:
+            raise
+        yield record
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:  # not the run's fault
             raise

@@ -28,7 +28,10 @@ Listen = Callable[[RunRecord], None]
 
 
 class Queue(Searcher):  # type: ignore[misc]
-    """See the module's docstring. `tell` hears of a run whenever its record says something new."""
+    """See the module's docstring. `tell` hears of a run whenever its record says something new.
+
+    Whoever sees that an activation was ended because the host's memory ran out adds it to `starved` before it is over.
+    """
 
     def __init__(
         self, study: StudyRecord, scheduler: ASHA | None, root: Path, tell: Listen, leaving: Leaving | None = None
@@ -39,6 +42,7 @@ class Queue(Searcher):  # type: ignore[misc]
         self.runs = {run.key: run for run in study.runs()}
         self.journal = Journal(study.folder)
         self.active: dict[str, str] = {}
+        self.starved: set[str] = set()
         self.trouble: Exception | None = None
         self._decide()
 
@@ -76,6 +80,8 @@ class Queue(Searcher):  # type: ignore[misc]
             run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
             if run.status == "running" and (self.leaving.asked or self.trouble):
                 run = run.interrupted()
+            elif trial_id in self.starved and not run.over:
+                run = run.starved("out of memory on the host")
             elif run.status == "running" or (error and not run.over):
                 run = run.abandoned()
             self._take(run)

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution._internal import RayActorManager
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from xlite_search import disk, provenance
@@ -249,12 +251,15 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
 def _drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
-    with TemporaryDirectory(prefix=f"{CACHE}{os.getpid()}-", ignore_cleanup_errors=True) as cache:
+    with (
+        TemporaryDirectory(prefix=f"{CACHE}{os.getpid()}-", ignore_cleanup_errors=True) as cache,
+        _workers_may_starve(),
+    ):
         tune.Tuner(
             tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(
                 search_alg=queue,
-                scheduler=_Door(queue.leaving),
+                scheduler=_Door(queue),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -271,15 +276,40 @@ def _drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
         raise queue.trouble
 
 
-class _Door(FIFOScheduler):  # type: ignore[misc]
-    """First come, first served; whoever has finished an epoch leaves, once somebody asked the search to end."""
+@contextmanager
+def _workers_may_starve() -> Iterator[None]:
+    """Ray ends a worker when the host's memory runs out, by an error of its own kind that Tune does not expect: the
+    whole search would fall. Here Tune is told that the worker is lost, with the same words."""
+    failed = RayActorManager._actor_task_failed
 
-    def __init__(self, leaving: Leaving) -> None:
+    def told(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ray.exceptions.RayActorError(error_msg=str(exception))
+        failed(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = told
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = failed
+
+
+class _Door(FIFOScheduler):  # type: ignore[misc]
+    """First come, first served; whoever has finished an epoch leaves, once somebody asked the search to end.
+
+    It also sees why a worker is lost, which Ray does not tell the queue.
+    """
+
+    def __init__(self, queue: Queue) -> None:
         super().__init__()
-        self.leaving = leaving
+        self.queue = queue
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return str(TrialScheduler.STOP if self.leaving.asked else TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP if self.queue.leaving.asked else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if "low on memory" in Path(trial.error_file).read_text():
+            self.queue.starved.add(trial.trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its scheduler to restore it; ours holds a thread's signal."""

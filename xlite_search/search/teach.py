@@ -100,6 +100,8 @@ def _activation(record: RunRecord, task: Any, root: Path) -> Iterator[RunRecord]
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, OSError) and error.cause.errno in FULL:
             raise error.cause from None
+    except ray.exceptions.OutOfMemoryError:  # Ray's guard of the host's memory ended it
+        record.reload().starved("out of memory on the host")
     except ray.exceptions.RayError:
         pass
     finally:
