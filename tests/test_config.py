@@ -93,6 +93,17 @@ def test_a_setting_of_another_choice_is_refused_and_not_suggested_again(settings
 
 
 @pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"schedule": {"name": "cosine", "warmup": 9}, "epochs": 8}, "schedule.warmup is 9 epochs, and the run has 8"),
+        ({"micro_batch": 64, "batch_size": 32}, "micro_batch is 64 images, and batch_size 32"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    assert refusal(settings) == sentence
+
+
+@pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"schedule": "cosin"}, ["schedule = 'cosin' is not known", "did you mean 'cosine'?", "plateau", "constant"]),

@@ -15,14 +15,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import cv2
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -84,6 +84,15 @@ class Recipe(Spec):
     threads: int = Field(1, ge=1)
     seed: int = Field(42, ge=0, lt=2**32)
     monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc_supported|(auroc|ap|f1)(_macro|/\w+))$")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        warmup = getattr(self.schedule, "warmup", 0.0)
+        if warmup > self.epochs:
+            raise ValueError(f"schedule.warmup is {warmup:g} epochs, and the run has {self.epochs}")
+        if self.micro_batch and self.micro_batch > self.batch_size:
+            raise ValueError(f"micro_batch is {self.micro_batch} images, and batch_size {self.batch_size}")
+        return self
 
 
 @dataclass(frozen=True)
