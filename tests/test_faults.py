@@ -355,8 +355,8 @@ def test_two_drivers(folder: Path, tiny: RunConfig) -> None:
 @pytest.mark.parametrize("seconds", [5, 25, 120])
 def test_a_database_that_is_locked(folder: Path, tiny: RunConfig, seconds: int) -> None:
     """Training goes on at its pace, and every point arrives exactly once."""
-    free = max(seconds // 2, 20)
-    epochs = 10 + 8 * (free + seconds) // 5
+    free = max(seconds // 3, 20)
+    epochs = 10 + 8 * (2 * free + seconds) // 5
     night = Night(folder, tiny, seeds=2, epochs=epochs, scheduler="None", after="time.sleep(0.5)")
     driver = night.start()
     assert wait_until(lambda: len(night.epochs()) >= 6, driver)
@@ -371,8 +371,10 @@ def test_a_database_that_is_locked(folder: Path, tiny: RunConfig, seconds: int) 
     said, _ = driver.communicate()
     assert driver.returncode == 0, said
     before, during = night.speed(began, locked), night.speed(locked, locked + seconds)
-    print(f"\nlocked {seconds} s: {during:.2f} epochs a second, {before:.2f} before: {during / before:.3f}")
-    assert during >= 0.95 * before or seconds < 25, "a few epochs say little"
+    after = night.speed(locked + seconds, locked + seconds + free)
+    print(f"\nlocked {seconds} s: {during:.2f} epochs a second, {before:.2f} before, {after:.2f} after")
+    # (a record grows by an epoch each time that it is written: speed falls a little over hundreds of them)
+    assert during >= 0.95 * (before + after) / 2 or seconds < 25, "a few epochs say little"
     assert verify(night.study) == []
 
 
