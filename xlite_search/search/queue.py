@@ -8,20 +8,26 @@ and the same thing, nothing is ever paused inside Ray, and nothing can wait for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
+from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import asha
 from xlite_search.search.asha import ASHA
-from xlite_search.search.engine import Leaving
+from xlite_search.search.engine import CACHE, Leaving
 from xlite_search.search.journal import Journal
-from xlite_search.search.worker import job_for
+from xlite_search.search.worker import Activation, job_for
 
 #: told of every run that has news
 Listen = Callable[[RunRecord], None]
@@ -114,3 +120,79 @@ class Queue(Searcher):  # type: ignore[misc]
                 run = self.runs.get(key)
                 if run is not None and not run.over and len(run.epochs) >= decision.rung:
                     self._take(run.close("stopped", decision.sentence(key, self.study.metric)))
+
+
+def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
+    """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nobody reads its state, which holds every trial twice
+    with (
+        TemporaryDirectory(prefix=f"{CACHE}{os.getpid()}-", ignore_cleanup_errors=True) as cache,
+        _workers_may_starve(),
+    ):
+        tune.Tuner(
+            tune.with_resources(Activation, dict(resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=queue,
+                scheduler=_Door(queue),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=cache,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the record has it
+            ),
+        ).fit()
+    if queue.trouble:
+        raise queue.trouble
+
+
+@contextmanager
+def _workers_may_starve() -> Iterator[None]:
+    """Ray ends a worker when the host's memory runs out, by an error of its own kind that Tune does not expect: the
+    whole search would fall. Here Tune is told that the worker is lost, with the same words."""
+    failed = RayActorManager._actor_task_failed
+
+    def told(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ray.exceptions.RayActorError(error_msg=str(exception))
+        failed(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = told
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = failed
+
+
+class _Door(FIFOScheduler):  # type: ignore[misc]
+    """First come, first served; whoever has finished an epoch leaves, once somebody asked the search to end.
+
+    It also sees why a worker is lost, which Ray does not tell the queue.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__()
+        self.queue = queue
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(TrialScheduler.STOP if self.queue.leaving.asked else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        trial.run_metadata.metric_n_steps.clear()  # moving averages of its clocks: 14 KB a trial that nobody reads
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if "low on memory" in Path(trial.error_file).read_text():
+            self.queue.starved.add(trial.trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its scheduler to restore it; ours holds a thread's signal."""
+        return {}
+
+
+def _name(trial: Any) -> str:
+    return f"{trial.config['job']['key']}-{trial.trial_id}"
