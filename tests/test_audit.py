@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_cli import call
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data.audit import audit_of
 from xlite_search.data.integrity import expect_few_lost
 from xlite_search.data.packed import PIXELS, PackedSet
@@ -53,7 +53,7 @@ def test_split_writes_lists_patients_and_a_report(
         patients = (tmp_path / "lists" / f"{split}_patients.txt").read_text().split()
         assert set(patients) == set(part.patients)
         assert f"{split}: at most" in out
-    about = records.read_manifest(tmp_path / "lists" / "split.json")
+    about = storage.read_manifest(tmp_path / "lists" / "split.json")
     assert about["parts"]["val"]["images"] == (codes == 1).sum()
     assert about["spec"]["ratios"] == [0.7, 0.15, 0.15]
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import Batch, Data, DataSpec, Loader, Part, _ahead, open_data, ordered_batches
 from xlite_search.data.packed import PackedSet
@@ -41,7 +41,7 @@ def rows_of(batches: Iterator[Batch]) -> list[int]:
 def digest_of(batches: Iterator[Batch]) -> str:
     """Everything that a training would see."""
     found = [[b.images.numpy().tobytes().hex(), b.labels.tolist(), b.rows.tolist(), b.views.tolist()] for b in batches]
-    return records.digest(found)
+    return storage.digest(found)
 
 
 def test_the_order_depends_on_seed_and_epoch_only(data: Data) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainables.baseline import baseline
 from trainables.distill import distill
-from xlite_search import places
+from xlite_search import places, storage
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data, ordered_batches
 from xlite_search.distill import answers as hearing
@@ -286,9 +286,8 @@ def test_a_block_of_another_store_is_refused(taught: RunConfig) -> None:
 @pytest.mark.parametrize("entry", ["teacher", "model", "input", "views", "classes", "data", "images"])
 def test_a_store_that_was_put_there_by_hand_is_refused_with_what_differs(taught: RunConfig, entry: str) -> None:
     store = filled(taught)
-    from xlite_search import records
 
-    records.write_manifest(store.folder / logit_store.MANIFEST, store.about | {entry: "another"})
+    storage.write_manifest(store.folder / logit_store.MANIFEST, store.about | {entry: "another"})
     with pytest.raises(BadInput, match=rf"holds answers for another {entry} \(another\)"):
         store_of(taught)
 

@@ -14,9 +14,10 @@ from sklearn.metrics import roc_auc_score
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import Data, open_data
 from xlite_search.places import study_folder
-from xlite_search.records import ARTIFACTS, RunRecord, StoredFile, StudyRecord, write_atomic
+from xlite_search.records import ARTIFACTS, RunRecord, StoredFile, StudyRecord
 from xlite_search.results.compare import as_json, compare, show
 from xlite_search.results.paired import Judge, Setting, half_width, macro_auroc
+from xlite_search.storage import write_atomic
 from xlite_search.training.predictions import Predictions
 
 

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.data import decoding, integrity, processes, unfinished
 from xlite_search.data import prepare as preparing
 from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, PackedSet, digest_of, index_text, read_index
@@ -248,7 +248,7 @@ def test_a_set_that_is_not_prepared_says_how_to() -> None:
 def test_a_set_of_another_format_is_never_read() -> None:
     data = prepare("a", Noise(), SIZE)
     for older in ({k: v for k, v in data.manifest.items() if k != "format"}, data.manifest | {"format": 3}):
-        records.write_manifest(data.folder / MANIFEST, older)
+        storage.write_manifest(data.folder / MANIFEST, older)
         with pytest.raises(BadInput, match=r"'a' was prepared by another version.*remove .*prepare it again"):
             PackedSet.open("a")
         with pytest.raises(BadInput, match="prepare it again"):
@@ -426,7 +426,7 @@ class Disk:
         patch.setattr(os, "fsync", lambda handle: self.step(f"fsync {self.names.get(handle, 'folder')}"))
         patch.setattr(os, "replace", rename)
         patch.setattr(Path, "unlink", unlink)
-        for module in (unfinished, records):
+        for module in (unfinished, storage):
             patch.setattr(module, "open", self.open, raising=False)
 
     def open(self, path: Path, mode: str, **how: int) -> Any:

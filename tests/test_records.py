@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from power import cut_at, flip, steps_of
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed
-from xlite_search.records import RunRecord, StudyRecord, alone, follow, read_manifest, write_atomic, write_manifest
+from xlite_search.records import RunRecord, StudyRecord, follow
+from xlite_search.storage import alone, read_manifest, write_atomic, write_manifest
 
 MONITOR = "val/auroc_macro"
 CONFIG = {"epochs": 5, "monitor": MONITOR, "batch_size": 32}
@@ -446,5 +447,5 @@ def test_a_study_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [{"b": 1, "a": [1.5, None]}, [], "x", 3])
 def test_a_digest_does_not_depend_on_the_order_of_keys(value: object) -> None:
     mixed = {"a": [1.5, None], "b": 1} if isinstance(value, dict) else value
-    assert records.digest(value) == records.digest(mixed)
-    assert records.digest(value) != records.digest([value])
+    assert storage.digest(value) == storage.digest(mixed)
+    assert storage.digest(value) != storage.digest([value])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data.lists import SPLITS, TEST, TRAIN, VAL, Lists, Official, write_lists
 from xlite_search.data.loaders import DataSpec, open_data
 from xlite_search.data.packed import PackedSet
@@ -114,7 +114,7 @@ def test_a_split_stays_what_it_was() -> None:
     numbers = np.arange(200)
     labels = np.stack([numbers % (3 + finding) == 0 for finding in range(14)], axis=1).astype(np.uint8)
     codes = deal(table_of(numbers // 3, labels), ByPatient())
-    assert records.digest(codes.tolist())[:16] == "40d2474fa363a35f"
+    assert storage.digest(codes.tolist())[:16] == "40d2474fa363a35f"
 
 
 def test_another_seed_deals_otherwise() -> None:
@@ -157,7 +157,7 @@ def test_the_full_nih_table_is_dealt_evenly(nih: LabelTable) -> None:
     for number, ratio in enumerate((0.7, 0.15, 0.15)):
         expect_even(nih, np.flatnonzero(codes == number), ratio * len(nih))
         assert len(homes[number]) == pytest.approx(ratio * 30_805, rel=0.05)
-    assert records.digest(codes.tolist())[:16] == FULL_SPLIT
+    assert storage.digest(codes.tolist())[:16] == FULL_SPLIT
 
 
 @pytest.mark.parametrize("test", [0.0, 0.2])
@@ -390,7 +390,7 @@ def test_splits_have_a_short_form() -> None:
 def test_how_even_a_split_is_is_written_beside_it(phantom: PackedSet) -> None:
     rows = split_of(phantom, ByPatient()).rows
     (path,) = (phantom.folder / "splits").glob("*.json")
-    about = records.read_manifest(path)
+    about = storage.read_manifest(path)
     assert {name: part["images"] for name, part in about["parts"].items()} == {n: len(r) for n, r in rows.items()}
     share = phantom.table.labels[rows["val"]].mean(axis=0)
     assert list(about["parts"]["val"]["prevalence"].values())[:-1] == pytest.approx(share.tolist())
@@ -458,7 +458,7 @@ def test_a_tampered_split_is_damaged(change: str, extension: str, phantom: Packe
 def test_an_interruption_between_its_files_does_not_spoil_a_split(
     files: int, phantom: PackedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, written = records.write_atomic, []
+    real, written = storage.write_atomic, []
 
     def cut_short(path: Path, data: bytes) -> str:
         written.append(path)
@@ -467,7 +467,7 @@ def test_an_interruption_between_its_files_does_not_spoil_a_split(
         return real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "write_atomic", cut_short)
+        patch.setattr(storage, "write_atomic", cut_short)
         with pytest.raises(KeyboardInterrupt):
             split_of(phantom, ByPatient())
     rows = split_of(phantom, ByPatient()).rows

@@ -23,7 +23,7 @@ from xlite_search.data.splits import ByPatient
 from xlite_search.errors import BadInput, EngineDied
 from xlite_search.machine import Machine
 from xlite_search.models.cost import Cost
-from xlite_search.records import RunRecord, StoredFile, alone
+from xlite_search.records import RunRecord, StoredFile
 from xlite_search.search import runner
 from xlite_search.search.asha import ASHA
 from xlite_search.search.engine import engine
@@ -31,6 +31,7 @@ from xlite_search.search.plan import _tried, changes, make_plan
 from xlite_search.search.runner import begin, run
 from xlite_search.search.space import Space
 from xlite_search.search.study import TPE, Study, grid_search, load_study
+from xlite_search.storage import alone
 from xlite_search.trainable import reference, trainable_at
 
 if TYPE_CHECKING:

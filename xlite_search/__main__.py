@@ -281,8 +281,8 @@ def status(
 def clean(study: Annotated[str, typer.Argument(metavar="STUDY")]) -> None:
     """Gives disk back: checkpoints that nobody will go on with. Best weights of what is ranked stay."""
     from xlite_search import disk
-    from xlite_search.records import alone
     from xlite_search.results.compare import open_study
+    from xlite_search.storage import alone
 
     found = open_study(study)
     with alone(found.folder, f"study '{study}'"):
@@ -527,7 +527,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        from xlite_search.records import FULL
+        from xlite_search.storage import FULL
 
         if error.strerror is None or (error.filename is None and error.errno not in FULL):
             raise

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, field_validator
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data.lists import ELSEWHERE
 from xlite_search.data.loaders import DataSpec
 from xlite_search.data.packed import PackedSet
@@ -80,4 +80,4 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
 
 def run_key(config: RunConfig) -> str:
     """Hash of a resolved config and the fingerprints of all it reads; 12 hex digits."""
-    return records.digest([config.identity(), fingerprints(config)])[:12]
+    return storage.digest([config.identity(), fingerprints(config)])[:12]

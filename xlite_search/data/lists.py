@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data import integrity
 from xlite_search.data.sources import LabelTable, image_id
 from xlite_search.data.sources.labels import labels_in, read_names, write_labels
@@ -127,18 +127,18 @@ def write_lists(folder: Path, table: LabelTable, codes: NDArray[np.int64], spec:
     """
     rows = rows_by_split(codes)
     named = {split: [table.names[row] for row in found] for split, found in rows.items() if len(found)}
-    fingerprint = records.digest(named)[:16]
+    fingerprint = storage.digest(named)[:16]
     about = {"spec": dict(spec), "fingerprint": fingerprint, **balance(table, {s: rows[s] for s in named})}
     if folder.is_dir() and any(folder.iterdir()):
-        ours = (folder / REPORT).exists() and records.read_manifest(folder / REPORT)["fingerprint"] == fingerprint
+        ours = (folder / REPORT).exists() and storage.read_manifest(folder / REPORT)["fingerprint"] == fingerprint
         if not ours:
             raise BadInput(f"{folder} is not empty and holds another split, or other files; give a new folder")
     for split in named:
         part = table.part(rows[split])
         write_labels(folder / f"{split}.csv", part)
         patients = "\n".join(sorted(set(part.patients)))
-        records.write_atomic(folder / f"{split}_patients.txt", f"{patients}\n".encode())
-    records.write_manifest(folder / REPORT, about)
+        storage.write_atomic(folder / f"{split}_patients.txt", f"{patients}\n".encode())
+    storage.write_manifest(folder / REPORT, about)
     return about
 
 
@@ -148,7 +148,7 @@ def rows_by_split(codes: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
 
 
 def _digest(lists: Mapping[str, tuple[str, ...]]) -> str:
-    return records.digest({name: list(names) for name, names in lists.items()})
+    return storage.digest({name: list(names) for name, names in lists.items()})
 
 
 def _list_file(folder: str, split: str, *, needed: bool = True) -> Path:

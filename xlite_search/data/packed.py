@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.views import image_key
 from xlite_search.errors import BadInput, Damaged
@@ -50,7 +50,7 @@ class PackedSet:
         """
         folder = places.data_folder(name)
         try:
-            manifest = records.read_manifest(folder / MANIFEST)
+            manifest = storage.read_manifest(folder / MANIFEST)
         except FileNotFoundError:
             raise BadInput(
                 f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search "
@@ -75,7 +75,7 @@ class PackedSet:
     @property
     def fingerprint(self) -> str:
         """Changes if a pixel, a label, a name or the order of anything does."""
-        return records.digest([self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")])[:16]
+        return storage.digest([self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")])[:16]
 
     @property
     def set_aside(self) -> dict[str, str]:
@@ -112,7 +112,7 @@ class PackedSet:
         """
         for file, sha256 in ((PIXELS, "pixels_sha256"), (INDEX, "index_sha256")):
             path = self.folder / file
-            if not path.is_file() or records.sha256_of(path) != self.manifest[sha256]:
+            if not path.is_file() or storage.sha256_of(path) != self.manifest[sha256]:
                 raise Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
 
     def __getstate__(self) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.data import integrity, packed
 from xlite_search.data.decoding import CLIP_LIMIT, TILES, Kept, decode, decoded, enhance
 from xlite_search.data.sources import LabelTable, Source
-from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, storage, tidy
+from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, on_disk, tidy
 from xlite_search.errors import BadInput, Damaged
 
 __all__ = ["enhance", "prepare"]
@@ -71,8 +71,8 @@ def prepare(
         _expect_tolerable(folder, table, lost, accept_losses)
         _expect_space(folder, len(table) * size * size)
         with ExitStack() as held:
-            with storage(folder):
-                held.enter_context(records.alone(folder, f"`prepare {name}`"))
+            with on_disk(folder):
+                held.enter_context(storage.alone(folder, f"`prepare {name}`"))
             if not (folder / packed.MANIFEST).exists():
                 return _made(folder, source, table, asked, lost, accept_losses, progress, say)
     return _same_or_refuse(name, asked, source, say)
@@ -183,8 +183,8 @@ def _expect_tolerable(folder: Path, table: LabelTable, lost: Mapping[int, str], 
     named = _named(table, lost)
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([("name", "reason"), *named])
-    with storage(folder):
-        records.write_atomic(folder / LOST, out.getvalue().encode())
+    with on_disk(folder):
+        storage.write_atomic(folder / LOST, out.getvalue().encode())
     raise BadInput(integrity.refusal(len(table), named, folder / LOST))
 
 

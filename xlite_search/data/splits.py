@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data import integrity
 from xlite_search.data.lists import (
     ELSEWHERE,
@@ -133,7 +133,7 @@ def split_of(data: PackedSet, spec: AnySplit) -> Split:
     if isinstance(spec, FromFiles) and not spec.sha256:
         spec = spec.resolved()
     identity = spec.model_dump(mode="json", exclude=ELSEWHERE)
-    path = data.folder / "splits" / f"{spec.name}-{records.digest([data.fingerprint, identity])[:12]}.csv"
+    path = data.folder / "splits" / f"{spec.name}-{storage.digest([data.fingerprint, identity])[:12]}.csv"
     about = path.with_suffix(".json")
     if not (path.is_file() and about.is_file()):
         table, codes = data.table, deal(data.table, spec, data.set_aside)
@@ -142,10 +142,10 @@ def split_of(data: PackedSet, spec: AnySplit) -> Split:
         homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
         by_image = list(zip(table.names, table.patients, homes, strict=True))
         by_patient = list(dict.fromkeys((patient, home) for _, patient, home in by_image if home))
-        sha256 = records.write_atomic(path, _csv(("name", "patient", "split"), by_image))
-        records.write_atomic(path.with_suffix(".patients.csv"), _csv(("patient", "split"), by_patient))
-        records.write_manifest(about, {"spec": identity, "sha256": sha256, **balance(table, rows)})
-    raw, sha256 = path.read_bytes(), records.read_manifest(about)["sha256"]
+        sha256 = storage.write_atomic(path, _csv(("name", "patient", "split"), by_image))
+        storage.write_atomic(path.with_suffix(".patients.csv"), _csv(("patient", "split"), by_patient))
+        storage.write_manifest(about, {"spec": identity, "sha256": sha256, **balance(table, rows)})
+    raw, sha256 = path.read_bytes(), storage.read_manifest(about)["sha256"]
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise Damaged(f"{path} was changed since it was written: remove it, and it is made again")
     homes = [row["split"] for row in csv.DictReader(io.StringIO(raw.decode()))]

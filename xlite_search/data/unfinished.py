@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data.decoding import Chunk, Kept
 from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, digest_of
 from xlite_search.errors import Damaged
@@ -46,24 +46,24 @@ class Unfinished:
 
     def __enter__(self) -> Unfinished:
         slots, journal = self.folder / SLOTS, self.folder / JOURNAL
-        with storage(self.folder), ExitStack() as files:
+        with on_disk(self.folder), ExitStack() as files:
             if self.kept and not slots.exists() and (self.folder / PIXELS).exists():
                 os.replace(self.folder / PIXELS, slots)  # it was cut off between these pixels and the manifest
-            records.write_atomic(journal, _line(self._plan) + (_line(_entries(self.kept)) if self.kept else b""))
+            storage.write_atomic(journal, _line(self._plan) + (_line(_entries(self.kept)) if self.kept else b""))
             self._slots = files.enter_context(open(slots, "r+b" if self.kept and slots.exists() else "w+b"))
             self._journal = files.enter_context(open(journal, "ab"))
-            records.sync_folder(self.folder)
+            storage.sync_folder(self.folder)
             self._files = files.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Whatever ended the work: what was added is not lost."""
-        with storage(self.folder), self._files:
+        with on_disk(self.folder), self._files:
             self.commit()
 
     def add(self, chunk: Chunk) -> None:
         """Writes a chunk's pixels into their slots; they count from the next commit, a second away at most."""
-        with storage(self.folder):
+        with on_disk(self.folder):
             for row, image in zip(chunk.kept, chunk.pixels, strict=True):
                 self._slots.seek(row * self._each)
                 self._slots.write(image.tobytes())
@@ -75,7 +75,7 @@ class Unfinished:
     def commit(self) -> None:
         """Makes all that was added survive a power cut."""
         if self._pending:
-            with storage(self.folder):
+            with on_disk(self.folder):
                 self._slots.flush()
                 os.fsync(self._slots.fileno())
                 self._journal.write(_line(_entries(self._pending)))
@@ -91,7 +91,7 @@ class Unfinished:
         """
         self.commit()
         damaged, sha = [], hashlib.sha256()
-        with storage(self.folder):
+        with on_disk(self.folder):
             for row, image in self._read(rows):
                 sha.update(image)
                 if digest_of(image) != self.kept[row].digest:
@@ -102,14 +102,14 @@ class Unfinished:
 
     def finish(self, rows: list[int], index: bytes, manifest: Mapping[str, Any]) -> None:
         """A packed set of these rows, once the files are closed. Until the manifest is there, all can be repeated."""
-        with storage(self.folder):
+        with on_disk(self.folder):
             if (self.folder / SLOTS).stat().st_size == len(rows) * self._each:  # no slot is empty
                 os.replace(self.folder / SLOTS, self.folder / PIXELS)
             else:
                 self._write_pixels(rows)
-            records.sync_folder(self.folder)
-            records.write_atomic(self.folder / INDEX, index)
-            records.write_manifest(self.folder / MANIFEST, manifest)
+            storage.sync_folder(self.folder)
+            storage.write_atomic(self.folder / INDEX, index)
+            storage.write_manifest(self.folder / MANIFEST, manifest)
             tidy(self.folder)
 
     def _read(self, rows: list[int]) -> Iterator[tuple[int, bytes]]:
@@ -130,7 +130,7 @@ class Unfinished:
 
 
 @contextmanager
-def storage(folder: Path) -> Iterator[None]:
+def on_disk(folder: Path) -> Iterator[None]:
     """Says in a sentence what the disk refuses.
 
     Raises:
@@ -148,7 +148,7 @@ def storage(folder: Path) -> Iterator[None]:
 def journalled(folder: Path) -> tuple[dict[str, Any], dict[int, Kept]]:
     """What is being made in a folder, and the rows that are said to be there; both empty if nothing is."""
     path = folder / JOURNAL
-    with storage(folder):
+    with on_disk(folder):
         lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     plan, *entries = map(_said, lines)
     if not isinstance(plan, dict):

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.spec import Spec, named
 
 #: Raise it when the same settings come to mean other pixels.
@@ -129,7 +129,7 @@ def fingerprint(spec: Augment) -> str:
     Neither the number of views nor the name of the strength is part of it: they do not change what view 3 looks like.
     """
     libraries = {"albumentations": importlib.metadata.version("albumentations"), "opencv": cv2.__version__}
-    return records.digest([_settings(spec), libraries])[:16]
+    return storage.digest([_settings(spec), libraries])[:16]
 
 
 @overload
@@ -155,7 +155,7 @@ class Views:
 
     def __init__(self, spec: Augment) -> None:
         self.spec = spec
-        self._settings_key = int(records.digest(_settings(spec))[:16], 16)
+        self._settings_key = int(storage.digest(_settings(spec))[:16], 16)
         self._of_thread = _OfThread()
 
     def __call__(self, image: NDArray[np.uint8], key: int, view: int) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.data.loaders import Data, Part, ordered_batches
 from xlite_search.data.views import Augment
 from xlite_search.data.views import fingerprint as views_fingerprint
@@ -99,13 +99,13 @@ class LogitStore:
             Damaged: its manifest is.
         """
         about = identity(teacher, data, augment)
-        name = records.digest(about)[:16]
+        name = storage.digest(about)[:16]
         folder = places.teacher_folder(key) / "logits" / name
         if not (folder / MANIFEST).exists():
-            with records.alone(folder / LOCKS, "the store", wait=True):
+            with storage.alone(folder / LOCKS, "the store", wait=True):
                 if not (folder / MANIFEST).exists():
-                    records.write_manifest(folder / MANIFEST, about)
-        found = records.read_manifest(folder / MANIFEST)
+                    storage.write_manifest(folder / MANIFEST, about)
+        found = storage.read_manifest(folder / MANIFEST)
         other = sorted(n for n in about.keys() | found.keys() if about.get(n) != found.get(n))
         if other:
             raise BadInput(
@@ -158,7 +158,7 @@ class LogitStore:
         """Logits of the validation images as they are, `[image, class]`, asked for if they are missing."""
         path = self.folder / VALIDATION
         if not path.exists():
-            with records.alone(self.folder / LOCKS / "val", "the store", wait=True):
+            with storage.alone(self.folder / LOCKS / "val", "the store", wait=True):
                 if not path.exists():
                     batches = ordered_batches(self.val, INFERENCE_BATCH, device)
                     self._write(path, lambda: _half(ask(batch.images) for batch in batches))
@@ -217,7 +217,7 @@ class LogitStore:
         logits = answer().astype("<f2").tobytes()
         seconds = time.perf_counter() - started
         content = SECONDS.pack(seconds) + logits
-        records.write_atomic(path, self._signature(path, content) + content)
+        storage.write_atomic(path, self._signature(path, content) + content)
         return seconds
 
     def _signature(self, path: Path, content: bytes) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.data.loaders import Data
 from xlite_search.distill.teacher import MANIFEST, input_of, trained_on, write_model
 from xlite_search.errors import BadInput
@@ -57,7 +57,7 @@ def take_in(given: Pretrained, data: Data) -> str:
     order = _order(given, data.classes)
     said = given.model_dump(mode="json", exclude={"path", "patients"})
     source, images = data.packed.manifest["source"], input_of(data)
-    key = records.digest([records.sha256_of(path), said, patients, source, images, list(data.classes)])[:12]
+    key = storage.digest([storage.sha256_of(path), said, patients, source, images, list(data.classes)])[:12]
     home = places.teacher_folder(key)
     if (home / MANIFEST).exists():
         return key

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.data.loaders import Data
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.models.hybrid import Hybrid, build_model, parameters
@@ -84,14 +84,14 @@ def read_model(folder: Path) -> dict[str, Any]:
         Damaged: the manifest is damaged, or the weights are not its.
     """
     try:
-        about = records.read_manifest(folder / MANIFEST)
+        about = storage.read_manifest(folder / MANIFEST)
     except FileNotFoundError:
         raise BadInput(f"{folder} is not a model folder (no {MANIFEST} in it)") from None
     if "members" in about:
         for member in about["members"]:
             read_model(folder.parent / member)
         return about
-    if not (folder / WEIGHTS).is_file() or records.sha256_of(folder / WEIGHTS) != about["sha256"]:
+    if not (folder / WEIGHTS).is_file() or storage.sha256_of(folder / WEIGHTS) != about["sha256"]:
         raise Damaged(f"{folder / WEIGHTS} is missing or is not the file that {MANIFEST} names")
     return about
 
@@ -108,7 +108,7 @@ def write_ensemble(members: list[str]) -> str:
         raise BadInput("teacher: the members of the ensemble know other findings, or in another order")
     about = {
         "members": members,
-        "sha256": records.digest([about["sha256"] for about in abouts]),
+        "sha256": storage.digest([about["sha256"] for about in abouts]),
         "config": {"model": " + ".join(about["config"]["model"] for about in abouts)},
         "classes": abouts[0]["classes"],
         "input": abouts[0]["input"],
@@ -116,12 +116,12 @@ def write_ensemble(members: list[str]) -> str:
         "metrics": {},
     }
     key = ensemble_key(members)
-    records.write_manifest(places.teacher_folder(key) / MANIFEST, about)
+    storage.write_manifest(places.teacher_folder(key) / MANIFEST, about)
     return key
 
 
 def ensemble_key(members: list[str]) -> str:
-    return records.digest(["ensemble", *sorted(members)])[:12]
+    return storage.digest(["ensemble", *sorted(members)])[:12]
 
 
 def input_of(data: Data) -> dict[str, Any]:
@@ -146,8 +146,8 @@ def shared_patients(about: dict[str, Any], data: Data) -> list[str]:
 
 def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:
     """Leaves a model folder; returns the weights' sha256. The manifest comes last: without it there is no model."""
-    sha256 = records.write_atomic(folder / WEIGHTS, weights)
-    records.write_manifest(folder / MANIFEST, about | {"sha256": sha256})
+    sha256 = storage.write_atomic(folder / WEIGHTS, weights)
+    storage.write_manifest(folder / MANIFEST, about | {"sha256": sha256})
     return sha256
 
 

@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.spec import Spec
 
@@ -32,7 +32,7 @@ class Weights(Spec):
         """
         self.expect_file()
         path = _from_hub(backbone) if self.path == IMAGENET else Path(self.path).absolute()
-        return Weights(path=str(path), sha256=records.sha256_of(path))
+        return Weights(path=str(path), sha256=storage.sha256_of(path))
 
     def expect_file(self) -> None:
         """Raises BadInput if a file is named that is not there; asks no network."""

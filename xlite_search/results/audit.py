@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.console import say
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
@@ -125,7 +125,7 @@ def write_splits(labels: Path, output: Path, specs: Sequence[AnySplit]) -> dict[
     written = {}
     for spec, codes in dealt:
         folder = output / f"fold_{spec.fold}" if isinstance(spec, Folds) else output
-        about = {"labels_sha256": records.sha256_of(labels), **spec.model_dump(mode="json", exclude=ELSEWHERE)}
+        about = {"labels_sha256": storage.sha256_of(labels), **spec.model_dump(mode="json", exclude=ELSEWHERE)}
         written[str(folder)] = write_lists(folder, found, codes, about)
     return written
 
@@ -140,7 +140,7 @@ def draw(page: Page, folder: Path) -> None:
             except BadInput as error:  # a finding in every image has no such weight
                 say(f"no figure of {sampler.name} with {loss.name}: {error}")
                 continue
-            records.write_atomic(folder / f"balance-{number}-{sampler.name}-{loss.name}.png", found)
+            storage.write_atomic(folder / f"balance-{number}-{sampler.name}-{loss.name}.png", found)
     if page.data is None:
         return
     train = page.data.train

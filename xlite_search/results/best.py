@@ -12,15 +12,16 @@ from typing import Any
 
 import yaml
 
-from xlite_search import places, provenance, records
+from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import say
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model
 from xlite_search.errors import BadInput
-from xlite_search.records import RunRecord, alone
+from xlite_search.records import RunRecord
 from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import parse
+from xlite_search.storage import alone
 from xlite_search.tracking import FINAL, Recorder, find_run
 from xlite_search.trainable import drive, source_file, trainable_at
 from xlite_search.training import balance
@@ -64,7 +65,7 @@ def write_best(study_name: str, path: Path) -> dict[str, Any]:
     """Writes `best.yaml`; returns what is in it."""
     found = best(study_name)
     header = HEADER.format(study=study_name, label=found["label"], file=path.name)
-    records.write_atomic(path, (header + yaml.safe_dump(found, sort_keys=False, allow_unicode=True)).encode())
+    storage.write_atomic(path, (header + yaml.safe_dump(found, sort_keys=False, allow_unicode=True)).encode())
     return found
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from xlite_search import disk
 from xlite_search.console import clock
-from xlite_search.records import RunRecord, held_by
+from xlite_search.records import RunRecord
 from xlite_search.results.compare import WHY, open_study
+from xlite_search.storage import held_by
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from xlite_search.errors import Damaged
-from xlite_search.records import digest, naming, sync_folder
 from xlite_search.search.asha import Decision
+from xlite_search.storage import digest, naming, sync_folder
 
 FILE = "journal.jsonl"
 

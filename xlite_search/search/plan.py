@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from xlite_search import places, provenance, records
+from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig, fingerprints
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
@@ -76,7 +76,7 @@ class Plan:
         for trial in self.trials:
             config = trial.config
             parts = config.sampler.model_dump(), config.loss.model_dump(), config.data.model_dump()
-            key = records.digest(parts)
+            key = storage.digest(parts)
             if key not in found:
                 data = open_data(config.data)
                 found[key] = Balance(audit_of(config.sampler, data.train.labels, data.classes), config.loss, [])

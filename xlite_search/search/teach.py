@@ -18,11 +18,12 @@ from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model, write_ensemble
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine
-from xlite_search.records import FULL, RunRecord, StudyRecord, alone
+from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import Teaching
 from xlite_search.search.worker import job_for, run_teacher, verify_answers
+from xlite_search.storage import FULL, alone
 from xlite_search.tracking import TEACHERS, Recorder
 from xlite_search.training import balance
 

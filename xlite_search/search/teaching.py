@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from xlite_search import places, records
+from xlite_search import places, storage
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import Data, open_data
 from xlite_search.distill.answers import online_because
@@ -131,7 +131,7 @@ def _taken_in(given: str, data: Data) -> str:
         names = ", ".join(str(folder.parent / member) for member in about["members"])
         raise BadInput(f"teacher = {given} is an ensemble; name its members instead: {names}")
     _expect_fitting(about, given, data)
-    key = records.digest(about)[:12]
+    key = storage.digest(about)[:12]
     home = places.teacher_folder(key)
     if not (home / MANIFEST).exists():
         write_model(home, (folder / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})

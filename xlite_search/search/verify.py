@@ -9,9 +9,10 @@ from xlite_search import places, tracking
 from xlite_search.config import RunConfig, run_key
 from xlite_search.distill.teacher import read_model
 from xlite_search.errors import XliteError
-from xlite_search.records import RunRecord, StudyRecord, held_by
+from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
+from xlite_search.storage import held_by
 
 
 def verify(study: StudyRecord) -> list[str]:

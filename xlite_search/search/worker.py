@@ -24,7 +24,8 @@ from xlite_search.data.loaders import open_data
 from xlite_search.distill import answers
 from xlite_search.errors import XliteError
 from xlite_search.machine import Machine, device, this_machine
-from xlite_search.records import FULL, RunRecord, alone
+from xlite_search.records import RunRecord
+from xlite_search.storage import FULL, alone
 from xlite_search.trainable import Trainable, drive, trainable_at
 
 WORKER = "worker.lock"

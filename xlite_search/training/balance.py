@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xlite_search import records
+from xlite_search import records, storage
 from xlite_search.data.audit import Audit, audit_of, percent
 from xlite_search.data.loaders import Data
 from xlite_search.data.samplers import Sampler
@@ -47,7 +47,7 @@ def files(audit: Audit, loss: Loss) -> dict[str, bytes]:
 def leave(folder: Path, sampler: Sampler, loss: Loss, data: Data) -> None:
     """Leaves them with a run, in its folder."""
     for name, content in files(audit_of(sampler, data.train.labels, data.classes), loss).items():
-        records.write_atomic(folder / records.ARTIFACTS / name, content)
+        storage.write_atomic(folder / records.ARTIFACTS / name, content)
 
 
 def pos_weights(audit: Audit, loss: Loss) -> NDArray[np.float64]:

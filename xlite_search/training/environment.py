@@ -14,7 +14,8 @@ import torch
 
 from xlite_search import provenance
 from xlite_search.data.loaders import Data
-from xlite_search.records import ARTIFACTS, RunRecord, write_atomic
+from xlite_search.records import ARTIFACTS, RunRecord
+from xlite_search.storage import write_atomic
 from xlite_search.training.loop import Recipe
 
 FILE = "environment.json"

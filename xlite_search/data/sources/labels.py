@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search import records
+from xlite_search import storage
 from xlite_search.data.sources import CHEST_FINDINGS, NO_FINDING, LabelTable, image_id
 from xlite_search.data.sources.sheet import (
     FINDINGS,
@@ -117,7 +117,7 @@ def write_labels(path: Path, table: LabelTable) -> None:
     columns = [table.names, table.patients, *([table.views] if table.views else [])]
     for *about, row in zip(*columns, table.labels.tolist(), strict=True):
         writer.writerow([*about, *row])
-    records.write_atomic(path, out.getvalue().encode())
+    storage.write_atomic(path, out.getvalue().encode())
 
 
 def _labelled(sheet: Sheet) -> Sheet:

@@ -1,0 +1,144 @@
+"""Files that survive a power cut, and folders that one process holds at a time.
+
+Every file is written beside its final name, fsynced, renamed, and its folder fsynced. A manifest is JSON that carries
+the sha256 of its own body.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from xlite_search.errors import BadInput, Damaged
+
+SCHEMA = 1
+#: what a disk says that does not take any more
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EROFS)
+
+
+def write_atomic(path: Path, data: bytes) -> str:
+    """Replaces `path` by `data` so that a reader, or a power cut, sees the old or the new file. Returns the sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with naming(path), open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has an OSError say which file: that of a write does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable. Windows has no such call: NTFS journals its renames."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """sha256 of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_manifest(path: Path, body: Mapping[str, Any]) -> None:
+    """Writes a JSON object with the sha256 of its body."""
+    text = json.dumps({"schema": SCHEMA, "sha256": digest(body), "body": body}, indent=1)
+    write_atomic(path, text.encode())
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The body of a manifest.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it is not JSON, of another schema, or its body does not match its sha256.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        body = document["body"]
+        if document["schema"] == SCHEMA and digest(body) == document["sha256"]:
+            return dict(body)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise Damaged(f"{path} is damaged: its content does not match its checksum; restore it from a backup or remove it")
+
+
+@contextmanager
+def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") -> Iterator[None]:
+    """Holds a folder against other processes; the lock goes with its process, however that ends.
+
+    Raises:
+        BadInput: another process holds it, and we do not wait; the sentence names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held, owner = FileLock(folder / lock, timeout=-1 if wait else 0), folder / f"{lock}.owner"
+    try:
+        held.acquire()
+    except Timeout:
+        raise BadInput(f"{what} is being run by {_owner(owner)}; wait for it, or stop it") from None
+    try:
+        with suppress(OSError):  # a name is a courtesy, which a full disk may refuse
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink(missing_ok=True)
+    finally:
+        held.release()
+
+
+def held_by(folder: Path, lock: str = "lock") -> str:
+    """Who holds a folder now, in words; empty if nobody does."""
+    held = FileLock(folder / lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        return _owner(folder / f"{lock}.owner")
+    held.release()
+    return ""
+
+
+def _owner(path: Path) -> str:
+    """`process 4711 on desk since 21:04`; it may be gone again, or not have said its name yet."""
+    try:
+        about = json.loads(path.read_bytes())
+        since = time.strftime("%H:%M", time.localtime(about["since"]))
+        return f"process {about['pid']} on {about['host']} since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process on this machine"
