@@ -8,9 +8,9 @@ A *run* is one training: a trial of a study, a teacher, or a final training. Eac
     checkpoints/best-0002-0.8310.npz   what the best epoch answered to the validation images; kept with its weights
     artifacts/                what else is worth looking at; MLflow shows it with the run
 
-Files are written as `storage.py` does it. Weights are written before the manifest that names them with their sha256, so
-a manifest never points at something that is not there. Ray's and MLflow's files can be made again from these; nothing is
-read from them.
+Files are written as `storage.py` does it, weights before the manifest that names them with their sha256: a manifest
+never points at something that is not there. Ray's and MLflow's files can be made again from these; nothing is read from
+them.
 """
 
 from __future__ import annotations
