@@ -70,6 +70,8 @@ BAD_INPUT = [
     (["prepare", "chestxray14", "--images", "nowhere", "--labels", "x.csv"], "there is no such folder"),
     (["prepare", "chestxray14"], "--images is missing"),
     (["prepare", "phantom", "--size", "7"], "--size 7: expected 32 to 1024 pixels"),
+    (["run", KD_GRID, "--demo", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster answers there"),
+    (["run", KD_GRID, "--demo", "--address", "there"], "--address there: no Ray cluster answers there (expected HOST"),
     (["compare", "nothing"], "no study 'nothing'"),
     (["best", "nothing"], "no study 'nothing'"),
     (["status", "nothing"], "no study 'nothing'"),

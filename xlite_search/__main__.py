@@ -240,6 +240,7 @@ def run(
 
     machine.expect_gpu_support(cpu)
     if address:
+        machine.expect_cluster(address)
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # before Ray is imported, which reads it then
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import socket
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -161,6 +162,19 @@ def expect_gpu_support(cpu: bool) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif gpu_without_support():
         raise BadInput(f"this machine has an NVIDIA GPU, but torch is built for CPUs only: {CPU_TORCH}")
+
+
+def expect_cluster(address: str) -> None:
+    """Raises BadInput if nobody listens at `HOST:PORT`: Ray itself would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "expected HOST:PORT"
+        raise BadInput(
+            f"--address {address}: no Ray cluster answers there ({why}); start one with `ray start --head`, "
+            f"which says its address"
+        ) from None
 
 
 def _installed() -> set[str]:
