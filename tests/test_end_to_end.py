@@ -212,6 +212,35 @@ def test_a_disk_that_is_full_ends_the_search_and_is_no_trials_fault(tiny: RunCon
     assert {run.status for run in runs} == {"waiting"}
 
 
+ODD = """
+from trainables.baseline import baseline
+from xlite_search.config import RunConfig
+from xlite_search.search.study import Study, grid_search
+
+def odd(config, resume=None):
+    first = next(baseline(config, resume))
+    if config.seed == 1:
+        first.metrics["val/auroc_macro"] = float("nan")
+    yield first
+
+base = RunConfig.model_validate_json({base!r})
+study = Study(question="?", trainable=odd, base=base, space={{"seed": grid_search([1, 2])}})
+"""
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_trainable_that_breaks_its_word_is_told_so(tiny: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD.format(base=tiny.model_dump_json()))
+    study = run(make_plan(load_study(str(tmp_path / "odd.py")), "odd"))
+    assert [(run.status, run.cause) for run in study.runs()] == [
+        ("failed", "not_finite: val/auroc_macro is nan at epoch 1; what has no value is left out"),
+        (
+            "failed",
+            "its trainable ended after epoch 1 and did not say why: the last EpochResult has to have `ended`",
+        ),
+    ]
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_a_failed_teacher_ends_the_study_with_its_cause(grid: Study) -> None:
     with pytest.raises(RunFailed, match=r"the teacher failed: (nan_loss|not_finite|diverged|constant_logits): "):

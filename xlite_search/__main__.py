@@ -502,6 +502,8 @@ def _closing_words(name: str) -> int:
     failed = [run for run in comparison.others if run.status == "failed"]
     if failed and not comparison.ranked:
         console.say(f"\nNo trial was trained to its end: {len(failed)} failed, the first because {failed[0].cause}")
+    elif not comparison.ranked:
+        console.say(f"\nNo trial has a value of {comparison.metric}: there is nothing to rank")
     if comparison.ranked:
         winner = comparison.ranked[0]
         settings = " ".join(f"{name}={value}" for name, value in winner.settings.items())
@@ -510,9 +512,8 @@ def _closing_words(name: str) -> int:
         console.say(f"By finding:  python -m xlite_search compare {name}")
     console.say(f"Files:       {places.study_folder(name)}")
     console.say("MLflow:      python -m xlite_search ui")
-    return (
-        1 if any(run.status not in ("finished", "stopped") for run in (*comparison.ranked, *comparison.others)) else 0
-    )
+    runs = (*comparison.ranked, *comparison.others)
+    return 0 if comparison.ranked and all(run.status in ("finished", "stopped") for run in runs) else 1
 
 
 def main() -> None:

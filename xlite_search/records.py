@@ -15,6 +15,7 @@ them.
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from xlite_search.errors import Damaged, OutOfMemory, XliteError
+from xlite_search.errors import Damaged, OutOfMemory, RunFailed, XliteError
 from xlite_search.storage import FULL, read_manifest, sha256_of, write_atomic, write_manifest
 
 KEPT_CHECKPOINTS = 2
@@ -287,6 +288,7 @@ def follow(
     record = replace(record, status="running", cause="", ended=0.0, started=record.started or time.time()).save()
     try:
         for result in epochs(record):
+            _expect_finite(result)
             record = record.add(result, until)
             yield record
             if record.status != "running":
@@ -303,6 +305,12 @@ def follow(
         (record.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record.close("failed", cause)
         raise
+
+
+def _expect_finite(result: EpochState) -> None:
+    for name, value in result.metrics.items():
+        if not math.isfinite(value):
+            raise RunFailed(f"not_finite: {name} is {value} at epoch {result.epoch}; what has no value is left out")
 
 
 @dataclass(frozen=True)

@@ -327,7 +327,8 @@ def differences(experiment: str, records: Iterable[RunRecord]) -> list[str]:
             return [f"MLflow has no experiment '{experiment}'; `run` the study again, and it is filled in"]
         return [text for record in records if record.started for text in _different(client, found, record)]
     except Exception as error:
-        return [f"MLflow cannot be asked: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return [f"MLflow cannot be asked: {why}; if its database is damaged, remove it and `run` the study again"]
 
 
 def _different(client: MlflowClient, experiment: Experiment, record: RunRecord) -> Iterator[str]:

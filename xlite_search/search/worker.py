@@ -124,6 +124,12 @@ def _epochs(job: Job) -> Generator[RunRecord]:
     with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
         record = RunRecord.load(folder)
         yield from drive(record, trainable, RunConfig.model_validate(record.config), until=job["until"])
+        record = record.reload()
+        if record.status == "running":
+            cause = (
+                f"its trainable ended after epoch {len(record.epochs)} and did not say why: the last EpochResult has"
+            )
+            yield record.close("failed", f"{cause} to have `ended`")
 
 
 def _entered(job: Job) -> Machine:
