@@ -188,6 +188,23 @@ def test_trouble_with_mlflow_is_told_and_stops_nothing(client: MlflowClient, mon
     assert recorder.failed == "OSError: the disk is gone"
 
 
+def test_an_experiment_is_known_while_the_database_has_it(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not tracking.knows("known")
+    with Recorder("known") as recorder:
+        recorder.sync(a_run("a", 1, "finished"))
+    assert tracking.knows("known") and not tracking.knows("unknown")
+    found = client.get_experiment_by_name("known")
+    assert found is not None
+    client.delete_experiment(found.experiment_id)
+    assert not tracking.knows("known")
+    monkeypatch.setenv("XLITE_RUNS", str(tmp_path))
+    assert not tracking.knows("known")
+    tracking.database().write_bytes(b"no database" * 100)
+    assert not tracking.knows("known")
+
+
 @pytest.mark.parametrize(
     ("ended_by", "waits"),
     [(RunFailed("why"), True), (Damaged("full"), False), (OSError("full"), False), (Interrupted(130), False)],

@@ -487,7 +487,7 @@ def _is_complete(plan: Plan) -> bool:
     if not (plan.folder / "study.json").exists():
         return False
     study = StudyRecord.load(plan.folder)
-    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and tracking.is_there()
+    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and tracking.knows(plan.name)
     same = study.definition == plan.definition and study.trials == tuple(trial.key for trial in plan.trials)
     return there and study.tracked and same and all(r.over for r in study.runs())
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,21 @@ def tracking_uri() -> str:
 def is_there() -> bool:
     """There is a database to look at, or a server is named."""
     return "MLFLOW_TRACKING_URI" in os.environ or database().exists()
+
+
+def knows(experiment: str) -> bool:
+    """Whether the database under the runs' folder has the experiment, asked without MLflow's seconds of imports; a
+    database or a server that somebody names is taken to."""
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return True
+    if not database().exists():
+        return False
+    with closing(sqlite3.connect(database())) as connection:
+        try:
+            query = "select 1 from experiments where name = ? and lifecycle_stage = 'active'"
+            return connection.execute(query, (experiment,)).fetchone() is not None
+        except sqlite3.Error:
+            return False
 
 
 class Recorder:
