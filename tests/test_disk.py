@@ -206,6 +206,10 @@ def test_mlflow_that_says_otherwise_is_named(study: StudyRecord, statement: str,
     assert any(sentence in line for line in verify(study)), verify(study)
 
 
+def test_a_database_that_had_the_study_and_is_gone_is_missed(study: StudyRecord) -> None:
+    assert any("mlflow.db is gone" in line for line in verify(replace(study, tracked=True)))
+
+
 def test_every_status_is_shown(study: StudyRecord, capsys: pytest.CaptureFixture[str]) -> None:
     from xlite_search.results.status import show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,14 +246,38 @@ def test_trouble_that_passes_loses_nothing(client: MlflowClient, monkeypatch: py
 def test_the_database_is_in_wal_mode_so_that_the_ui_can_read_beside_the_writer(
     client: MlflowClient, database: Path
 ) -> None:
-    import sqlite3
-
     with Recorder("wal"):
         pass
     connection = sqlite3.connect(database / "mlflow.db")
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     connection.close()
     assert mode == "wal"
+
+
+def test_signs_that_a_url_reads_are_letters_in_the_runs_folder(
+    client: MlflowClient, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the database, for making one takes long."""
+    home = tmp_path / "runs? 50% #1 100%3F"
+    home.mkdir()
+    with sqlite3.connect(database / "mlflow.db") as made, sqlite3.connect(home / "mlflow.db") as copied:
+        made.backup(copied)
+    monkeypatch.setenv("XLITE_RUNS", str(home))
+    with Recorder("quoted", parent={}) as recorder:
+        recorder.sync(a_run("a", 2, "finished"))
+    assert recorder.failed is None
+    assert tracking.knows("quoted") and tracking.find_run("quoted", "a")
+    assert tracking.differences("quoted", [a_run("a", 2, "finished")]) == []
+    assert len(list((home / "artifacts" / "quoted").glob("*/artifacts/config.json"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+
+
+def test_an_address_that_is_empty_is_none(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
+    assert tracking.tracking_uri().endswith("/mlflow.db")
+    assert tracking.is_there() and not tracking.knows("unknown")
+    monkeypatch.setenv("XLITE_RUNS", "elsewhere")
+    assert not tracking.is_there()
 
 
 def test_a_run_is_found_by_its_key(client: MlflowClient) -> None:

@@ -71,7 +71,7 @@ def this_machine() -> Machine:
         BadInput: the file cannot be read, is not TOML, or has an unknown or impossible setting.
     """
     path = places.machine_file()
-    if not os.environ.get("XLITE_MACHINE") and not path.is_file():
+    if not places.variable("XLITE_MACHINE") and not path.is_file():
         return Machine()
     try:
         return parse(Machine, tomllib.loads(path.read_text(encoding="utf-8")), f"{path}: ")

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 KEY, KIND, STATUS, CAUSE = "xlite.trial_key", "xlite.kind", "xlite.status", "xlite.cause"
 #: of a run that is over: how many epochs it has; images at once, where memory asked for fewer than the config says
 COMPLETE, MICRO_BATCH = "xlite.epochs", "xlite.micro_batch"
-TEACHERS, FINAL = "teachers", "final"
+TEACHERS, FINAL = places.TEACHERS, places.FINAL
 MLFLOW_STATUS = {
     "waiting": "SCHEDULED",
     "running": "RUNNING",
@@ -45,6 +45,7 @@ MLFLOW_STATUS = {
     "stopped": "KILLED",
     "failed": "FAILED",
 }
+SQLITE = "sqlite:///"
 #: MLflow takes at most 1,000 metrics and 100 params a call
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100
 #: between attempts; how long leaving waits for MLflow; how long if somebody asked us to end
@@ -57,20 +58,25 @@ def database() -> Path:
     return places.runs_root() / "mlflow.db"
 
 
+def server() -> str:
+    """The server, or the database, that `MLFLOW_TRACKING_URI` names; empty if none is named."""
+    return places.variable("MLFLOW_TRACKING_URI")
+
+
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI` if it is set, else the database under the runs' folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database().as_posix()}"
+    """The server that is named, else the database under the runs' folder: SQLAlchemy's URL, which unquotes its path."""
+    return server() or SQLITE + database().as_posix().replace("%", "%25").replace("?", "%3F")
 
 
 def is_there() -> bool:
     """There is a database to look at, or a server is named."""
-    return "MLFLOW_TRACKING_URI" in os.environ or database().exists()
+    return bool(server()) or database().exists()
 
 
 def knows(experiment: str) -> bool:
     """Whether the database under the runs' folder has the experiment, asked without MLflow's seconds of imports; a
     database or a server that somebody names is taken to."""
-    if "MLFLOW_TRACKING_URI" in os.environ:
+    if server():
         return True
     if not database().exists():
         return False
@@ -319,17 +325,31 @@ def _client() -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its troubles are told in a sentence, when all has ended
-    uri = tracking_uri()
-    fresh = uri.startswith("sqlite:") and not database().exists()
+    fresh = not server() and not database().exists()
     if fresh:
         places.runs_root().mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri)
-    client.search_experiments(max_results=1)
+    with _no_folder_of_the_url():
+        client = MlflowClient(tracking_uri=tracking_uri())
+        client.search_experiments(max_results=1)
     if fresh:
         with sqlite3.connect(database()) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
     return client
+
+
+@contextmanager
+def _no_folder_of_the_url() -> Iterator[None]:
+    """MLflow makes the folder that a quoted URL would have if it were a path, `a%3Fb` beside `a?b`: it goes again."""
+    folder = Path(tracking_uri().removeprefix(SQLITE)).parent
+    missing = [each for each in (folder, *folder.parents) if not server() and not each.exists()]
+    try:
+        yield
+    finally:
+        for stray in missing:
+            if stray != database().parent and stray.exists():
+                with suppress(OSError):
+                    stray.rmdir()
 
 
 def differences(experiment: str, records: Iterable[RunRecord]) -> list[str]:

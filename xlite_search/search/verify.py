@@ -31,7 +31,9 @@ def verify(study: StudyRecord) -> list[str]:
         broken += _of_run(run, busy)
     broken += _of_journal(study, {run.key: run for run in runs})
     broken += _of_teacher(study)
-    if not busy:
+    if study.tracked and not tracking.is_there():
+        broken.append(f"{tracking.database()} is gone; `run` the study again, and it is filled in")
+    elif not busy:
         broken += tracking.differences(study.name, runs)
     return broken
 
