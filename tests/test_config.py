@@ -243,6 +243,7 @@ OTHERWISE: list[dict[str, Any]] = [
     {"optimizer.lr": 1e-3},
     {"optimizer.weight_decay": 0.1},
     {"schedule": "plateau"},
+    {"schedule": "plateau", "schedule.threshold": 0.0},
     {"schedule": "warm_restarts"},
     {"schedule": "warm_restarts", "schedule.period": 3},
     {"schedule": "warm_restarts", "schedule.growth": 3},

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 from torch.optim import lr_scheduler
@@ -68,6 +70,25 @@ def test_warm_up_may_end_within_an_epoch() -> None:
     assert rates(Cosine(warmup=0.5), epochs=1, steps=4) == pytest.approx([0.5, 1.0, 1.0, 0.5], abs=1e-12)
 
 
+@given(st.sampled_from([Cosine, WarmRestarts]), st.floats(0, 3), st.integers(1, 12), st.floats(0.1, 3), st.floats(1, 3))
+@settings(deadline=None, max_examples=150)
+def test_no_step_passes_the_learning_rate_and_a_warm_up_only_rises(
+    kind: type[Cosine | WarmRestarts], warmup: float, steps: int, period: float, growth: float
+) -> None:
+    schedule = Cosine(warmup=warmup) if kind is Cosine else WarmRestarts(warmup=warmup, period=period, growth=growth)
+    found = rates(schedule, epochs=3, steps=steps, lr=0.25)
+    assert max(found) <= 0.25 and min(found) >= 0
+    rising = found[: math.ceil(warmup * steps)]
+    assert rising == sorted(rising) and all(rate > 0 for rate in rising)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(warmup=0.5), WarmRestarts(period=2, warmup=0.5)])
+def test_a_warm_up_that_ends_within_a_step_is_at_its_end_there(schedule: Cosine | WarmRestarts) -> None:
+    # half of an epoch of 5 steps: 2.5 steps, of which the third has risen to the learning rate
+    assert rates(schedule, epochs=2, steps=5)[:3] == pytest.approx([0.4, 0.8, 1.0], abs=1e-12)
+    assert rates(schedule, epochs=2, steps=1)[0] == 1.0
+
+
 def test_cosine_ends_at_zero_and_stays_there() -> None:
     optimizer = one_weight()
     course = Cosine().build(optimizer, 2, 3)
@@ -87,9 +108,22 @@ def test_plateau_halves_after_its_patience() -> None:
     assert rates_by_epoch(Plateau(patience=2, factor=0.5), scores) == expected
 
 
-def test_plateau_takes_any_improvement_however_small() -> None:
+def test_plateau_without_a_threshold_takes_any_improvement_however_small() -> None:
     scores: list[float | None] = [0.5 + 1e-6 * epoch for epoch in range(6)]
-    assert rates_by_epoch(Plateau(patience=0), scores) == [1.0] * 6
+    assert rates_by_epoch(Plateau(patience=0, threshold=0), scores) == [1.0] * 6
+
+
+@pytest.mark.parametrize("gain", [1e-6, 1e-5, 2e-5, 8.1e-5, 1e-3])
+def test_plateau_is_torchs_own_with_its_threshold(gain: float) -> None:
+    """At 0.8 a score has to be better by 8e-5, within the six epochs that it may take."""
+    scores: list[float | None] = [0.8 + gain * epoch for epoch in range(20)]
+    optimizer = one_weight()
+    reference, expected = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=5), []
+    for score in scores:
+        reference.step(score or 0.0)
+        expected.append(float(optimizer.param_groups[0]["lr"]))
+    assert rates_by_epoch(Plateau(), scores) == expected
+    assert (expected[-1] < 1) == (gain < 1e-4 * 0.8 / 6), "six epochs must add up to it"
 
 
 def test_plateau_without_validation_stays() -> None:
@@ -188,6 +222,7 @@ def test_decay_alone_shrinks_a_matrix_and_leaves_its_bias() -> None:
         (AdamW, {"weight_decay": -1}),
         (Plateau, {"factor": 1.0}),
         (Plateau, {"patience": -1}),
+        (Plateau, {"threshold": -1e-4}),
         (Cosine, {"warmup": -0.5}),
         (WarmRestarts, {"period": 0}),
         (WarmRestarts, {"growth": 0.5}),

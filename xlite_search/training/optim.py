@@ -68,17 +68,26 @@ class Constant(Spec):
 
 
 class Plateau(Spec):
-    """Times `factor` after more than `patience` epochs without a better validation score (the lab's schedule)."""
+    """Times `factor` after more than `patience` epochs without a better validation score (the lab's schedule).
+
+    threshold  better by less than this share of the best score is not better (torch's ReduceLROnPlateau: 1e-4)
+    """
 
     name: Literal["plateau"] = "plateau"
     patience: int = Field(5, ge=0)
     factor: float = Field(0.5, gt=0, lt=1)
+    threshold: float = Field(1e-4, ge=0, lt=1)
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
         plateau = lr_scheduler.ReduceLROnPlateau(
-            optimizer, "max", factor=self.factor, patience=self.patience, threshold=0
+            optimizer, "max", factor=self.factor, patience=self.patience, threshold=self.threshold
         )
         return Course(None, plateau)
+
+
+def risen(step: int, rising: float) -> float:
+    """The share of the learning rate that a linear warm-up over `rising` steps, whole or not, has at a step from 0."""
+    return min(1.0, (step + 1) / rising)
 
 
 class Cosine(Spec):
@@ -92,7 +101,7 @@ class Cosine(Spec):
 
         def factor(step: int) -> float:
             if step < rising:
-                return (step + 1) / rising
+                return risen(step, rising)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1.0, total - rising))))
 
         return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
@@ -114,7 +123,7 @@ class WarmRestarts(Spec):
 
         def factor(step: int) -> float:
             if step < rising:
-                return (step + 1) / rising
+                return risen(step, rising)
             since, length = step - rising, self.period * steps
             while since >= length:
                 since, length = since - length, length * self.growth
