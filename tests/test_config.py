@@ -97,6 +97,11 @@ def test_a_setting_of_another_choice_is_refused_and_not_suggested_again(settings
     [
         ({"schedule": {"name": "cosine", "warmup": 9}, "epochs": 8}, "schedule.warmup is 9 epochs, and the run has 8"),
         ({"micro_batch": 64, "batch_size": 32}, "micro_batch is 64 images, and batch_size 32"),
+        (
+            {"micro_batch": 2, "batch_size": 5},
+            "micro_batch is 2 images and batch_size 5: a piece would be a single image, of which batch norm has no "
+            "variance; make batch_size even, or micro_batch 3",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any], sentence: str) -> None:

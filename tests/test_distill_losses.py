@@ -369,6 +369,52 @@ def test_tau_says_nothing_to_the_squared_difference() -> None:
 
 
 @pytest.mark.parametrize(
+    "kd",
+    [KD(), KD(form="mse"), KD(hint=2.0), KD(alpha=1.0, tau=8.0), KD(intra=0.5), KD(intra=1.0, hint=1.0, form="mse")],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_teachers_loss_may_be_cut_into_pieces_of_a_batch_as_it_says(kd: KD, size: int) -> None:
+    """The gradients of pieces, each by its share of the batch, add up to the batch's if the loss is not `batchwise`."""
+    s, t, weights = logits(0, batch=12), logits(1, batch=12), torch.linspace(0.2, 1.8, 12)
+    ours, theirs = torch.rand(12, 3, 4, 4), torch.rand(12, 5, 4, 4)
+
+    def gradient(size: int) -> Tensor:
+        student = s.clone().requires_grad_()
+        pieces = [torch.arange(12)[start : start + size] for start in range(0, 12, size)]
+        losses = []
+        for of in pieces:
+            hard = (student[of] * weights[of, None]).mean()
+            attention = attention_transfer(ours[of] * student[of].exp().mean(dim=1)[:, None, None, None], theirs[of])
+            losses.append(kd(student[of], t[of], hard, weights[of], attention) * len(of) / 12)
+        return torch.autograd.grad(torch.stack(losses).sum(), student)[0]
+
+    assert torch.allclose(gradient(size), gradient(12), rtol=1e-3, atol=1e-7) == (not kd.batchwise)
+    assert KD(alpha=0.0, intra=1.0).batchwise == ()
+
+
+INTRA = "micro_batch is 8 images, and kd.intra compares all images of a batch: in pieces it would be another loss"
+
+
+def test_pieces_of_a_batch_are_refused_where_the_teacher_compares_its_images() -> None:
+    """In a config, in a study's space whichever of the two is swept, and by --set."""
+    both = {"kd.intra": 1.0, "micro_batch": 8}
+    asks: list[Callable[[], object]] = [
+        lambda: RunConfig().with_settings(both),
+        lambda: Study("?", distill, RunConfig(micro_batch=8), {"kd.intra": grid_search([0.0, 1.0])}),
+        lambda: Study("?", distill, RunConfig(kd=KD(intra=1.0)), {"micro_batch": grid_search([None, 8])}),
+        lambda: Study("?", distill, RunConfig(kd=KD(intra=1.0)), {}).with_settings({"micro_batch": 8}),
+    ]
+    for ask in asks:
+        with pytest.raises(BadInput, match=INTRA) as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+    whole = RunConfig().with_settings({"kd.intra": 1.0, "micro_batch": 32, "batch_size": 32})
+    assert whole.batchwise == ("kd.intra",)
+    assert RunConfig().with_settings(both | {"kd.alpha": 0.0}).batchwise == ()
+
+
+@pytest.mark.parametrize(
     ("setting", "sentence"),
     [
         ({"kd.tau": 0}, "kd.tau = 0: input should be greater than 0"),

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trainables.baseline import baseline
@@ -41,6 +43,7 @@ from xlite_search.training.losses import WeightedBCE, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Constant, Cosine
 from xlite_search.training.predictions import Predictions
+from xlite_search.training.recipe import Recipe, leaves_one_alone
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 CPU = torch.device("cpu")
@@ -318,7 +321,7 @@ def test_the_supported_mean_can_choose_the_best_epoch(tiny: RunConfig) -> None:
         assert result.improved == (result.metrics["val/auroc_supported"] > best)
         best = max(best, result.metrics["val/auroc_supported"])
     few = tiny.with_settings({"monitor": "val/auroc_supported", "data.split.ratios": [0.9, 0.05, 0.05]})
-    with pytest.raises(RunFailed, match=r"val/auroc_supported has no value: .* too few positives"):
+    with pytest.raises(BadInput, match=r"auroc_supported: it has no value, for no finding has 10 positives and 10 neg"):
         next(baseline(few))
 
 
@@ -547,9 +550,45 @@ def test_golden_losses() -> None:
     assert np.allclose(flat, expected, rtol=0, atol=tolerance)
 
 
-def test_a_metric_that_has_no_value_ends_the_run_with_a_sentence(tiny: RunConfig) -> None:
-    with pytest.raises(RunFailed, match="val/auroc/Hernai has no value: no such class"):
-        list(baseline(tiny.with_settings({"monitor": "val/auroc/Hernai"})))
+def test_a_metric_of_no_finding_is_refused_before_an_epoch_is_trained(tiny: RunConfig) -> None:
+    with pytest.raises(BadInput, match=r"val/auroc/Hernai: this data set has no finding 'Hernai'; did you mean"):
+        next(baseline(tiny.with_settings({"monitor": "val/auroc/Hernai"})))
+
+
+@pytest.mark.parametrize("positives", [0, 1, 9, 10, 19, 20])
+@pytest.mark.parametrize("metric", ["auroc/A", "ap/A", "f1/A", "auroc_supported", "auroc_macro", "f1_macro"])
+def test_a_metric_is_refused_exactly_where_an_epoch_would_have_no_value(metric: str, positives: int) -> None:
+    """Twenty validation images with so many positives of the one finding there is."""
+    labels = np.zeros((20, 1), np.float32)
+    labels[:positives] = 1
+    logits = np.random.default_rng(0).normal(size=(20, 1)).astype(np.float32)
+    recipe = Recipe(monitor=f"val/{metric}")
+    if recipe.monitor in validation_metrics(logits, labels, ("A",)):
+        recipe._expect_score(labels, ("A",))
+    else:
+        with pytest.raises(BadInput, match=f"monitor = val/{metric}: it has no value, for .*; rank by another"):
+            recipe._expect_score(labels, ("A",))
+
+
+def test_a_batch_that_would_leave_an_image_alone_is_refused_before_it_is_cut(tiny: RunConfig) -> None:
+    """Fewer images than a batch has make a batch of their own."""
+    data = open_data(tiny.data)
+    some = replace(data, train=replace(data.train, rows=data.train.rows[:5]))
+    recipe = tiny.with_settings({"micro_batch": 2})
+    recipe.expect_fitting(data)
+    with pytest.raises(BadInput, match=r"micro_batch = 2: there are 5 images to train on, and a piece would"):
+        recipe.expect_fitting(some)
+    tiny.with_settings({"micro_batch": 3}).expect_fitting(some)
+
+
+@given(st.integers(2, 200), st.integers(2, 64))
+@settings(deadline=None)
+def test_pieces_leave_an_image_alone_exactly_where_it_is_said(images: int, size: int) -> None:
+    rows = np.arange(images)
+    batch = Batch(torch.zeros(images, 1), torch.zeros(images, 1), rows, rows)
+    sizes = [len(part.rows) for part in batch.parts(size)]
+    assert sum(sizes) == images and max(sizes) <= size
+    assert leaves_one_alone(images, size) == (min(sizes) == 1)
 
 
 if __name__ == "__main__":

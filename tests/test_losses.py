@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss  # type: ignore[import-untyped]
 
 from xlite_search.errors import BadInput
-from xlite_search.spec import Spec, parse
+from xlite_search.spec import Spec, _specs_in, parse
 from xlite_search.training.losses import BCE, Asymmetric, Focal, Loss, LossFunction, Mixed, WeightedBCE, asymmetric, bce
 from xlite_search.training.weighting import EffectiveNumber
 
@@ -356,6 +356,25 @@ def test_losses_compute_in_float32_inside_autocast(kind: torch.dtype) -> None:
         inside = [built(spec)(s, y) for spec in EVERY]
     assert all(value.dtype == torch.float32 for value in inside)
     assert torch.equal(torch.stack(inside), torch.stack(outside))
+
+
+@every
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (4, 2), (3, 3)])
+def test_a_loss_may_be_cut_into_pieces_of_a_batch_as_it_says(spec: Loss, sizes: tuple[int, ...]) -> None:
+    """The gradients of pieces, each by its share of the batch, add up to the batch's if a loss is not `batchwise`."""
+    loss, x, y, weights = built(spec), logits(0, batch=6), mixed_labels(1, batch=6), torch.linspace(0.2, 1.8, 6)
+
+    def gradient(pieces: tuple[int, ...]) -> Tensor:
+        student = x.clone().requires_grad_()
+        rows = torch.arange(6).tensor_split(torch.tensor(pieces).cumsum(0)[:-1])
+        losses = [loss(student[of], y[of], weights[of]) * len(of) / 6 for of in rows]
+        return torch.autograd.grad(torch.stack(losses).sum(), student)[0]
+
+    assert torch.allclose(gradient(sizes), gradient((6,)), rtol=1e-4, atol=1e-7) == (not spec.batchwise)
+
+
+def test_every_loss_there_is_is_tried_above() -> None:
+    assert {type(spec) for spec in EVERY} == set(_specs_in(OneLoss.model_fields["loss"].annotation))
 
 
 def test_a_finding_in_every_image_cannot_be_balanced_by_its_ratio() -> None:

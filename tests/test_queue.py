@@ -144,6 +144,18 @@ def test_a_worker_that_was_ended_for_memory_is_tried_again_with_half_the_images_
     assert record.cause == "out of memory on the host, with 4 images at once"
 
 
+def test_a_run_that_cannot_be_cut_is_not_tried_again_when_the_hosts_memory_ran_out(study: StudyRecord) -> None:
+    driver = Driver(study)
+    trial, job = driver.job()
+    replace(RunRecord.load(study.trial_folder("a")), batchwise=("kd.intra",)).save()
+    driver.train(job, 0.5, until=1, status="running")
+    driver.queue.starved.add(trial)
+    driver.end(trial, error=True)
+    record = RunRecord.load(study.trial_folder("a"))
+    assert (record.status, record.micro_batch) == ("failed", None)
+    assert "kd.intra" in record.cause
+
+
 def test_who_is_asked_to_leave_hands_out_nothing_and_loses_nobody(study: StudyRecord) -> None:
     driver = Driver(study)
     trial, job = driver.job()

@@ -375,12 +375,29 @@ def test_out_of_memory_is_tried_once_with_half_as_many_images_and_then_fails(tmp
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "micro_batch", "half"), [(32, None, 16), (32, 8, 4), (5, None, 3), (3, None, 2), (2, None, None)]
+    ("batch_size", "micro_batch", "half"),
+    [(32, None, 16), (32, 8, 4), (5, None, 3), (3, None, None), (7, 4, None), (8, 4, 2), (2, None, None)],
 )
 def test_half_as_many_images(tmp_path: Path, batch_size: int, micro_batch: int | None, half: int | None) -> None:
     config = {"epochs": 1, "batch_size": batch_size, "micro_batch": micro_batch}
     smaller = replace(new_run(tmp_path), config=config).smaller()
     assert (smaller.micro_batch if smaller else None) == half
+
+
+def test_a_run_whose_batches_cannot_be_cut_fails_by_the_setting_that_forbids_it(tmp_path: Path) -> None:
+    def full(begun: RunRecord) -> Iterator[Epoch]:
+        raise OutOfMemory("out of memory on the GPU")
+        yield
+
+    record = replace(new_run(tmp_path), batchwise=("kd.intra",)).save()
+    with pytest.raises(OutOfMemory):
+        list(follow(record.reload(), full))
+    record = record.reload()
+    assert (record.status, record.micro_batch, record.halved) == ("failed", None, False)
+    assert record.cause == (
+        "out of memory on the GPU, with 32 images at once; kd.intra compares all images of a batch, so that it cannot "
+        "be cut"
+    )
 
 
 def test_a_lost_worker_is_replaced_until_it_happens_three_times_without_an_epoch(tmp_path: Path) -> None:

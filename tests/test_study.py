@@ -14,6 +14,7 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search.config import RunConfig
 from xlite_search.data.lists import write_lists
+from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.chestxray14 import ChestXray14
@@ -181,7 +182,36 @@ def test_a_loss_and_a_monitor_that_do_not_fit_the_findings_are_refused_by_plan(t
         make_plan(study_of(tiny, {}).with_settings({"monitor": "val/auroc/Hernai"}), "a")
     with pytest.raises(BadInput, match="alpha"):
         make_plan(study_of(tiny, {}).with_settings({"loss": {"name": "focal", "alpha": [0.2, 0.3]}}), "a")
-    make_plan(study_of(tiny, {}).with_settings({"monitor": "val/auroc/Hernia"}), "a")
+
+
+def test_a_metric_that_the_split_cannot_give_is_refused_by_plan(tiny: RunConfig) -> None:
+    """Where a finding has positives and negatives in validation it can be ranked by; nowhere else."""
+    small = tiny.with_settings({"data.split.ratios": [0.97, 0.015, 0.015]})
+    data = open_data(small.data)
+    positives = data.val.labels.sum(axis=0).astype(int).tolist()
+    assert any(0 < found < len(data.val) for found in positives) and 0 in positives
+    for finding, found in zip(data.classes, positives, strict=True):
+        study = study_of(small, {}, metric=f"val/auroc/{finding}")
+        if 0 < found < len(data.val):
+            make_plan(study, "a")
+        else:
+            with pytest.raises(BadInput, match=f"val/auroc/{finding}: it has no value, for {found} of the"):
+                make_plan(study, "a")
+    with pytest.raises(BadInput, match="val/auroc_supported: it has no value, for no finding has 10 positives"):
+        make_plan(study_of(small, {}, metric="val/auroc_supported"), "a")
+
+
+def test_a_machine_that_takes_fewer_images_is_no_place_for_batches_that_cannot_be_cut(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "machine.toml").write_text("micro_batch = 8")
+    monkeypatch.setenv("XLITE_MACHINE", str(tmp_path / "machine.toml"))
+    whole = Study("?", distill, tiny, {"kd.intra": 1.0}, teacher=tiny)
+    for accept in (False, True):
+        with pytest.raises(BadInput, match=r"micro_batch = 8: kd\.intra compares all images of a batch"):
+            begin(make_plan(whole, "whole"), accept_changes=accept)
+    mean = begin(make_plan(Study("?", distill, tiny, {"kd.tau": 4.0}, teacher=tiny), "mean"), accept_changes=True)
+    assert [record.micro_batch for record in mean.runs()] == [8]
 
 
 def test_what_a_study_ranks_by_is_never_a_factor(tiny: RunConfig) -> None:

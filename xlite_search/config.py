@@ -20,7 +20,7 @@ from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import full_name, timm_name
 from xlite_search.models.weights import Weights
-from xlite_search.training.loop import Recipe
+from xlite_search.training.recipe import Recipe
 
 
 def _path(value: Any) -> Any:
@@ -42,6 +42,11 @@ class RunConfig(Recipe):
             return full_name(name)
         except BadInput as error:
             raise ValueError(str(error)) from None
+
+    @property
+    def batchwise(self) -> tuple[str, ...]:
+        """As the recipe's, and of what the teacher adds."""
+        return super().batchwise + tuple(f"kd.{name}" for name in (self.kd.batchwise if self.kd else ()))
 
     def canonical(self) -> RunConfig:
         """alpha = 0 gives the teacher no say: it is the same run at every tau, and as if there were no teacher."""

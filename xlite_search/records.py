@@ -83,6 +83,7 @@ class RunRecord:
     ended       when it was over; never before it can have been, whatever the clock says
     micro_batch images at once, if they had to be fewer than the config says: memory ran out, or the machine caps it
     halved      they are because memory ran out
+    batchwise   settings that make its loss other than a mean over images: its batches cannot be cut
     lost        workers that were lost since its last epoch
     freed       files that it names and that were given back to the disk (`xlite_search/disk.py`)
     """
@@ -104,6 +105,7 @@ class RunRecord:
     ended: float = 0.0
     micro_batch: int | None = None
     halved: bool = False
+    batchwise: tuple[str, ...] = ()
     lost: int = 0
     freed: tuple[str, ...] = ()
 
@@ -157,7 +159,8 @@ class RunRecord:
         body = read_manifest(folder / "run.json")
         for name in ("checkpoints", "bests", "predictions"):
             body[name] = tuple(StoredFile(**stored) for stored in body.get(name, ()))
-        body["epochs"], body["freed"] = tuple(body["epochs"]), tuple(body.get("freed", ()))
+        body["epochs"] = tuple(body["epochs"])
+        body |= {name: tuple(body.get(name, ())) for name in ("freed", "batchwise")}
         return cls(folder=folder, **body)
 
     def reload(self) -> RunRecord:
@@ -182,16 +185,26 @@ class RunRecord:
         return max(time.time(), self.started + self.seconds)
 
     def starved(self, cause: str) -> RunRecord:
-        """Memory ran out: it waits to be tried with half as many images at once, or has failed if it was before."""
+        """Memory ran out: it waits to be tried with half as many images at once, or has failed if it cannot be."""
         if smaller := self.smaller():
             told = f"{cause}; tried again with {smaller.at_once} images at once"
             return replace(smaller, status="waiting", cause=told).save()
-        return self.close("failed", f"{cause}, with {self.at_once} images at once")
+        cause = f"{cause}, with {self.at_once} images at once"
+        if self.batchwise:
+            cause += f"; {' and '.join(self.batchwise)} compares all images of a batch, so that it cannot be cut"
+        return self.close("failed", cause)
 
     def smaller(self) -> RunRecord | None:
-        """This run with half as many images at once, to be tried once; None if it was tried, or they are few."""
+        """This run with half as many images at once, to be tried once; None if it was tried, or cannot be.
+
+        Two at once would leave a single image of an odd batch, of which batch norm has no variance.
+        """
         half = (self.at_once + 1) // 2
-        return replace(self, micro_batch=half, halved=True) if not self.halved and 2 <= half < self.at_once else None
+        if self.halved or self.batchwise or not 2 <= half < self.at_once:
+            return None
+        if half == 2 and int(self.config["batch_size"]) % 2:
+            return None
+        return replace(self, micro_batch=half, halved=True)
 
     def rewound(self) -> RunRecord:
         """This record at its newest checkpoint that is good; at its very start if none is."""

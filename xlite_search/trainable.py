@@ -62,7 +62,7 @@ def drive(
 
     def epochs(begun: RunRecord) -> Iterator[EpochResult]:
         environment.leave(begun, run_key(config), config, open_data(config.data))
-        fitting = config.model_copy(update={"micro_batch": begun.micro_batch}) if begun.micro_batch else config
+        fitting = config.with_settings({"micro_batch": begun.micro_batch}) if begun.micro_batch else config
         with out_of_memory_named():
             yield from trainable(fitting, begun.resume_path())
 

@@ -18,7 +18,7 @@ from xlite_search.distill.losses import KD, attention_transfer
 from xlite_search.distill.teacher import Teacher, load_teacher, read_model
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import Hybrid
-from xlite_search.training.loop import Recipe
+from xlite_search.training.recipe import Recipe
 
 
 def online_because(recipe: Recipe, kd: KD) -> str:

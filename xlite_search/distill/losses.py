@@ -31,7 +31,7 @@ class KD(Spec):
     tau      the temperature, up to 100: beyond, `mse` says the same and rounds less
     alpha    the teacher's share
     form     kl: the Bernoulli KL divergence; mse: the squared difference of the logits, its limit as tau grows
-    intra    weight of DIST's intra-class relation beside it
+    intra    weight of DIST's intra-class relation beside it: it compares the images of a batch, which then stays whole
     hint     weight of attention transfer, what the last feature maps look at; the teacher is asked online then
     platt    the teacher's logits are calibrated per label on the validation part before they are heard
     teacher  its key, filled in when the study is resolved
@@ -49,6 +49,11 @@ class KD(Spec):
     hint: float = Field(0.0, ge=0)
     platt: bool = False
     teacher: str = ""
+
+    @property
+    def batchwise(self) -> tuple[str, ...]:
+        """Settings that make it other than a mean over images; a batch may be cut into pieces if there are none."""
+        return ("intra",) if self.alpha and self.intra else ()
 
     def __call__(
         self,

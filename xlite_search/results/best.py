@@ -145,7 +145,8 @@ def _record(folder: Path, config: RunConfig, document: dict[str, Any]) -> RunRec
         label = f"{document['label']} on {config.data.fit}"
         settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit}
         balance.leave(folder, config.sampler, config.loss, open_data(config.data))
-        return RunRecord(folder, folder.name, "final", label, settings, tree).save()
+        record = RunRecord(folder, folder.name, "final", label, settings, tree, batchwise=config.batchwise)
+        return record.save()
     record = RunRecord.load(folder)
     if record.config != tree:
         raise BadInput(f"{folder} holds another training ({record.label}); give this one a --name of its own")

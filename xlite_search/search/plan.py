@@ -14,7 +14,6 @@ from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
-from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import factors, teaching
@@ -121,7 +120,7 @@ def make_plan(study: Study, name: str) -> Plan:
     teachers = [config for config in taught.members.values() if config] if taught else []
     configs = [trial.config for trial in trials] + teachers
     _expect_fitting_weights(configs)
-    _expect_known_findings(configs)
+    _expect_fitting_data(configs)
     return Plan(study, name, trials, taught, _definition(study, trials, taught))
 
 
@@ -186,15 +185,11 @@ def _expect_fitting_weights(configs: list[RunConfig]) -> None:
         build_model(model, classes=1, weights=weights)
 
 
-def _expect_known_findings(configs: list[RunConfig]) -> None:
-    """A loss that has a number for each finding has as many; the finding that a run is judged by is one."""
-    for config in {config.model_dump_json(include={"loss", "monitor", "data"}): config for config in configs}.values():
-        data = open_data(config.data)
-        config.loss.build(data.train.positives, len(data.train))
-        _, _, finding = config.monitor.removeprefix("val/").partition("/")
-        if finding and finding not in data.classes:
-            why = did_you_mean(finding, data.classes) or f"; it has {', '.join(data.classes)}"
-            raise BadInput(f"monitor = {config.monitor}: this data set has no finding '{finding}'{why}")
+def _expect_fitting_data(configs: list[RunConfig]) -> None:
+    """What each asks of its data, they can give: a metric to rank by, above all."""
+    asked = {"loss", "monitor", "data", "batch_size", "micro_batch"}
+    for config in {config.model_dump_json(include=asked): config for config in configs}.values():
+        config.expect_fitting(open_data(config.data))
 
 
 def _expect_local_inputs(study: Study) -> None:

@@ -149,7 +149,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
             config = trial.config.model_dump(mode="json")
             about = facts.get(trial.config.model, {})
             record = RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config, facts=about)
-            _capped(record, accept_changes).save()
+            _capped(replace(record, batchwise=trial.config.batchwise), accept_changes).save()
     study = study.save()
     _show_balances(plan, study)
     return study
@@ -159,11 +159,17 @@ def _capped(record: RunRecord, accept: bool) -> RunRecord:
     """With no more images at once than this machine takes.
 
     Raises:
-        BadInput: the run asks for more, and nobody accepts that.
+        BadInput: the run asks for more, and nobody accepts that, or its batches cannot be cut.
     """
     cap = this_machine().micro_batch
     if cap is None or record.at_once <= cap:
         return record
+    if record.batchwise:
+        raise BadInput(
+            f"{record.label} asks for {record.at_once} images at once, and machine.toml has micro_batch = {cap}: "
+            f"{' and '.join(record.batchwise)} compares all images of a batch, so that it cannot be cut. Set "
+            f"batch_size = {cap} in the study"
+        )
     if not accept:
         raise BadInput(
             f"{record.label} asks for {record.at_once} images at once, and machine.toml has micro_batch = {cap}: batch "

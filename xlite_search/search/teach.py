@@ -75,7 +75,8 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> RunRe
         record = RunRecord.load(home)
     else:
         label, tree = f"teacher {config.model}", config.model_dump(mode="json")
-        record = RunRecord(home, home.name, "teacher", label, {"model": config.model}, tree).save()
+        record = RunRecord(home, home.name, "teacher", label, {"model": config.model}, tree, batchwise=config.batchwise)
+        record.save()
         balance.leave(home, config.sampler, config.loss, open_data(config.data))
     say(f"Teacher {config.model}, trained once for every study that asks for it:")
     resources = machine.resources(config.threads, gpus(), augments=config.augment is not None)

@@ -16,7 +16,7 @@ from xlite_search import provenance
 from xlite_search.data.loaders import Data
 from xlite_search.records import ARTIFACTS, RunRecord
 from xlite_search.storage import write_atomic
-from xlite_search.training.loop import Recipe
+from xlite_search.training.recipe import Recipe
 
 FILE = "environment.json"
 

@@ -15,84 +15,32 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
 
 import cv2
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from xlite_search.data.loaders import Batch, Data, Loader, batches_per_epoch, ordered_batches
-from xlite_search.data.samplers import Sampler, Shuffled
-from xlite_search.data.views import Augment, mixup
+from xlite_search.data.views import mixup
 from xlite_search.errors import RunFailed
 from xlite_search.machine import device as this_device
 from xlite_search.machine import peak_memory, this_machine
 from xlite_search.power import Meter
-from xlite_search.spec import Spec
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.collapse import decision_posterior, diagnose, diagnose_training
-from xlite_search.training.losses import BCE, Loss, bce
+from xlite_search.training.losses import bce
 from xlite_search.training.metrics import validation_metrics
-from xlite_search.training.optim import AdamW, Plateau, Schedule
 from xlite_search.training.predictions import Predictions
+from xlite_search.training.recipe import Recipe
 
 TIMED_STEPS = 2
 
 #: logits float `[batch, class]` and the batch they are of -> scalar
 Objective = Callable[[Tensor, Batch], Tensor]
-
-
-class Recipe(Spec):
-    """How a model is trained; every field can change the result.
-
-    sampler         which images an epoch draws
-    augment         how a training image is changed before it is shown; None: not at all
-    mixup           alpha of MixUp's Beta distribution; 0: images are not mixed
-    micro_batch     images that go through the model at once: the gradients of a batch's pieces are added up. It changes
-                    what batch norm sees, and memory, nothing else; None: the whole batch
-    clip_norm       the most that a gradient's norm may be; None: anything
-    ema             decay of a moving average of the weights, which is then what is judged and kept; it warms up as
-                    1 - (1 + step)^(-2/3) (timm's ModelEmaV3); 0: no average
-    compile         torch.compile: faster on a GPU, other last digits
-    early_stopping  epochs without a better `monitor` after which training ends; None: never
-    stop_after      ends after this epoch although the schedule is laid out for `epochs`; None: at `epochs`
-    precision       of the forward pass on a GPU (autocast); a CPU always computes in fp32
-    threads         torch's and OpenCV's: 1 and 2 already give different last digits
-    monitor         the validation metric that chooses the best epoch; higher is better
-    """
-
-    epochs: int = Field(20, ge=1)
-    stop_after: int | None = Field(None, ge=1)
-    batch_size: int = Field(32, ge=2)
-    micro_batch: int | None = Field(None, ge=2)
-    sampler: Sampler = Shuffled()
-    augment: Augment | None = None
-    mixup: float = Field(0.0, ge=0, le=10)
-    loss: Loss = BCE()
-    optimizer: AdamW = AdamW()
-    schedule: Schedule = Plateau()
-    clip_norm: float | None = Field(None, gt=0)
-    ema: float = Field(0.0, ge=0, lt=1)
-    early_stopping: int | None = Field(10, ge=1)
-    compile: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    threads: int = Field(1, ge=1)
-    seed: int = Field(42, ge=0, lt=2**32)
-    monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc_supported|(auroc|ap|f1)(_macro|/\w+))$")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        warmup = getattr(self.schedule, "warmup", 0.0)
-        if warmup > self.epochs:
-            raise ValueError(f"schedule.warmup is {warmup:g} epochs, and the run has {self.epochs}")
-        if self.micro_batch and self.micro_batch > self.batch_size:
-            raise ValueError(f"micro_batch is {self.micro_batch} images, and batch_size {self.batch_size}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -145,12 +93,15 @@ def train(
 ) -> Iterator[EpochResult]:
     """Trains to the recipe's end, from a checkpoint if one is given, exactly as if there had been no interruption.
 
-    `alone`: the objective is the recipe's loss and nothing else, so that what it asks for can be told from it.
+    `alone`: the objective is the recipe's loss and nothing else, so that what it asks for can be told from it. With
+    `micro_batch` it is asked about pieces of a batch, and must be a mean over images.
 
     Raises:
-        RunFailed: the model has collapsed (`training/collapse.py` says how), or the monitored metric has no value.
+        BadInput: these data cannot give what the recipe asks for (`Recipe.expect_fitting`).
+        RunFailed: the model has collapsed (`training/collapse.py` says how).
         Damaged: the checkpoint is no checkpoint.
     """
+    recipe.expect_fitting(data)
     with closing(_Training(recipe, model.to(this_device()), data, objective, alone)) as training:
         yield from _epochs(recipe, training, resume)
 
@@ -217,7 +168,7 @@ def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterato
         metrics = training.fit(epoch)
         fitted = time.perf_counter()
         metrics |= training.validate()
-        score = _score(recipe, metrics) if len(training.data.val) else None
+        score = metrics[recipe.monitor] if len(training.data.val) else None
         training.course.after_epoch(score)
         improved = score is None or score > best["score"]
         if improved:
@@ -361,12 +312,6 @@ class _Training:
         self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
             self.average.module.load_state_dict(checkpoint.average)
-
-
-def _score(recipe: Recipe, metrics: dict[str, float]) -> float:
-    if recipe.monitor not in metrics:
-        raise RunFailed(f"{recipe.monitor} has no value: no such class, or too few positives in the validation split")
-    return metrics[recipe.monitor]
 
 
 def _end(recipe: Recipe, epoch: int, best: dict[str, float]) -> str | None:

@@ -30,9 +30,16 @@ class LossFunction(Protocol):
     def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor: ...
 
 
-class _NoPosWeight(Spec):
+class _Loss(Spec):
     name: str
 
+    @property
+    def batchwise(self) -> tuple[str, ...]:
+        """Settings that make it other than a mean over images; a batch may be cut into pieces if there are none."""
+        return ()
+
+
+class _NoPosWeight(_Loss):
     def pos_weight(self, positives: Tensor, images: int) -> Tensor | None:
         """None: nothing here moves a logit's optimum by its logarithm. So there is nothing to add to a teacher's
         logits or to undo before calibration; what focal or asymmetric loss do to the optimum has no such form, which
@@ -58,7 +65,7 @@ class BCE(_NoPosWeight):
         return smoothed_bce
 
 
-class WeightedBCE(Spec):
+class WeightedBCE(_Loss):
     """BCE whose positives count `pos_weight` times, by a scheme of `training/weighting.py`; none more than `clip`.
 
     `smoothing` is that of BCE. It spoils the calibration but not what a weight w does: the best logit is that of
