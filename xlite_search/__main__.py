@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine d
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -516,7 +517,15 @@ def _closing_words(name: str) -> int:
     return 0 if comparison.ranked and all(run.status in ("finished", "stopped") for run in runs) else 1
 
 
+def _write_any_name() -> None:
+    """What the output's encoding does not have is escaped: a name of another alphabet ends no verb after its work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
+    _write_any_name()
     if Path("trainables").is_dir():  # the installed command does not have the working folder on its path
         sys.path.insert(0, os.getcwd())
     try:

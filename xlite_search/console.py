@@ -13,13 +13,20 @@ from rich.text import Text
 
 from xlite_search.records import RunRecord
 
-stderr = Console(stderr=True, highlight=False)
 PLAIN_EVERY_S = 15.0
+
+
+def plain(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that prints what it is given: to it `[/data]` is no markup, and `a:b:c` no emoji."""
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+stderr = plain(stderr=True)
 
 
 def say(text: str) -> None:
     """One line for a person."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(text, soft_wrap=True)
 
 
 def clock(seconds: float) -> str:
@@ -51,7 +58,7 @@ class Counter:
         rate = (done - self.before) / max(now - self.started, 1e-9)
         left = f", {clock((total - done) / rate)} left" if done < total else f" in {clock(now - self.started)}"
         line = f"{self.what} {done:,} of {total:,} ({rate:,.0f}/s{left})"
-        stderr.print(line, end="\r" if stderr.is_terminal and done < total else "\n", markup=False, soft_wrap=True)
+        stderr.print(line, end="\r" if stderr.is_terminal and done < total else "\n", soft_wrap=True)
 
 
 class Board:

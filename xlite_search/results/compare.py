@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from xlite_search import places
-from xlite_search.console import clock
+from xlite_search.console import clock, plain
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord
 from xlite_search.results.front import figure, front, measure
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CHANCE_AUROC = 0.5
 COLUMNS_OF_CLASSES = 4
+#: where the output is no terminal
+WIDTH_OF_FILES = 200
 WHY = {
     "waiting": "not begun",
     "running": "not over",
@@ -223,9 +225,9 @@ def _energy_wh(run: RunRecord) -> float:
 
 def show(comparison: Comparison, *, classes: bool = True) -> None:
     """Prints the tables to stdout."""
-    console = Console(highlight=False)
+    console = plain()
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = plain(width=WIDTH_OF_FILES)
     parts: list[RenderableType] = [_ranking(comparison)] if comparison.ranked else []
     if comparison.settings:
         parts.append(table(comparison.settings))
