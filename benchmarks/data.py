@@ -84,7 +84,8 @@ def reading(packed: PackedSet, raw: Path) -> dict[str, float]:
 
 def views(packed: PackedSet) -> dict[str, float]:
     """Microseconds that each way to determinism adds to a medium view of which nobody knows the numbers."""
-    from xlite_search.data.views import Medium, Views, compose
+    from xlite_search.data.transforms import compose
+    from xlite_search.data.views import Medium, Views
 
     image, number, spec = np.array(packed.pixels[0]), itertools.count(), Medium()
     made, free, seeded, fresh = Views(spec), *(compose(spec, SIZE) for _ in range(3))

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xlite_search.data.sources.phantom import Phantom
+from xlite_search.data.transforms import ELASTIC_SIGMA, displacement
 from xlite_search.data.views import (
     Augment,
     Light,
@@ -323,7 +324,7 @@ def test_a_fingerprint_changes_with_settings_and_libraries(monkeypatch: pytest.M
 GOLDEN = {
     "albumentations": "2.0.8",
     "opencv": "5.0.0",
-    "views": {"light": "c19db1afc631d2a1", "medium": "f78fe8f3c9d55eb7", "strong": "aa10ac8dc5f0993e"},
+    "views": {"light": "c19db1afc631d2a1", "medium": "f78fe8f3c9d55eb7", "strong": "08c52aef2acba073"},
 }
 
 
@@ -464,8 +465,37 @@ def ramps(side: int) -> Iterator[tuple[str, Image]]:
 def test_elastic_displaces_by_its_root_mean_square(share: float) -> None:
     for _, ramp in ramps(128):
         inner = (slice(20, -20), slice(20, -20))
-        moved = [(view.astype(float) - ramp)[inner] / 2 for view in many(only(elastic=share), ramp, 30)]
-        assert np.sqrt(np.mean(np.square(moved))) == pytest.approx(share * 128, rel=0.15)
+        moved = [(view.astype(float) - ramp)[inner] / 2 for view in many(only(elastic=share), ramp, 60)]
+        assert np.sqrt(np.mean(np.square(moved))) == pytest.approx(share * 128, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sigma", "fields"), [((32, 32), 1.28, 400), ((9, 30), 1.0, 800), ((80, 60), 3.2, 400)]
+)
+def test_an_elastic_field_is_as_strong_at_the_border_as_within(
+    shape: tuple[int, int], sigma: float, fields: int
+) -> None:
+    draws = np.random.default_rng(0)
+    moved = np.stack([displacement(draws, shape, 2.5, sigma) for _ in range(fields)])
+    assert moved.shape == (fields, *shape, 2) and moved.dtype == np.float32
+    everywhere = np.sqrt((moved.astype(float) ** 2).mean(axis=(0, 1, 2)))
+    assert everywhere == pytest.approx([2.5, 2.5], rel=0.02)
+    near = 4.5 * 2.5 / np.sqrt(2 * fields)  # 4.5 standard errors of a root mean square
+    for place in ((0, 0), (0, -1), (-1, 0), (-1, -1), (0, shape[1] // 2), (shape[0] // 2, -1), (4, 4)):
+        here = np.sqrt((moved[(slice(None), *place)].astype(float) ** 2).mean(axis=0))
+        assert here == pytest.approx([2.5, 2.5], abs=near), place
+    assert abs(np.corrcoef(moved[:, 4, 4, 0], moved[:, 4, 4, 1])[0, 1]) < 4.5 / np.sqrt(fields)
+
+
+@pytest.mark.parametrize("side", [112, 224, 512])
+def test_an_elastic_view_is_as_strong_as_said_at_every_size(side: int) -> None:
+    """The field that a view of this size draws, of six views: a share of the side, and as smooth."""
+    rms, sigma = 0.006 * side, ELASTIC_SIGMA * side
+    fields = np.stack([displacement(np.random.default_rng(k), (side, side), rms, sigma) for k in range(6)])
+    assert np.sqrt((fields.astype(float) ** 2).mean()) == pytest.approx(rms, rel=0.06)
+    far = round(2 * sigma)  # the correlation of blurred noise at a distance d is exp(-d^2 / (4 sigma^2)): 1/e
+    products = fields[:, :, :-far].astype(float) * fields[:, :, far:]
+    assert products.mean() / rms**2 == pytest.approx(np.exp(-1), abs=0.12)
 
 
 def test_grid_bends_each_axis_alone_and_folds_nothing() -> None:

@@ -6,15 +6,13 @@ teacher's logits that were stored for view 3 belong to what the student sees as 
 
 "The same" is byte for byte on x86 CPUs with AVX2. Without it one pixel in 100,000 differs by a gray level or two.
 
-This is the only module that knows albumentations, which takes seconds to import: it is imported by the first view.
+What is done to the pixels is in `transforms.py`, which imports albumentations for seconds: by the first view.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import math
-import os
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -31,9 +29,9 @@ from xlite_search import storage
 from xlite_search.spec import Spec, named
 
 #: Raise it when the same settings come to mean other pixels.
-SCHEMA = 1
-#: Smoothness of the elastic distortion: sigma of its blur, as a share of the image's side (9 px of 224).
-ELASTIC_SIGMA = 0.04
+SCHEMA = 2
+#: In the key of every draw, and fixed: a new SCHEMA moves only the pixels that it is about.
+STREAM = {"schema": 1}
 #: Last word of the generator's counter, so that MixUp shares no number with the order of (seed, epoch).
 MIXUP_STREAM = 1
 
@@ -55,7 +53,7 @@ class _Strengths(Spec):
     contrast    of the gain 1; black stays black
     gamma       of the exponent 1
     distort     share of views with one of those of the three distortions that are not 0
-    elastic     root mean square of the displacement, as a share of the side
+    elastic     root mean square of the displacement along x and along y, as a share of the side, wherever a pixel lies
     grid        of the width 1 of the cells of a 5 x 5 grid
     optical     coefficient of a barrel or cushion distortion; 0.1 moves the corners by 5 % of the side
     views       V: how many views an image has, taken in turn; None for a new one in every epoch
@@ -129,7 +127,7 @@ def fingerprint(spec: Augment) -> str:
     Neither the number of views nor the name of the strength is part of it: they do not change what view 3 looks like.
     """
     libraries = {"albumentations": importlib.metadata.version("albumentations"), "opencv": cv2.__version__}
-    return storage.digest([_settings(spec), libraries])[:16]
+    return storage.digest([_settings(spec) | {"schema": SCHEMA}, libraries])[:16]
 
 
 @overload
@@ -155,7 +153,7 @@ class Views:
 
     def __init__(self, spec: Augment) -> None:
         self.spec = spec
-        self._settings_key = int(storage.digest(_settings(spec))[:16], 16)
+        self._settings_key = int(storage.digest(_settings(spec) | STREAM)[:16], 16)
         self._of_thread = _OfThread()
 
     def __call__(self, image: NDArray[np.uint8], key: int, view: int) -> NDArray[np.uint8]:
@@ -169,6 +167,8 @@ class Views:
     def _pipeline(self, shape: tuple[int, ...]) -> tuple[_Numbers, Callable[..., dict[str, Any]]]:
         built = self._of_thread.pipelines
         if shape not in built:
+            from xlite_search.data.transforms import compose  # takes seconds
+
             numbers, change = _Numbers(), compose(self.spec, max(shape))
             change.set_random_state(np.random.Generator(numbers.philox), numbers)
             built[shape] = numbers, change
@@ -220,67 +220,8 @@ class _Numbers(random.Random):
         self.gauss_next = None
 
 
-def compose(spec: Augment, side: int) -> Any:
-    """The albumentations pipeline of a spec for images of `side` pixels: pose, distortion, light.
-
-    Light comes last, so that what lies outside of the image looks like the black that images are padded with.
-    """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations as A
-
-    pose = spec.flip, spec.rotate, spec.shift, spec.zoom
-    steps = [_pose(*pose)] if any(pose) else []
-    # an even field of [-1, 1], blurred by sigma, has a root mean square of 1 / (sqrt(3) * 2 * sqrt(pi) * sigma)
-    sigma = max(1.0, ELASTIC_SIGMA * side)
-    alpha = spec.elastic * side * math.sqrt(3) * 2 * math.sqrt(math.pi) * sigma
-    bends = [
-        (spec.elastic, A.ElasticTransform(alpha=alpha, sigma=sigma, noise_distribution="uniform", fill=0)),
-        (spec.grid, A.GridDistortion(num_steps=5, distort_limit=spec.grid, fill=0)),
-        (spec.optical, A.OpticalDistortion(distort_limit=spec.optical, fill=0)),
-    ]
-    wanted = [bend for amount, bend in bends if amount]
-    if wanted:
-        steps.append(A.OneOf(wanted, p=spec.distort))
-    if spec.gamma:
-        steps.append(A.RandomGamma((100 * (1 - spec.gamma), 100 * (1 + spec.gamma)), p=1))
-    if spec.brightness or spec.contrast:
-        steps.append(A.RandomBrightnessContrast(spec.brightness, spec.contrast, p=1))
-    return A.Compose(steps, is_check_shapes=False)
-
-
-def _pose(flip: float, rotate: float, shift: float, zoom: float) -> Any:
-    """Mirror, rotation, shift and zoom as one transform, so that pixels are interpolated once.
-
-    albumentations' HorizontalFlip and Affine do the same in 1.7 times the time.
-    """
-    import albumentations as A
-
-    class Pose(A.ImageOnlyTransform):  # type: ignore[misc]
-        def get_params(self) -> dict[str, Any]:
-            draw = self.py_random
-            return {
-                "mirrored": draw.random() < flip,
-                "degrees": draw.uniform(-rotate, rotate),
-                "scale": draw.uniform(1 - zoom, 1 + zoom),
-                "shift": (draw.uniform(-shift, shift), draw.uniform(-shift, shift)),
-            }
-
-        def apply(
-            self, img: Any, mirrored: bool, degrees: float, scale: float, shift: tuple[float, float], **_: Any
-        ) -> Any:
-            height, width = img.shape
-            matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-            matrix[:, 2] += shift[0] * width, shift[1] * height
-            if mirrored:  # x -> width - 1 - x, before all else
-                matrix[:, 2] += matrix[:, 0] * (width - 1)
-                matrix[:, 0] *= -1
-            return cv2.warpAffine(img, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=0)
-
-    return Pose(p=1)
-
-
 def _settings(spec: Augment) -> dict[str, Any]:
-    return spec.model_dump(exclude={"name", "views"}) | {"schema": SCHEMA}
+    return spec.model_dump(exclude={"name", "views"})
 
 
 def mixup(images: Tensor, labels: Tensor, alpha: float, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
