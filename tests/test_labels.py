@@ -567,8 +567,9 @@ def test_the_official_lists_share_the_real_table(real: LabelTable, shared: Path)
 
 
 def list_of(labels: NDArray[np.uint8]) -> str:
-    lines = (f"{n:08d}_000.png {' '.join(map(str, row))}\n" for n, row in enumerate(labels.tolist(), start=1))
-    return "".join(lines)
+    """A list without header, of patients as NIH numbers them."""
+    named = ((f"{n % 30_805 + 1:08d}_{n // 30_805:03d}.png", row) for n, row in enumerate(labels.tolist()))
+    return "".join(f"{name} {' '.join(map(str, row))}\n" for name, row in named)
 
 
 ALPHABETICAL = [CHEST_FINDINGS.index(finding) for finding in sorted(CHEST_FINDINGS)]

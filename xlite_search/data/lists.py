@@ -105,7 +105,7 @@ class Lists(FromFiles):
         numbers = {name: number for number, name in enumerate(SPLITS)} | {"": NOWHERE}
         codes = np.array([numbers[home] for home in self.homes(table, set_aside)])
         for path in self._files().values():
-            if (said := labels_in(path)) is not None:
+            if (said := labels_in(path, table.classes)) is not None:
                 integrity.expect_same_labels(path, *said, table)
         return codes
 

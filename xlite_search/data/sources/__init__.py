@@ -6,7 +6,8 @@ A reader answers two questions, and nothing else: which images are there, with w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +45,7 @@ class LabelTable:
     classes   class names, in column order
     views     projection of each image ("PA", "AP" or ""), `[image]` or empty
     digests   hash of each image's prepared pixels, `[image]`; empty before there are any
+    notes     what was guessed or left out when the table was read, a sentence each
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,7 @@ class LabelTable:
     classes: tuple[str, ...] = CHEST_FINDINGS
     views: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,14 +65,22 @@ class LabelTable:
         def of(column: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(column[row] for row in rows.tolist()) if column else ()
 
-        columns = of(self.names), of(self.patients), self.labels[rows], self.classes, of(self.views), of(self.digests)
-        return LabelTable(*columns)
+        return replace(
+            self,
+            names=of(self.names),
+            patients=of(self.patients),
+            labels=self.labels[rows],
+            views=of(self.views),
+            digests=of(self.digests),
+        )
 
 
 def image_id(name: str) -> str:
-    """An image's name without its suffix: lists and tables do not agree on whether it has one."""
+    """An image's name as names are compared: without its suffix, for lists and tables do not agree on whether it has
+    one, and with its accents composed (NFC), for macOS writes them apart from their letters."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in SUFFIXES else name
+    found = stem if dot and suffix.lower() in SUFFIXES else name
+    return found if found.isascii() else unicodedata.normalize("NFC", found)
 
 
 class Unreadable(Exception):

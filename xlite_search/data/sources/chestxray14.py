@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ NO_FILE, EMPTY_FILE = "no such file", "the file is empty"
 @dataclass(frozen=True)
 class ChestXray14:
     """`images` holds the files at any depth (NIH ships twelve `images_0xx/images`); `labels` is the table.
+    `classes` and `patient_column` are as for `read_labels`.
 
     The table is read once and the folder is scanned once. A copy in another process (pickle) knows where each row's
     file is, and does neither again to read pixels.
@@ -36,6 +37,8 @@ class ChestXray14:
     images: Path
     labels: Path
     notice: str = NOTICE
+    classes: tuple[str, ...] = ()
+    patient_column: str = ""
 
     def __post_init__(self) -> None:
         if not self.images.is_dir():
@@ -85,7 +88,7 @@ class ChestXray14:
 
     @cached_property
     def _table(self) -> LabelTable:
-        return read_labels(self.labels)
+        return read_labels(self.labels, self.classes, self.patient_column)
 
     @cached_property
     def _files(self) -> tuple[str, ...]:
@@ -106,4 +109,4 @@ class ChestXray14:
         return tuple(files)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"images": self.images, "labels": self.labels, "notice": self.notice, "_files": self._files}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"_files": self._files}

@@ -87,6 +87,12 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
+#: Columns that may well be 0 and 1 and are no findings, and the rest of NIH's own.
+ATTRIBUTES = (
+    *("followup", "patientsex", "patientgender", "sex", "gender", "patientage", "age", "fold", "split", "istest"),
+    *("originalimagewidth", "originalimagewidthheight", "height", "originalimagepixelspacingx", "y"),
+    "originalimagepixelspacingxy",
+)
 FINDINGS = {plain(finding): number for number, finding in enumerate(CHEST_FINDINGS)}
 
 

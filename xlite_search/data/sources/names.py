@@ -1,0 +1,104 @@
+"""What the images of a sheet are called, and what a path says about its patient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from xlite_search.data.sources import image_id
+from xlite_search.data.sources.sheet import IMAGE, Sheet, is_blank, show
+from xlite_search.errors import BadInput
+
+#: NIH's names, patient and follow-up: its patients are numbered to 30,805. A date in front is no patient.
+NIH_PATIENTS = 30_805
+_NIH_NAME = re.compile(r"([0-9]{8})_[0-9]{3}")
+#: CheXpert's `patient00001/study1/view1_frontal.jpg`, MIMIC-CXR's `p10/p10000032/s50414267/<id>.jpg`.
+_PATIENT_FOLDER = re.compile(r"(?:^|/)(patient[0-9]{5}|p[0-9]{2}/p[0-9]{8})/")
+#: How Excel writes a number that is too long for its cell; the digits that it left out are lost.
+SCIENTIFIC = re.compile(r"[0-9](?:[.,][0-9]+)?[eE]\+[0-9]{2,3}")
+SPREADSHEET_ERROR = re.compile(r"#(?:N/A|REF!|NAME\?|VALUE!|DIV/0!|NUM!|NULL!|#+)", re.IGNORECASE)
+
+
+def read_paths(sheet: Sheet) -> list[str]:
+    """The cells of the column of image names, folders separated by '/'. Raises BadInput if there is none."""
+    column = sheet.column(IMAGE)
+    if column is None:
+        raise BadInput(
+            f"{sheet.path}, line {sheet.top}: no column of image names; expected 'Image Index' or 'image_id', "
+            f"{sheet.found}"
+        )
+    return [cell.replace("\\", "/") for cell in sheet.cells(column)]
+
+
+def names_of(sheet: Sheet, paths: Sequence[str]) -> tuple[str, ...]:
+    """Image names without folders, but where only the folders tell images apart (CheXpert): then below the folders that
+    all share. None is empty, none is there twice, with a suffix or without."""
+    names = [path.rpartition("/")[2] for path in paths]
+    _expect_names(sheet, names)
+    if (twice := _repeated(names)) and all("/" in path for path in paths) and not nih_patient(names[twice[0]]):
+        names = _below_shared(paths)
+        twice = _repeated(names)
+    if twice:
+        row, other = twice
+        raise BadInput(
+            f"{sheet.path}, line {sheet.lines[row]}: image {show(names[row])} is already in line "
+            f"{sheet.lines[other]}; remove one of them"
+        )
+    return tuple(names)
+
+
+def nih_patient(name: str) -> str:
+    """'13' for '00000013_005.png', empty for what is no name of NIH's: `20200101_001.png` is a date."""
+    found = _NIH_NAME.fullmatch(image_id(name))
+    return str(int(found[1])) if found and 1 <= int(found[1]) <= NIH_PATIENTS else ""
+
+
+def folder_patient(path: str) -> str:
+    """'patient00001' for CheXpert's paths, 'p10000032' for MIMIC-CXR's, empty for others."""
+    found = _PATIENT_FOLDER.search(path)
+    return found[1].rpartition("/")[2] if found else ""
+
+
+def mangled(cell: str) -> str:
+    """What a spreadsheet has made of an identifier, as a phrase; empty if nothing."""
+    if SCIENTIFIC.fullmatch(cell):
+        return f"{show(cell)} is a number in scientific notation, as Excel shortens one: its last digits are lost"
+    if SPREADSHEET_ERROR.fullmatch(cell):
+        return f"{show(cell)} is a spreadsheet's error value"
+    return ""
+
+
+def is_part_of(name: str, path: Path) -> bool:
+    """Whether a file's path ends with an image's name and the folders in it, whatever their suffixes."""
+    parts = tuple(image_id(part) for part in name.split("/"))
+    return tuple(map(image_id, path.parts[-len(parts) :])) == parts
+
+
+def _expect_names(sheet: Sheet, names: Sequence[str]) -> None:
+    column = sheet.column(IMAGE)
+    assert column is not None
+    for row, name in enumerate(names):
+        if is_blank(name):
+            raise BadInput(f"{sheet.at(row, column)}: the image's name is empty")
+        if name[0] in "#0123456789" and (what := mangled(name)):
+            raise BadInput(f"{sheet.at(row, column)}: {what}; export the table again with its names as text")
+        if "\n" in name:
+            raise BadInput(f"{sheet.at(row, column)}: {show(name)} has a line break; expected a file's name")
+
+
+def _repeated(names: Sequence[str]) -> tuple[int, int] | None:
+    """The first row whose image is in an earlier one, and that one."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if (other := first.setdefault(image_id(name), row)) != row:
+            return row, other
+    return None
+
+
+def _below_shared(paths: Sequence[str]) -> list[str]:
+    """Paths without the folders in front that are the same in all of them."""
+    folders = [path.strip("/").split("/") for path in paths]
+    low, high = min(folders), max(folders)
+    shared = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)) - 1)
+    return ["/".join(parts[shared:]) for parts in folders]
