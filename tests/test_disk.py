@@ -190,8 +190,8 @@ def test_what_is_broken_is_named(study: StudyRecord, hurt: object, sentence: str
 @pytest.mark.parametrize(
     ("statement", "sentence"),
     [
-        ("delete from runs where name = 'winner'", "MLflow has 0 runs of winner"),
-        ("update runs set status = 'RUNNING' where name = 'winner'", "winner is RUNNING, and it is FINISHED"),
+        ("delete from runs where name = 'winner in s'", "MLflow has 0 runs of winner"),
+        ("update runs set status = 'RUNNING' where name = 'winner in s'", "winner is RUNNING, and it is FINISHED"),
         ("delete from metrics where step = 2 and key = 'train/loss'", "at epochs [1, 3], and its record at [1, 2, 3]"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from xlite_search import tracking
+from xlite_search.config import RunConfig
 from xlite_search.errors import Damaged, Interrupted, RunFailed
 from xlite_search.records import RunRecord, Status, StoredFile
 from xlite_search.tracking import Recorder
@@ -64,6 +65,7 @@ def test_a_study_is_a_parent_with_one_child_a_trial(client: MlflowClient) -> Non
     assert a.data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id  # type: ignore[attr-defined]
     assert a.data.params == {"kd.tau": "4.0"}  # type: ignore[attr-defined]
     assert a.data.metrics["best/auroc_macro"] == pytest.approx(0.53)  # type: ignore[attr-defined]
+    assert a.info.run_name == "run a in nested"  # type: ignore[attr-defined]
     assert steps(client, a) == [1, 2, 3]
 
 
@@ -278,6 +280,77 @@ def test_an_address_that_is_empty_is_none(client: MlflowClient, monkeypatch: pyt
     assert tracking.is_there() and not tracking.knows("unknown")
     monkeypatch.setenv("XLITE_RUNS", "elsewhere")
     assert not tracking.is_there()
+
+
+def test_a_setting_that_is_not_a_default_is_a_param(client: MlflowClient) -> None:
+    """Two runs in which nothing is swept are told apart by what their studies set."""
+    settings = {"loss": {"name": "focal", "gamma": 1.5}, "batch_size": 8, "early_stopping": None, "data.name": "mine"}
+    config = RunConfig().with_settings(settings).model_dump(mode="json")
+    with Recorder("bases") as recorder:
+        recorder.sync(replace(a_run("a", 1, "finished"), settings={}, config=config))
+        recorder.sync(replace(a_run("b", 1, "finished"), settings={}, config=RunConfig().model_dump(mode="json")))
+    assert recorder.failed is None
+    found = runs_of(client, "bases")
+    params = found["a"].data.params  # type: ignore[attr-defined]
+    assert params["loss"] == "focal" and params["loss.gamma"] == "1.5" and params["batch_size"] == "8"
+    assert params["early_stopping"] == "None" and params["data.name"] == "mine"
+    assert "loss.name" not in params and "epochs" not in params
+    assert found["b"].data.params == {}  # type: ignore[attr-defined]
+
+
+def test_a_value_that_is_longer_than_mlflow_takes_is_cut(client: MlflowClient) -> None:
+    with Recorder("long") as recorder:
+        recorder.sync(replace(a_run("a", 1, "finished"), settings={"data.name": "x" * 7000}))
+    assert recorder.failed is None
+    assert len(runs_of(client, "long")["a"].data.params["data.name"]) == 6000  # type: ignore[attr-defined]
+
+
+def test_the_best_epochs_figures_are_there_for_all_that_runs_are_ranked_by(client: MlflowClient) -> None:
+    """MLflow compares by a metric's last value, `compare` by the best epoch's."""
+    epochs = tuple(
+        {"train/loss": 1.0, "val/auroc_macro": auroc, "val/ap_macro": 1 - auroc, "val/auroc/Mass": auroc / 2}
+        for auroc in (0.75, 0.5)
+    )
+    record = replace(a_run("a", 2, "finished"), epochs=epochs, bests=(StoredFile("best.safetensors", "0", 1),))
+    with Recorder("at best") as recorder:
+        recorder.sync(record)
+    assert recorder.failed is None
+    metrics = runs_of(client, "at best")["a"].data.metrics  # type: ignore[attr-defined]
+    best = {name: value for name, value in metrics.items() if name.startswith("best/")}
+    assert best == {"best/auroc_macro": 0.75, "best/ap_macro": 0.25, "best/auroc/Mass": 0.375, "best/epoch": 1.0}
+
+
+def test_an_experiment_says_its_question_and_its_parent_the_table_too(client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "comparison.md").write_text("| # | trial |", encoding="utf-8")
+    with Recorder("asked", parent={"mlflow.note.content": "Does it help?"}, artifacts=tmp_path) as recorder:
+        recorder.sync(a_run("a", 1, "finished"))
+    assert recorder.failed is None
+    found = client.get_experiment_by_name("asked")
+    assert found is not None and found.tags["mlflow.note.content"] == "Does it help?"
+    parent = runs_of(client, "asked")["parent"]
+    assert parent.data.tags["mlflow.note.content"] == "Does it help?\n\n| # | trial |"  # type: ignore[attr-defined]
+
+
+def test_a_model_folder_is_a_model_with_its_files_once(client: MlflowClient, tmp_path: Path) -> None:
+    folder = tmp_path / "chest-1"
+    folder.mkdir()
+    record = replace(a_run("chest-1", 2, "finished"), folder=folder, kind="final", label="winner in grid, on train")
+    with Recorder("final models") as recorder:
+        recorder.sync(record)
+    for name in ("model.json", "model.safetensors"):
+        (folder / name).write_text(name)
+    for _ in range(2):
+        with Recorder("final models") as recorder:
+            recorder.sync(record)
+        assert recorder.failed is None
+    run = runs_of(client, "final models")["chest-1"]
+    assert run.info.run_name == "winner in grid, on train"  # type: ignore[attr-defined]
+    found = client.search_logged_models([run.info.experiment_id])  # type: ignore[attr-defined]
+    assert [(model.name, str(model.status)) for model in found] == [("chest-1", "READY")]
+    files = client.list_logged_model_artifacts(found[0].model_id)
+    assert sorted(file.path for file in files) == ["model.json", "model.safetensors"]
+    assert {m.key: m.value for m in found[0].metrics or []}["best/auroc_macro"] == pytest.approx(0.52)
+    assert steps(client, run, "best/auroc_macro") == [2]
 
 
 def test_a_run_is_found_by_its_key(client: MlflowClient) -> None:

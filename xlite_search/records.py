@@ -30,6 +30,8 @@ KEPT_CHECKPOINTS = 2
 #: workers that a run may lose without an epoch in between
 PATIENCE = 3
 ARTIFACTS = "artifacts"
+#: a study's ranking among its artifacts, as Markdown
+TABLE = "comparison.md"
 
 Status = Literal["waiting", "running", "paused", "finished", "stopped", "failed"]
 

@@ -7,7 +7,7 @@ knows none of them: it turns dotted names into trees, trees into specs, and pyda
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -69,6 +69,15 @@ def setting_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for choice in _specs_in(field.annotation):
             yield from setting_names(choice, f"{prefix}{name}.")
+
+
+def choice_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted name that says which choice of a union is taken: `loss.name`; not a mere `data.name`."""
+    for name, field in spec.model_fields.items():
+        if prefix and name == "name" and get_origin(field.annotation) is Literal:
+            yield prefix + name
+        for choice in _specs_in(field.annotation):
+            yield from choice_names(choice, f"{prefix}{name}.")
 
 
 def unknown(spec: type[BaseModel], name: str, *more: str) -> str:

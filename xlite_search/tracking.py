@@ -20,9 +20,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xlite_search import places
+from xlite_search import entities, places
 from xlite_search.errors import BadInput, EngineDied, RunFailed
-from xlite_search.records import ARTIFACTS, RunRecord
+from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric
@@ -33,9 +33,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the recorder tr
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
+NOTE = "mlflow.note.content"
 KEY, KIND, STATUS, CAUSE = "xlite.trial_key", "xlite.kind", "xlite.status", "xlite.cause"
 #: of a run that is over: how many epochs it has; images at once, where memory asked for fewer than the config says
 COMPLETE, MICRO_BATCH = "xlite.epochs", "xlite.micro_batch"
+#: of a run that has been made a model: MLflow's id of it
+MODEL = "xlite.model"
 TEACHERS, FINAL = places.TEACHERS, places.FINAL
 MLFLOW_STATUS = {
     "waiting": "SCHEDULED",
@@ -165,15 +168,18 @@ class _Mirror:
     status  what MLflow says of each run
     logged  epochs that MLflow has, of the records that were seen here
     described  the records whose params and config it has
+    models     the runs whose model folder it has, as a model with its files
     """
 
     def __init__(self, experiment: str, parent_tags: Mapping[str, str] | None) -> None:
-        self.client = _client()
+        self.client, self.experiment = _client(), experiment
+        self.question = (parent_tags or {}).get(NOTE, "")
         self.experiment_id = self._experiment(experiment)
         self.runs: dict[str, str] = {}
         self.status: dict[str, str] = {}
         self.logged: dict[str, int] = {}
         self.described: set[str] = set()
+        self.models: set[str] = set()
         self.parent = ""
         self.look()
         if parent_tags is not None:
@@ -195,10 +201,19 @@ class _Mirror:
                     if tags.get(COMPLETE):
                         self.logged[tags[KEY]] = int(tags[COMPLETE])
                         self.described.add(tags[KEY])
+                    if tags.get(MODEL):
+                        self.models.add(run_id)
 
     def sync(self, record: RunRecord) -> None:
         if not record.started:
             return
+        self._run(record)
+        run_id = self.runs[record.key]
+        if run_id not in self.models and entities.is_model(record):
+            self._model(run_id, record)
+            self.models.add(run_id)
+
+    def _run(self, record: RunRecord) -> None:
         run_id = self.runs.get(record.key) or self._create(record)
         if record.key not in self.described:
             self._describe(run_id, record)
@@ -225,6 +240,9 @@ class _Mirror:
         if self.parent:
             if artifacts is not None and artifacts.is_dir():
                 self.client.log_artifacts(self.parent, str(artifacts))
+                if (artifacts / TABLE).is_file():
+                    table = (artifacts / TABLE).read_text(encoding="utf-8")
+                    self.client.set_tag(self.parent, NOTE, f"{self.question}\n\n{table}")
             self.client.set_terminated(self.parent, parent_status)
 
     def _experiment(self, name: str) -> str:
@@ -239,7 +257,10 @@ class _Mirror:
         return str(self.client.create_experiment(name, artifact_location=home, tags=tags))
 
     def _begin(self, name: str, tags: Mapping[str, str]) -> None:
-        """The parent runs; of its children none does yet: one that says so was left by a driver that was killed."""
+        """The experiment says what it asks. The parent runs; of its children none does yet: one that says so was left
+        by a driver that was killed."""
+        if self.question:
+            self.client.set_experiment_tag(self.experiment_id, NOTE, self.question)
         for run_id in self.runs.values():
             if self.status[run_id] == "RUNNING":
                 self.client.update_run(run_id, status="SCHEDULED")
@@ -251,7 +272,7 @@ class _Mirror:
             self.parent = str(self.client.create_run(self.experiment_id, tags=everything).info.run_id)
 
     def _create(self, record: RunRecord) -> str:
-        tags = {KEY: record.key, KIND: record.kind, "mlflow.runName": record.label}
+        tags = {KEY: record.key, KIND: record.kind, "mlflow.runName": entities.run_name(record, self.experiment)}
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
         started = int(record.started * 1000)
@@ -260,10 +281,7 @@ class _Mirror:
         return run_id
 
     def _describe(self, run_id: str, record: RunRecord) -> None:
-        from mlflow.entities import Metric, Param
-
-        params = [Param(name, str(value)) for name, value in record.settings.items()]
-        facts = [Metric(name, value, int(record.started * 1000), 0) for name, value in record.facts.items()]
+        params, facts = entities.params(record), entities.facts(record)
         for start in range(0, max(len(params), 1), PARAMS_A_CALL):
             self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL], metrics=facts)
         self.client.log_dict(run_id, record.config, "config.json")
@@ -274,11 +292,22 @@ class _Mirror:
         if (record.folder / ARTIFACTS).is_dir():
             self.client.log_artifacts(run_id, str(record.folder / ARTIFACTS))
 
+    def _model(self, run_id: str, record: RunRecord) -> None:
+        """The model folder as one of MLflow's models, with its files; last the tag that says that it is whole."""
+        name, params = record.folder.name, {param.key: param.value for param in entities.params(record)}
+        begun = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+        model = begun[0] if begun else self.client.create_logged_model(self.experiment_id, name, run_id, params=params)
+        for path in entities.model_files(record):
+            self.client.log_model_artifact(model.model_id, str(path))
+        self.client.log_batch(run_id, metrics=entities.bests(record, model.model_id))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.set_tag(run_id, MODEL, model.model_id)
+
     def _batches(self, record: RunRecord) -> Iterator[list[Metric]]:
         """The epochs that are missing, whole ones in every call: MLflow takes all of a call or nothing."""
         batch: list[Metric] = []
         for epoch in range(self.logged[record.key] + 1, len(record.epochs) + 1):
-            points = _points(record, epoch)
+            points = entities.points(record, epoch)
             if len(batch) + len(points) > METRICS_A_CALL:
                 yield batch
                 batch = []
@@ -288,36 +317,17 @@ class _Mirror:
 
     def _finish(self, run_id: str, record: RunRecord) -> None:
         """Its best, its cause, its status; last the tag that says that all of it is there."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import RunTag
 
         self._artifacts(run_id, record)
         ended = int(record.ended * 1000)
-        tags = {STATUS: record.status, CAUSE: record.cause, "mlflow.note.content": record.cause}
+        tags = {STATUS: record.status, CAUSE: record.cause, NOTE: record.cause}
         tags[COMPLETE] = str(len(record.epochs))
         if record.micro_batch:
             tags[MICRO_BATCH] = str(record.micro_batch)
-        best: list[Metric] = []
-        monitor = record.config["monitor"]
-        if record.best and monitor in record.epochs[record.best.epoch - 1]:
-            name = monitor.removeprefix("val/")
-            best = [Metric(f"best/{name}", record.best_score(monitor), ended, record.best.epoch)]
-            best.append(Metric("best/epoch", record.best.epoch, ended, record.best.epoch))
+        best = entities.bests(record)
         self.client.log_batch(run_id, metrics=best, tags=[RunTag(name, value) for name, value in tags.items()])
         self.client.set_terminated(run_id, MLFLOW_STATUS[record.status], end_time=ended)
-
-
-def _points(record: RunRecord, epoch: int) -> list[Metric]:
-    """An epoch's metrics, timed by the record and not by the clock: written twice they are one point.
-
-    The monitored metric comes first: MLflow's comparison opens on it, not on a loss.
-    """
-    from mlflow.entities import Metric
-
-    metrics = record.epochs[epoch - 1]
-    spent = sum(before.get("time/epoch_s", 0.0) for before in record.epochs[:epoch])
-    when = int((record.started + spent) * 1000)
-    names = sorted(metrics, key=lambda name: name != record.config["monitor"])
-    return [Metric(name, metrics[name], when, epoch) for name in names]
 
 
 def _client() -> MlflowClient:

@@ -132,9 +132,10 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
                 recorder.sync(after_epoch)
         record = record.reload()
         recorder.sync(record)
-    if not (folder / MANIFEST).exists():
-        found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
-        publish(folder, record, config.loss, open_data(config.data), found | {"commit": provenance.git_commit()})
+        if not (folder / MANIFEST).exists():
+            found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
+            publish(folder, record, config.loss, open_data(config.data), found | {"commit": provenance.git_commit()})
+            recorder.sync(record)  # a model now, with its files
     return record
 
 
@@ -142,7 +143,7 @@ def _record(folder: Path, config: RunConfig, document: dict[str, Any]) -> RunRec
     """The training's record, begun or gone on with. Its key is its name: one MLflow run per model folder."""
     tree = config.model_dump(mode="json")
     if not (folder / "run.json").exists():
-        label = f"{document['label']} on {config.data.fit}"
+        label = f"{document['label']} in {document['study']}, on {config.data.fit}"
         settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit}
         balance.leave(folder, config.sampler, config.loss, open_data(config.data))
         record = RunRecord(folder, folder.name, "final", label, settings, tree, batchwise=config.batchwise)

@@ -20,7 +20,8 @@ from rich.text import Text
 from xlite_search import places
 from xlite_search.console import clock, plain
 from xlite_search.errors import BadInput, did_you_mean
-from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord
+from xlite_search.records import ARTIFACTS, TABLE, RunRecord, StudyRecord
+from xlite_search.results import markdown
 from xlite_search.results.front import figure, front, measure
 from xlite_search.results.paired import Setting, over_seeds, table
 
@@ -175,6 +176,7 @@ def summary(study: str) -> dict[str, bytes]:
     """The files that say how a study went, by name, for its folder and its MLflow run."""
     comparison = compare([study])
     files = {"comparison.json": json.dumps(as_json(comparison), indent=1).encode()}
+    files[TABLE] = markdown.ranking(comparison).encode()
     picture = comparison.front_figure()
     return files | ({"front.png": picture} if picture else {})
 

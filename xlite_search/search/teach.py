@@ -45,8 +45,7 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
         home = places.teacher_folder(key)
         if config is not None and not (home / MANIFEST).exists():
             with alone(home, "the teacher", wait=True):
-                record = _train(home, config, plan.root, machine)
-                publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
+                _train(home, config, plan.root, machine)
     home = places.teacher_folder(teaching.key)
     if teaching.key not in teaching.members:
         write_ensemble(list(teaching.members))
@@ -69,8 +68,8 @@ def mirror(teaching: Teaching) -> None:
                 teachers.sync(RunRecord.load(home))
 
 
-def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> RunRecord:
-    """A single run as a Ray task that yields its epochs, on all that one run may have of the machine."""
+def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> None:
+    """Leaves a model folder, of a single run as a Ray task that yields its epochs, on all that a run may have here."""
     if (home / "run.json").exists():
         record = RunRecord.load(home)
     else:
@@ -88,9 +87,10 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> RunRe
                 board.update(record)
                 recorder.sync(record)
         recorder.sync(record)
-    if record.status == "failed":
-        raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
-    return record
+        if record.status == "failed":
+            raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
+        publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
+        recorder.sync(record)  # a model now, with its files
 
 
 def _activation(record: RunRecord, task: Any, root: Path) -> Iterator[RunRecord]:
