@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from xlite_search import __main__ as cli
+from xlite_search import __version__, tracking
 from xlite_search.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -218,6 +220,47 @@ def test_a_study_that_the_disk_cannot_hold_is_refused_by_plan_and_run(
     for verb in ("plan", "run"):
         code, _, err = call(capsys, verb, file)
         assert code == 2 and "GB free, and this study takes up to 3e+06 GB: give some back (`clean STUDY`)" in err
+
+
+def test_where_no_study_is_status_says_so_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "status")
+    assert code == 0 and "no study in" in out and "run SPACE" in out
+    assert call(capsys, "status", "--json")[1] == "[]\n"
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--version")
+    assert code == 0 and out.startswith(f"xlite_search {__version__}")
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_served(capsys: pytest.CaptureFixture[str]) -> None:
+    tracking.database().parent.mkdir(parents=True)
+    tracking.database().write_bytes(b"")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        code, out, err = call(capsys, "ui", "--port", port)
+    assert code == 2 and out == "" and f"--port {port}: cannot be had" in err
+
+
+def test_a_server_that_ends_by_itself_is_an_engine_that_died(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it calls its end: MLflow's ends with 0 where it could not start."""
+    tracking.database().parent.mkdir(parents=True)
+    tracking.database().write_bytes(b"")
+    real = subprocess.Popen
+
+    def ends_at_once(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        return real([sys.executable, "-c", ""])
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setattr(subprocess, "Popen", ends_at_once)
+    code, out, err = call(capsys, "ui", "--port", port)
+    assert code == 4 and out == "" and f"ended with exit code 0 before it listened on port {port}" in err
 
 
 def test_status_verify_and_clean_of_a_study(

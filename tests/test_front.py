@@ -109,6 +109,12 @@ def test_the_table_and_the_json_mark_the_front(capsys: pytest.CaptureFixture[str
     files = summary("s")
     assert files["front.png"].startswith(b"\x89PNG")
     assert json.loads(files["comparison.json"]) == page
+    rows = [line for line in files["comparison.md"].decode().splitlines() if "`model_" in line]
+    assert [row.split(" | ")[1:4] for row in rows] == [
+        ["`model_a`", "0.8000", "1 of 1"],
+        ["`model_b`", "0.7800", "1 of 1"],
+        ["`model_c`", "0.7700", "1 of 1"],
+    ]
 
 
 def test_a_study_with_one_objective_has_no_front(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,8 +122,13 @@ def test_a_study_with_one_objective_has_no_front(capsys: pytest.CaptureFixture[s
     comparison = compare(["s"])
     show(comparison)
     assert "*" not in capsys.readouterr().out
-    assert (comparison.front_figure(), list(summary("s"))) == (None, ["comparison.json"])
+    assert (comparison.front_figure(), list(summary("s"))) == (None, ["comparison.json", "comparison.md"])
     assert "front" not in as_json(comparison)["trials"][0]
+
+
+def test_a_bar_in_a_label_ends_no_cell_of_the_markdown() -> None:
+    a_study("s", (), {"a|b [red] *c*": (0.8, 1.0)})
+    assert "| 1 | `model_a\\|b [red] *c*` | 0.8000 |" in summary("s")["comparison.md"].decode()
 
 
 def test_studies_share_the_objectives_that_both_have(runs: Path) -> None:

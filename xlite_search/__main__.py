@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xlite_search import __version__
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 if TYPE_CHECKING:
@@ -41,8 +42,21 @@ StudyName = Annotated[
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A study file, such as search_spaces/kd_grid.py.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from xlite_search.provenance import PACKAGE, git_commit
+
+        commit = git_commit()
+        print(f"xlite_search {__version__}{f', commit {commit}' if commit else ''}, in {PACKAGE}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Which version, and where it lies.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
     """Search and distil light chest X-ray classifiers.
 
     The main job: python -m xlite_search run search_spaces/kd_grid.py  (add --demo to try it without data).
@@ -277,6 +291,10 @@ def status(
     else:
         for each in found:
             print(each.line())
+        if not found:
+            print(
+                f"no study in {places.runs_root()} yet; begin one: python -m xlite_search run SPACE (add --demo to try)"
+            )
 
 
 @app.command()
@@ -360,14 +378,19 @@ def train(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="On loopback.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="On loopback.", min=1, max=65535)] = 5000) -> None:
     """MLflow's pages on all studies; ends with Ctrl+C."""
-    from xlite_search import tracking
+    from xlite_search import pages
 
-    if not tracking.is_there():
-        raise BadInput(f"{tracking.database()}: there is nothing to show yet; `run` a study first")
-    print(f"http://127.0.0.1:{port}", flush=True)
-    raise typer.Exit(tracking.ui(port))
+    try:
+        served = pages.start(port)
+        print(served.address(), flush=True)
+        if newest := served.newest():
+            print(f"{newest[0]}, the best first: {newest[1]}", flush=True)
+        served.serve()
+    except EngineDied as why:
+        print(f"error: {why}", file=sys.stderr)
+        raise typer.Exit(why.exit_code) from None
 
 
 @app.command()

@@ -11,14 +11,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xlite_search import entities, places
 from xlite_search.errors import BadInput, EngineDied, RunFailed
@@ -338,7 +336,7 @@ def _client() -> MlflowClient:
     fresh = not server() and not database().exists()
     if fresh:
         places.runs_root().mkdir(parents=True, exist_ok=True)
-    with _no_folder_of_the_url():
+    with no_folder_of_the_url():
         client = MlflowClient(tracking_uri=tracking_uri())
         client.search_experiments(max_results=1)
     if fresh:
@@ -349,7 +347,7 @@ def _client() -> MlflowClient:
 
 
 @contextmanager
-def _no_folder_of_the_url() -> Iterator[None]:
+def no_folder_of_the_url() -> Iterator[None]:
     """MLflow makes the folder that a quoted URL would have if it were a path, `a%3Fb` beside `a?b`: it goes again."""
     folder = Path(tracking_uri().removeprefix(SQLITE)).parent
     missing = [each for each in (folder, *folder.parents) if not server() and not each.exists()]
@@ -405,12 +403,12 @@ def find_run(experiment: str, key: str) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
-def ui(port: int) -> int:
-    """Serves MLflow's pages of this project on loopback only, until Ctrl+C. Returns its exit code."""
-    hosts = f"localhost:{port},127.0.0.1:{port}"
-    command: list[Any] = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts, "--workers", "1"]
+def newest_experiment(names: Iterable[str]) -> tuple[str, str] | None:
+    """Of the experiments with these names the one that was made last, and MLflow's id of it; None if there is none, or
+    MLflow cannot be asked."""
+    known = set(names)
     try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+        found = _client().search_experiments(order_by=["creation_time DESC"])
+    except Exception:  # MLflow's trouble is never ours
+        return None
+    return next(((each.name, str(each.experiment_id)) for each in found if each.name in known), None)
