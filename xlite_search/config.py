@@ -83,6 +83,9 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
     return {"data": packed.fingerprint, "split": split_of(packed, config.data.split).fingerprint}
 
 
-def run_key(config: RunConfig) -> str:
-    """Hash of a resolved config and the fingerprints of all it reads; 12 hex digits."""
-    return storage.digest([config.identity(), fingerprints(config)])[:12]
+def run_key(config: RunConfig, maker: str = "") -> str:
+    """Hash of a resolved config, the fingerprints of all it reads, and who makes it of them; 12 hex digits.
+
+    `maker` names the trainable and its code (`trainable.maker`); without it this is the hash of the config alone.
+    """
+    return storage.digest([config.identity(), fingerprints(config), *([maker] if maker else [])])[:12]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -12,21 +10,6 @@ import subprocess
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-#: the parts of the package whose code can change a run's result
-RESULT_PARTS = ("data", "models", "training", "distill")
-#: ... but for what only makes the prepared pixels, whose own fingerprint stands in every run's key, and what only tells
-WITHOUT_EFFECT = (
-    "data/sources/",
-    "data/prepare.py",
-    "data/decoding.py",
-    "data/processes.py",
-    "data/unfinished.py",
-    "data/integrity.py",
-    "data/audit.py",
-    "training/balance.py",
-    "training/environment.py",
-    "models/cost.py",
-)
 DIRTY = "-dirty"
 LIBRARIES = (
     "torch",
@@ -34,26 +17,13 @@ LIBRARIES = (
     "timm",
     "numpy",
     "opencv-python-headless",
+    "albumentations",
     "ray",
+    "optuna",
     "mlflow",
     "pydantic",
     "safetensors",
 )
-
-
-def code_version(trainable_file: Path) -> str:
-    """Hash of the syntax trees of all code that can change a result, docstrings left out.
-
-    A finding written into a docstring, a comment or a reformatted line changes nothing.
-    """
-    files = [path for part in RESULT_PARTS for path in sorted((PACKAGE / part).rglob("*.py"))]
-    named = [(path.relative_to(PACKAGE).as_posix(), path) for path in files]
-    named = [(name, path) for name, path in named if not name.startswith(WITHOUT_EFFECT)]
-    named += [(path.name, path) for path in _neighbours(trainable_file)]
-    sha = hashlib.sha256()
-    for name, path in named:
-        sha.update(f"{name}\n{_tree(path, path.stat().st_mtime_ns)}\n".encode())
-    return sha.hexdigest()[:16]
 
 
 def git_commit() -> str:
@@ -102,21 +72,3 @@ def _driver() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-def _neighbours(trainable_file: Path) -> list[Path]:
-    """The trainable's own file, and the others of `trainables/` that it may build on."""
-    if trainable_file.parent.name == "trainables":
-        return sorted(trainable_file.parent.glob("*.py"))
-    return [trainable_file]
-
-
-@functools.cache
-def _tree(path: Path, modified: int) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-    return ast.dump(tree)

@@ -337,6 +337,10 @@ class StudyRecord:
     minimize    further objectives, lower is better, by their names among facts and metrics
     teacher     key of its teacher, or empty
     teacher_sha256  of the teacher's weights, once they are there
+    maker       the trainable and the code that its runs' keys hold: those that the study began with, whatever was
+                accepted since; empty in a study of an earlier version of this program
+    teacher_maker  the same of its teacher's key
+    files       hashes of the files of its code, to say which ones changed
     accepted    changes that were accepted on the way: [{"time", "changes"}]
     tracked     MLflow has all that the records have
     """
@@ -353,6 +357,9 @@ class StudyRecord:
     teacher_sha256: str = ""
     commit: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    maker: str = ""
+    teacher_maker: str = ""
+    files: dict[str, str] = field(default_factory=dict)
     accepted: tuple[dict[str, Any], ...] = ()
     tracked: bool = False
 

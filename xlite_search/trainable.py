@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from xlite_search.closure import Code
+from xlite_search.closure import code_of as closure_of
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import open_data
 from xlite_search.errors import BadInput, OutOfMemory, XliteError
@@ -33,6 +35,27 @@ def reference(trainable: Trainable) -> str:
     if function.__module__.startswith(f"{SPACES}."):
         return f"{source_file(trainable)}:{function.__qualname__}"
     return f"{function.__module__}:{function.__qualname__}"
+
+
+def code_of(trainable: Trainable) -> Code:
+    """The code that a trainable runs: of its file what it reaches, and all that this imports inside the project."""
+    function: Any = trainable
+    file = source_file(trainable)
+    try:
+        return closure_of(file, function.__name__, function.__module__, project_root(file))
+    except SyntaxError as error:
+        raise BadInput(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+
+
+def maker(trainable: Trainable) -> str:
+    """Who makes a run, as its key holds it: the trainable by name, and its code's version."""
+    return f"{named(trainable)} {code_of(trainable).version}"
+
+
+def named(trainable: Trainable) -> str:
+    """The trainable's `reference`, without where the study file that defines it lies."""
+    home, _, name = reference(trainable).rpartition(":")
+    return f"{Path(home).name if home.endswith('.py') else home}:{name}"
 
 
 def trainable_at(where: str) -> Trainable:

@@ -23,7 +23,7 @@ from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import parse
 from xlite_search.storage import alone
 from xlite_search.tracking import FINAL, Recorder, find_run
-from xlite_search.trainable import drive, source_file, trainable_at
+from xlite_search.trainable import code_of, drive, maker, trainable_at
 from xlite_search.training import balance
 from xlite_search.training.optim import Plateau, Recorded
 
@@ -120,11 +120,12 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     config = final_config(document, split, settings, str(path))
     _expect_the_same(document, config, settings, path)
     trainable = trainable_at(document["trainable"])
-    if provenance.code_version(source_file(trainable)) != document["code"]["version"]:
+    code = code_of(trainable).version
+    if code != document["code"]["version"]:
         say("The code has changed since this config was found: expect another score than the study's")
     open_data(config.data).packed.verify()
-    folder = places.model_folder(name or f"{document['study']}-{run_key(config)}")
-    record = _record(folder, config, document)
+    folder = places.model_folder(name or f"{document['study']}-{run_key(config, maker(trainable))}")
+    record = _record(folder, config, document, code)
     with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder:
         if not record.over:
             for after_epoch in drive(record, trainable, config):
@@ -139,18 +140,24 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     return record
 
 
-def _record(folder: Path, config: RunConfig, document: dict[str, Any]) -> RunRecord:
-    """The training's record, begun or gone on with. Its key is its name: one MLflow run per model folder."""
+def _record(folder: Path, config: RunConfig, document: dict[str, Any], code: str) -> RunRecord:
+    """The training's record, begun or gone on with. Its key is its name: one MLflow run per model folder.
+
+    Raises:
+        BadInput: the folder holds the training of another config, or one by other code.
+    """
     tree = config.model_dump(mode="json")
     if not (folder / "run.json").exists():
         label = f"{document['label']} in {document['study']}, on {config.data.fit}"
-        settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit}
+        settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit, "code": code}
         balance.leave(folder, config.sampler, config.loss, open_data(config.data))
         record = RunRecord(folder, folder.name, "final", label, settings, tree, batchwise=config.batchwise)
         return record.save()
     record = RunRecord.load(folder)
     if record.config != tree:
         raise BadInput(f"{folder} holds another training ({record.label}); give this one a --name of its own")
+    if record.settings.get("code") != code:
+        raise BadInput(f"{folder} holds a training by other code than today's; give this one a --name of its own")
     if record.status == "failed":
         record = replace(record, status="running")
     return record

@@ -9,20 +9,25 @@ that each change one thing.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from xlite_search.search.study import Trial
+from xlite_search.storage import digest
 
 #: a factor of more values than this, each met once, is drawn at random: nobody compares its values in pairs
 FEW = 4
 
-#: values that compare cleanly, in the order of the study
+#: a trial's settings, each as a hash of its value: two that read alike, 1 and "1", are two
+Levels = dict[str, str]
+#: levels that compare cleanly, in the order of the study
 Group = list[str]
 
 
 def aliases(trials: Sequence[Trial]) -> Iterator[str]:
     """A sentence for each pair of factors that the trials cannot tell apart."""
-    settings = [trial.settings for trial in trials]
+    settings = [_levels(trial) for trial in trials]
+    said = {
+        level: str(trial.settings[n]) for trial, one in zip(trials, settings, strict=True) for n, level in one.items()
+    }
     names = [name for name in dict.fromkeys(name for one in settings for name in one) if _is_compared(name, settings)]
     told: set[frozenset[str]] = set()
     for name in names:
@@ -34,39 +39,44 @@ def aliases(trials: Sequence[Trial]) -> Iterator[str]:
             met = [_met(name, group, other, settings) for group in groups]
             if all(met) and sum(map(len, met)) == len(set().union(*met)):
                 told.add(pair)
-                yield f"{_words(name, groups, other, met)}: what one does cannot be told from what the other does"
+                yield f"{_words(name, groups, other, met, said)}: what one does cannot be told from what the other does"
 
 
-def _is_compared(name: str, settings: Sequence[dict[str, Any]]) -> bool:
-    values = [str(one[name]) for one in settings if name in one]
+def _levels(trial: Trial) -> Levels:
+    return {name: digest([name, value]) for name, value in trial.settings.items()}
+
+
+def _is_compared(name: str, settings: Sequence[Levels]) -> bool:
+    values = [one[name] for one in settings if name in one]
     return len(set(values)) > 1 and not (len(set(values)) == len(values) > FEW)
 
 
-def _groups(name: str, settings: Sequence[dict[str, Any]]) -> list[Group]:
-    values = list(dict.fromkeys(str(one[name]) for one in settings if name in one))
+def _groups(name: str, settings: Sequence[Levels]) -> list[Group]:
+    values = list(dict.fromkeys(one[name] for one in settings if name in one))
     groups: list[Group] = [[value] for value in values]
     for number, one in enumerate(settings):
         for two in settings[:number]:
             if name in one and name in two and _differ_only_in(name, one, two):
-                joined = [group for group in groups if str(one[name]) in group or str(two[name]) in group]
+                joined = [group for group in groups if one[name] in group or two[name] in group]
                 merged = [value for group in joined for value in group]
                 groups = [group for group in groups if group not in joined] + [merged]
     return sorted((sorted(group, key=values.index) for group in groups), key=lambda group: values.index(group[0]))
 
 
-def _differ_only_in(name: str, one: dict[str, Any], two: dict[str, Any]) -> bool:
+def _differ_only_in(name: str, one: Levels, two: Levels) -> bool:
     """What only one of them has, such as the tau of a run with a teacher, belongs to the difference."""
     return all(one[key] == two[key] for key in one.keys() & two.keys() if key != name)
 
 
-def _met(name: str, group: Group, other: str, settings: Sequence[dict[str, Any]]) -> set[str]:
-    return {str(one[other]) for one in settings if name in one and other in one and str(one[name]) in group}
+def _met(name: str, group: Group, other: str, settings: Sequence[Levels]) -> set[str]:
+    return {one[other] for one in settings if name in one and other in one and one[name] in group}
 
 
-def _words(name: str, groups: Sequence[Group], other: str, met: Sequence[set[str]]) -> str:
+def _words(name: str, groups: Sequence[Group], other: str, met: Sequence[set[str]], said: dict[str, str]) -> str:
     """`kd.alpha 0.5, 0.7 only ever with optimizer.lr 0.001, kd.alpha 0.0 only ever with 0.0001`."""
     parts = [
-        f"{name} {', '.join(group)} only ever with {other} {', '.join(sorted(seen))}"
+        f"{name} {', '.join(said[level] for level in group)} only ever with {other} "
+        f"{', '.join(sorted(said[level] for level in seen))}"
         for group, seen in zip(groups, met, strict=True)
     ]
     return ", ".join(parts)

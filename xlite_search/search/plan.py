@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from xlite_search import places, provenance, storage
+from xlite_search import places, storage
+from xlite_search.closure import Code
 from xlite_search.config import RunConfig, fingerprints
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
@@ -21,7 +23,7 @@ from xlite_search.search.study import Study, Trial
 from xlite_search.search.suggest import Tried
 from xlite_search.search.teaching import Teaching
 from xlite_search.spec import flatten
-from xlite_search.trainable import project_root, reference, source_file
+from xlite_search.trainable import code_of, maker, named, project_root, source_file, trainable_at
 from xlite_search.training import balance
 from xlite_search.training.losses import Loss
 
@@ -36,13 +38,20 @@ class Balance(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A study with everything resolved: files found, keys taken, data fingerprinted. Nothing has been trained."""
+    """A study with everything resolved: files found, keys taken, data fingerprinted. Nothing has been trained.
+
+    maker, teacher_maker  what the keys of its runs and of its teacher hold: the code that the study began with
+    files                 the hash of every file of its code as it is now
+    """
 
     study: Study
     name: str
     trials: list[Trial]
     teaching: Teaching | None
     definition: dict[str, Any]
+    maker: str = ""
+    teacher_maker: str = ""
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -112,30 +121,56 @@ class Plan:
 
 def make_plan(study: Study, name: str) -> Plan:
     """Raises BadInput if anything that the study names is not there: data, weights, a teacher's folder."""
-    places.study_folder(name)
+    begun = _begun(name)
     _expect_local_inputs(study)
-    taught = teaching.teaching_of(study)
+    code = code_of(study.trainable)
+    made_by = begun.maker if begun else maker(study.trainable)
+    taught = teaching.teaching_of(study, begun.teacher_maker if begun else "")
+    trainer = trainable_at(teaching.TRAINABLE) if taught and taught.trained else None
+    trained_by = (begun and begun.teacher_maker) or (maker(trainer) if trainer else "")
     key = taught.key if taught else ""
-    trials = _searched(study, places.study_folder(name), key) if study.suggester else study.trials(key)
+    trials = _searched(study, begun, key, made_by) if study.suggester else study.trials(key, made_by=made_by)
     teachers = [config for config in taught.members.values() if config] if taught else []
     configs = [trial.config for trial in trials] + teachers
     _expect_fitting_weights(configs)
     _expect_fitting_data(configs)
-    return Plan(study, name, trials, taught, _definition(study, trials, taught))
+    trainers = code_of(trainer) if trainer else None
+    files = code.files | (trainers.files if trainers else {})
+    definition = _definition(study, trials, taught, code, trainers)
+    return Plan(study, name, trials, taught, definition, made_by, trained_by, files)
 
 
-def _searched(study: Study, home: Path, teacher: str) -> list[Trial]:
+def _begun(name: str) -> StudyRecord | None:
+    """The study's record, if it began.
+
+    Raises:
+        BadInput: it was begun by a version of this program whose keys were others.
+    """
+    home = places.study_folder(name)
+    if not (home / "study.json").exists():
+        return None
+    begun = StudyRecord.load(home)
+    if not begun.maker:
+        raise BadInput(
+            f"study '{name}' in {home} was begun by an earlier version of xlite_search, which knew its runs by other "
+            f"keys: `compare` and `best` still read it, but it cannot be gone on with. Give this a --name of its own"
+        )
+    return begun
+
+
+def _searched(study: Study, record: StudyRecord | None, teacher: str, made_by: str) -> list[Trial]:
     """The trials that a search has on record and, if all of them are over, its next round.
 
     They are made again from their settings: those that another definition began have other keys, and are waiting.
     """
-    begun = StudyRecord.load(home).runs() if (home / "study.json").exists() else []
-    trials = study.trials(teacher, [run.settings for run in begun])
+    begun = record.runs() if record else []
+    trials = study.trials(teacher, [run.settings for run in begun], made_by=made_by)
     known = {run.key: run for run in begun if run.over}
     if not all(trial.key in known for trial in trials):
         return trials
     tried = [_tried(known[trial.key], study) for trial in trials]
-    return trials + study.trials(teacher, study.proposals(tried))
+    fresh = study.trials(teacher, study.proposals(tried), made_by=made_by)
+    return trials + [trial for trial in fresh if trial.key not in known]
 
 
 def _tried(run: RunRecord, study: Study) -> Tried:
@@ -148,32 +183,53 @@ def _tried(run: RunRecord, study: Study) -> Tried:
 
 
 def changes(begun: StudyRecord, plan: Plan) -> list[str]:
-    """What differs between a study's definition when it began and now, a phrase each."""
-    old, new = flatten(begun.definition), flatten(plan.definition)
-    found = []
-    for label in sorted(set(begun.definition["trials"]) - set(plan.definition["trials"])):
-        found.append(f"trial '{label}' is gone")
-    for label in sorted(set(plan.definition["trials"]) - set(begun.definition["trials"])):
-        found.append(f"trial '{label}' is new")
-    for name in sorted(set(old) & set(new)):
-        if old[name] != new[name]:
-            found.append(f"{_without_trial(name, plan)} was {old[name]}, is {new[name]}")
-    for name in sorted(set(old) ^ set(new)):
-        if not name.startswith("trials."):
-            found.append(f"{name} was {old.get(name, 'not set')}, is {new.get(name, 'not set')}")
+    """What differs between a study's definition when it began and now, a phrase each; of its code, in which files."""
+    old, new = dict(begun.definition), dict(plan.definition)
+    found = list(_trial_changes(old.pop("trials"), new.pop("trials")))
+    for name, what in (("code", "the code"), ("teacher_code", "the code that trains the teacher")):
+        was, now = old.pop(name, None), new.pop(name, None)
+        if was and now and was != now:
+            where = ", ".join(Code(str(was), begun.files).differences(plan.files)) or "files that it knows no more"
+            found.append(f"{what} was {was}, is {now}: other in {where}")
+    found += _differences(flatten(old), flatten(new))
     return list(dict.fromkeys(found))
 
 
-def _definition(study: Study, trials: list[Trial], taught: Teaching | None) -> dict[str, Any]:
-    """All that makes the study this study; never its text. The trials of a search follow from it."""
+def _trial_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Of trials by key. Which of the old ones a new one was is guessed by its label, for the phrase alone."""
+    gone = {key: about for key, about in old.items() if key not in new}
+    for key, about in new.items():
+        if key in old:
+            continue
+        twin = next((other for other, was in gone.items() if was["label"] == about["label"]), None)
+        if twin is None:
+            yield f"trial '{about['label']}' is new"
+        else:
+            yield from _differences(flatten(gone.pop(twin)["config"]), flatten(about["config"]))
+    for about in gone.values():
+        yield f"trial '{about['label']}' is gone"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name, "not set"), new.get(name, "not set")
+        if was != now:
+            yield f"{name} was {was}, is {now}"
+
+
+def _definition(
+    study: Study, trials: list[Trial], taught: Teaching | None, code: Code, trainers: Code | None
+) -> dict[str, Any]:
+    """All that makes the study this study; never its text. The trials, by key; those of a search follow from it."""
     known = [] if study.suggester else trials
     return {
         "metric": study.metric,
         "scheduler": study.scheduler.model_dump() if study.scheduler else "none",
-        "trainable": reference(study.trainable).rpartition("/")[2],
-        "trials": {trial.label: trial.config.identity() for trial in known},
+        "trainable": named(study.trainable),
+        "trials": {trial.key: {"label": trial.label, "config": trial.config.identity()} for trial in known},
         "teacher": taught.definition() if taught else "none",
-        "code": provenance.code_version(source_file(study.trainable)),
+        "code": code.version,
+        **({"teacher_code": trainers.version} if trainers else {}),
         **fingerprints(trials[0].config),
         **study.definition(),
     }
@@ -200,10 +256,3 @@ def _expect_local_inputs(study: Study) -> None:
         if config.weights:
             config.weights.expect_file()
         PackedSet.open(config.data.name)
-
-
-def _without_trial(name: str, plan: Plan) -> str:
-    for label in plan.definition["trials"]:
-        if name.startswith(f"trials.{label}."):
-            return name.removeprefix(f"trials.{label}.")
-    return name

@@ -128,6 +128,9 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         teacher=plan.teacher,
         commit=provenance.git_commit(),
         environment=provenance.environment(),
+        maker=plan.maker,
+        teacher_maker=plan.teacher_maker,
+        files=plan.files,
     )
     study = fresh
     if (plan.folder / "study.json").exists():
@@ -141,7 +144,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         if changed:
             note = {"time": time.time(), "changes": changed}
             study = replace(fresh, teacher_sha256=study.teacher_sha256, accepted=(*study.accepted, note), tracked=False)
-        study = replace(study, trials=fresh.trials)
+        study = replace(study, trials=fresh.trials, files=fresh.files)
     facts = _facts(plan, study)
     for trial in plan.trials:
         folder = study.trial_folder(trial.key)

@@ -23,7 +23,8 @@ from xlite_search.search.asha import ASHA
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
 from xlite_search.spec import flatten, setting_names, unknown
-from xlite_search.trainable import Trainable, load_file
+from xlite_search.storage import digest, sha256_of
+from xlite_search.trainable import Trainable, load_file, maker
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
 
@@ -165,13 +166,22 @@ class Study:
             tpe=self.search,
             directions=("maximize", *down),
             seed=self.base.seed,
-            identity=lambda settings: self.base.with_settings(settings).canonical().model_dump_json(),
+            identity=self._identity,
         )
 
-    def trials(self, teacher: str, points: Sequence[dict[str, Any]] | None = None) -> list[Trial]:
-        """These points, resolved; without points, every trial of the grids.
+    def _identity(self, settings: Mapping[str, Any]) -> str:
+        """Two settings are one run if their configs are equal, and files of weights if their contents are."""
+        config = self.base.with_settings(settings).canonical()
+        tree = config.model_dump(mode="json")
+        if config.weights and Path(config.weights.path).is_file():
+            tree["weights"] = sha256_of(Path(config.weights.path))
+        return digest(tree)
 
-        `teacher` is the key of the study's teacher, empty if it has none.
+    def trials(self, teacher: str, points: Sequence[dict[str, Any]] | None = None, *, made_by: str = "") -> list[Trial]:
+        """These points, resolved; without points, every trial of the grids. Of those that are one run the first stays.
+
+        `teacher` is the key of the study's teacher, empty if it has none; `made_by` is what the keys hold of their
+        making, if it is not the trainable as it is now: a study goes on under the keys that it began with.
 
         Raises:
             BadInput: the data are not prepared, a file is missing, or kd is set and there is no teacher.
@@ -179,7 +189,12 @@ class Study:
         given = self.configs() if points is None else [(p, self.base.with_settings(p).canonical()) for p in points]
         resolved = [(settings, config.resolved(teacher)) for settings, config in given]
         labels = spaces.labels([settings for settings, _ in resolved], list(self.ranges))
-        return [Trial(run_key(c), label, s, c) for label, (s, c) in zip(labels, resolved, strict=True)]
+        by = made_by or maker(self.trainable)
+        found: dict[str, Trial] = {}
+        for label, (settings, config) in zip(labels, resolved, strict=True):
+            key = run_key(config, by)
+            found.setdefault(key, Trial(key, label, settings, config))
+        return list(found.values())
 
     def with_settings(self, settings: Mapping[str, Any]) -> Study:
         """The study as `--set` changes it. A swept name takes the new values; a list makes a name a grid.

@@ -21,13 +21,11 @@ from xlite_search.machine import Machine
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan
-from xlite_search.search.teaching import Teaching
+from xlite_search.search.teaching import TRAINABLE, Teaching
 from xlite_search.search.worker import job_for, run_teacher, verify_answers
 from xlite_search.storage import FULL, alone
 from xlite_search.tracking import TEACHERS, Recorder
 from xlite_search.training import balance
-
-TEACHER_TRAINABLE = "trainables.baseline:baseline"
 
 
 def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
@@ -96,7 +94,7 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> None:
 def _activation(record: RunRecord, task: Any, root: Path) -> Iterator[RunRecord]:
     """Its record after every epoch, and when its worker is gone, however that ended."""
     try:
-        for epoch in task.remote(job_for(record, TEACHER_TRAINABLE, root)):
+        for epoch in task.remote(job_for(record, TRAINABLE, root)):
             ray.get(epoch)
             yield record.reload()
     except ray.exceptions.RayTaskError as error:

@@ -23,8 +23,11 @@ from xlite_search.distill.teacher import (
 )
 from xlite_search.errors import BadInput
 from xlite_search.search.study import Member, Study, Trial
+from xlite_search.trainable import maker, trainable_at
 
 SHOWN = 3
+#: what trains a teacher
+TRAINABLE = "trainables.baseline:baseline"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Teaching:
     key: str
     members: dict[str, RunConfig | None]
 
+    @property
+    def trained(self) -> bool:
+        """Whether one of them is trained here."""
+        return any(self.members.values())
+
     def models(self) -> str:
         """`trained first: convnext_tiny_mhsa`."""
         said = [f"trained first: {config.model}" if config else "a given model" for config in self.members.values()]
@@ -45,12 +53,14 @@ class Teaching:
 
     def definition(self) -> Any:
         """What of it must not change while a study goes on."""
-        said = [config.identity() if config else "a given model" for config in self.members.values()]
+        said = [config.identity() if config else f"given model {key}" for key, config in self.members.items()]
         return said[0] if len(said) == 1 else {str(number): each for number, each in enumerate(said, start=1)}
 
 
-def teaching_of(study: Study) -> Teaching | None:
+def teaching_of(study: Study, trained_by: str = "") -> Teaching | None:
     """The study's teacher; finished ones are taken in under a key of their own.
+
+    `trained_by` is what the keys of those that are trained here hold, `trainable.maker`: as it is now, if it is empty.
 
     Raises:
         BadInput: a teacher is not there, does not fit, or knows the patients that its students are judged by.
@@ -62,8 +72,8 @@ def teaching_of(study: Study) -> Teaching | None:
     members: dict[str, RunConfig | None] = {}
     for one in given:
         if isinstance(one, RunConfig):
-            config = one.resolved()
-            members[run_key(config)] = config
+            config, trained_by = one.resolved(), trained_by or maker(trainable_at(TRAINABLE))
+            members[run_key(config, trained_by)] = config
         else:
             key = take_in(one, data) if isinstance(one, Pretrained) else _taken_in(one, data)
             if not study.accept_overlap:

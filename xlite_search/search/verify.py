@@ -28,7 +28,7 @@ def verify(study: StudyRecord) -> list[str]:
             broken.append(str(error))
     busy = bool(held_by(study.folder))
     for run in runs:
-        broken += _of_run(run, busy)
+        broken += _of_run(run, busy, study.maker)
     broken += _of_journal(study, {run.key: run for run in runs})
     broken += _of_teacher(study)
     if study.tracked and not tracking.is_there():
@@ -38,7 +38,7 @@ def verify(study: StudyRecord) -> list[str]:
     return broken
 
 
-def _of_run(run: RunRecord, busy: bool) -> Iterator[str]:
+def _of_run(run: RunRecord, busy: bool, maker: str) -> Iterator[str]:
     if run.status == "running" and not busy:
         yield f"{run.label} is said to be running, and nobody trains it; `run` the study again, and it goes on"
     if not run.over and busy:
@@ -51,7 +51,7 @@ def _of_run(run: RunRecord, busy: bool) -> Iterator[str]:
         if stored.name not in run.freed and not stored.good(run.folder):
             yield f"{run.folder / stored.name} is missing, or not what was written"
     try:
-        key = run_key(RunConfig.model_validate(run.config))
+        key = run_key(RunConfig.model_validate(run.config), maker)
     except (XliteError, ValueError) as error:
         yield f"{run.label}: its config cannot be read with this data and code: {str(error).splitlines()[0]}"
         return
