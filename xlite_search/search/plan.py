@@ -16,6 +16,7 @@ from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
+from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import factors, teaching
