@@ -1,45 +1,59 @@
 """Settings that were run with the same seeds, on the same validation images: by how much one is behind another.
 
 Two runs answer to the same images of the same patients, so that most of what chance does to one it does to the other.
-The gap between two settings is the mean, over their n common seeds, of the gap between their macro AUROCs. Chance comes
-from two sides (Bouthillier et al. 2021), and the interval has both:
+The gap between two settings is the mean, over their n common seeds, of the gap between their mean AUROCs. Chance comes
+from two sides (Bouthillier et al. 2021), and the intervals have both:
 
-    patients   DeLong's variance of the gap, a patient's images taken together (DeLong et al. 1988, Obuchowski 1997)
-    training   the gaps' standard deviation over the seeds, over the root of n, in Student's t of n - 1 degrees
+    patients   `inference.py`: DeLong's variance of the gap, a patient's images taken together
+    training   the variance of a run's AUROC that neither its setting nor its seed explains, pooled over all settings,
+               or that of the pair's own gaps where it is larger
+
+They hold for all pairs of settings at once, and therefore for the gaps to the best although the same images chose it.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
-from xlite_search.errors import XliteError
+from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord
+from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
+from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
 
 if TYPE_CHECKING:
     from xlite_search.data.loaders import Data
 
-#: for this one an interval is known
-METRIC = "val/auroc_macro"
-CONFIDENCE, DRAWS = 0.95, 200_000
+MACRO, OF_SUPPORTED, OF_FINDING = "val/auroc_macro", "val/auroc_supported", "val/auroc/"
+#: a setting and another one are compared on so many common seeds at least
+FEWEST_SEEDS = 2
 
-Array = NDArray[np.float64]
+CAPTION = "95 % for all pairs of these settings at once: of the patients' chance and that of training"
+UNKNOWN = "unknown where a single patient has all images with a finding, or without it"
+
+Verdict = Literal["better", "tied", "worse", "cannot tell"]
+#: a setting's runs, by their seed
+Seeds = dict[int, RunRecord]
 
 
 @dataclass(frozen=True)
 class Setting:
     """Runs that differ in their seed alone.
 
-    score, spread  mean over the seeds, and standard deviation
-    gaps           behind the best setting, of each common seed; below zero is worse. Empty for the best itself
-    half           of the mean gap's 95 % interval
+    score, spread  mean over its seeds, and standard deviation
+    gaps           to the best setting, of each common seed; below zero is worse. Empty for the best itself
+    half           of the mean gap's 95 % interval; infinite if chance cannot be known
     """
 
     label: str
@@ -54,39 +68,156 @@ class Setting:
         return float(np.mean(self.gaps)) if self.gaps else 0.0
 
     @property
-    def tied(self) -> bool:
-        """With the best: zero is in the interval."""
-        return abs(self.gap) <= self.half
+    def verdict(self) -> Verdict:
+        """Against the best: tied if zero is in the interval."""
+        if not math.isfinite(self.half):
+            return "cannot tell"
+        if abs(self.gap) <= self.half:
+            return "tied"
+        return "better" if self.gap > 0 else "worse"
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | ({"gap": self.gap, "tied": self.tied} if self.gaps else {})
+        half = self.half if math.isfinite(self.half) else None
+        return asdict(self) | {"half": half} | ({"gap": self.gap, "verdict": self.verdict} if self.gaps else {})
 
 
 def over_seeds(runs: Sequence[RunRecord], metric: str, data: Callable[[], Data]) -> list[Setting]:
     """The settings that were run with several seeds, best first; each but the first has its gap to it.
 
-    Empty for another metric than the macro AUROC, without two settings that have two seeds in common, and if the data
-    or a run's kept predictions are not there. `data` is asked only where there is something to pair.
+    The best is the one that is behind none, or least, on the seeds that it has in common with the others. Settings are
+    told apart by the resolved configs of their runs, never by their labels.
+
+    Empty for another metric than an AUROC, without two settings that have two seeds in common, and if the data or a
+    run's kept predictions are not there. `data` is asked only where there is something to pair.
     """
-    groups: dict[str, dict[int, RunRecord]] = {}
-    for run in runs:
-        groups.setdefault(re.sub(r" ?\bseed=\d+", "", run.label).strip(), {})[run.config.get("seed", 0)] = run
-    ranked = sorted((label for label in groups if len(groups[label]) > 1), key=lambda label: -_mean(groups[label]))
-    if metric != METRIC or len(ranked) < 2:
+    if not metric.startswith((MACRO, OF_SUPPORTED, OF_FINDING)) or len({_seed(run) for run in runs}) < FEWEST_SEEDS:
         return []
-    best = groups[ranked[0]]
-    compared = [label for label in ranked[1:] if len(best.keys() & groups[label].keys()) > 1]
-    if not compared:
+    groups = [group for group in _settings(runs) if len(group) >= FEWEST_SEEDS]
+    if not _pairs(groups):
         return []
     try:
-        judge = Judge(data())
-        found = [_setting(label, groups[label], judge.gaps(groups[label], best)) for label in compared]
-    except (XliteError, KeyError):
+        judge = Judge(data(), metric)
+        answers = {run.key: judge.of(run) for group in groups for run in group.values()}
+    except XliteError:
         return []
-    return [_setting(ranked[0], best, None), *found] if found else []
+    return ranked(groups, answers)
+
+
+class Judge:
+    """The validation part, whose images they are and what is there; of the findings that a metric is the mean of."""
+
+    def __init__(self, data: Data, metric: str = MACRO) -> None:
+        table = data.packed.table
+        self.rows = {table.names[row]: place for place, row in enumerate(data.val.rows)}
+        self.truth = data.val.labels > 0
+        self.patients = np.unique([table.patients[row] for row in data.val.rows], return_inverse=True)[1]
+        self.findings = _findings(metric, data.classes, self.truth)
+
+    def of(self, run: RunRecord) -> Influence:
+        """A run's AUROC by finding, and what each patient moves it by.
+
+        Raises Damaged if its predictions are missing or damaged, not numbers, or not of these images.
+        """
+        answered = Predictions.load(run.predictions_path())
+        if set(answered.images) != self.rows.keys() or not np.isfinite(answered.logits).all():
+            raise Damaged(
+                f"the predictions of {run.label} are not numbers, or not of this data set's validation images"
+            )
+        places = [self.rows[name] for name in answered.images]
+        scores = answered.logits.astype(np.float32)[:, self.findings]
+        return influence(scores, self.truth[places][:, self.findings], self.patients[places])
+
+
+def _findings(metric: str, classes: Sequence[str], truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    fewest = np.minimum(truth.sum(axis=0), (~truth).sum(axis=0))
+    if metric in (MACRO, OF_SUPPORTED):
+        return np.asarray(fewest >= (SUPPORT if metric == OF_SUPPORTED else 1))
+    return np.array([name == metric.removeprefix(OF_FINDING) for name in classes])
+
+
+def _seed(run: RunRecord) -> int:
+    return int(run.config.get("seed", 0))
+
+
+def _settings(runs: Sequence[RunRecord]) -> list[Seeds]:
+    """The runs by setting and seed; a run that several studies have counts once."""
+    from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
+
+    found: dict[str, Seeds] = {}
+    for run in runs:
+        setting = RunConfig.model_validate(run.config).identity() | {"seed": None, "micro_batch": run.micro_batch}
+        found.setdefault(json.dumps(setting, sort_keys=True), {}).setdefault(_seed(run), run)
+    return list(found.values())
+
+
+def _common(one: Seeds, other: Seeds) -> list[int]:
+    return sorted(one.keys() & other.keys())
+
+
+def _pairs(groups: Sequence[Seeds]) -> list[tuple[int, int]]:
+    """Which settings are compared: the numbers of those with enough seeds in common."""
+    numbers = itertools.combinations(range(len(groups)), 2)
+    return [(a, b) for a, b in numbers if len(_common(groups[a], groups[b])) >= FEWEST_SEEDS]
+
+
+def ranked(groups: Sequence[Seeds], answers: Mapping[str, Influence]) -> list[Setting]:
+    """The best setting, then those that have seeds in common with it by their gaps; `answers` by the runs' keys."""
+    places = {key: place for place, key in enumerate(answers)}
+    scores = [{seed: float(answers[run.key].auroc.mean()) for seed, run in group.items()} for group in groups]
+    pairs = _pairs(groups)
+    contrasts, gaps = np.zeros((len(pairs), len(answers))), []
+    for row, (one, other) in enumerate(pairs):
+        common = _common(groups[one], groups[other])
+        gaps.append(np.array([scores[one][seed] - scores[other][seed] for seed in common]))
+        for group, sign in ((one, 1), (other, -1)):
+            contrasts[row, [places[groups[group][seed].key] for seed in common]] = sign / len(common)
+    halves = half_widths(contrasts, joint(list(answers.values())), _training(scores, gaps))
+
+    ahead: list[dict[int, tuple[Array, float]]] = [{} for _ in groups]
+    for (one, other), gap, half in zip(pairs, gaps, halves, strict=True):
+        ahead[one][other], ahead[other][one] = (gap, float(half)), (-gap, float(half))
+    paired = [group for group, others in enumerate(ahead) if others]
+    best = max(paired, key=lambda group: min(gap.mean() for gap, _ in ahead[group].values()))
+    behind = sorted(ahead[best], key=lambda group: float(ahead[best][group][0].mean()))
+    names = _names([groups[group] for group in (best, *behind)])
+    found = [_setting(names[0], scores[best])]
+    for name, group in zip(names[1:], behind, strict=True):
+        gap, half = ahead[group][best]
+        found.append(_setting(name, scores[group], tuple(gap.tolist()), half))
+    return found
+
+
+def _training(scores: Sequence[dict[int, float]], gaps: Sequence[Array]) -> Training:
+    """The variance of each pair's mean gap that is due to training.
+
+    A run's AUROC is its setting's, and its seed's, and the rest: the rest's variance is pooled over all settings, whose
+    trainings are taken for equally uncertain; a pair whose own gaps vary more counts by its own.
+    """
+    runs = [(setting, seed, score) for setting, of_seeds in enumerate(scores) for seed, score in of_seeds.items()]
+    settings, seeds = (np.unique([run[axis] for run in runs], return_inverse=True)[1] for axis in (0, 1))
+    design = np.hstack([np.eye(settings.max() + 1)[settings], np.eye(seeds.max() + 1)[seeds]])
+    values = np.array([score for _, _, score in runs])
+    fit, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    dof = len(runs) - int(rank)
+    pooled = 2 * float(((values - design @ fit) ** 2).sum()) / dof
+    return Training(np.array([max(pooled, gap.var(ddof=1)) / len(gap) for gap in gaps]), dof)
+
+
+def _setting(label: str, scores: dict[int, float], gaps: tuple[float, ...] = (), half: float = 0.0) -> Setting:
+    own = list(scores.values())
+    return Setting(label, tuple(sorted(scores)), float(np.mean(own)), float(np.std(own, ddof=1)), gaps, half)
+
+
+def _names(groups: Sequence[Seeds]) -> list[str]:
+    """What to call each setting, the seed left out; equal ones are numbered."""
+    plain = [re.sub(r" ?\bseed=\d+", "", next(iter(group.values())).label).strip() for group in groups]
+
+    numbers = [plain[: place + 1].count(name) for place, name in enumerate(plain)]
+    return [f"{name} ({n})" if plain.count(name) > 1 else name for name, n in zip(plain, numbers, strict=True)]
 
 
 def table(settings: Sequence[Setting]) -> Table:
+    """The settings over their seeds, with their gaps to the best."""
     found = Table(title="over the seeds: behind the best, on the same images", title_justify="left")
     found.add_column("setting")
     for column in ("seeds", "mean", "sd", "gap", "95 % interval", "of each seed", ""):
@@ -94,85 +225,9 @@ def table(settings: Sequence[Setting]) -> Table:
     for each in settings:
         cells = [str(len(each.seeds)), f"{each.score:.4f}", f"{each.spread:.4f}"]
         if each.gaps:
-            interval = f"{each.gap - each.half:+.4f} to {each.gap + each.half:+.4f}"
-            gaps = "  ".join(f"{gap:+.4f}" for gap in each.gaps)
-            cells += [f"{each.gap:+.4f}", interval, gaps, "tied" if each.tied else "worse"]
-        found.add_row(each.label, *cells)
-    found.caption = "the interval has the patients' chance and that of training; it is not corrected for many settings"
+            known = math.isfinite(each.half)
+            interval = f"{each.gap - each.half:+.4f} to {each.gap + each.half:+.4f}" if known else "unknown"
+            cells += [f"{each.gap:+.4f}", interval, "  ".join(f"{gap:+.4f}" for gap in each.gaps), each.verdict]
+        found.add_row(Text(each.label), *cells)
+    found.caption = CAPTION + ("" if all(math.isfinite(each.half) for each in settings) else f"; {UNKNOWN}")
     return found
-
-
-class Judge:
-    """The validation part: whose images they are, and what is there."""
-
-    def __init__(self, data: Data) -> None:
-        table = data.packed.table
-        self.rows = {table.names[row]: place for place, row in enumerate(data.val.rows)}
-        self.truth = data.val.labels > 0
-        self.patients = np.unique([table.patients[row] for row in data.val.rows], return_inverse=True)[1]
-        self._known: dict[str, tuple[float, Array]] = {}
-
-    def gaps(self, ours: dict[int, RunRecord], best: dict[int, RunRecord]) -> tuple[Array, float]:
-        """Gap of each common seed, `[seed]`, and the standard error of their mean that is due to the patients.
-
-        Raises:
-            Damaged: a run's predictions are missing, or damaged.
-            KeyError: they are not of these images.
-        """
-        pairs = [(self.of(ours[seed]), self.of(best[seed])) for seed in sorted(ours.keys() & best.keys())]
-        moved = np.mean([mine - other for (_, mine), (_, other) in pairs], axis=0)
-        many = len(moved)
-        return np.array([a - b for (a, _), (b, _) in pairs]), float(np.sqrt((moved**2).sum() * many / (many - 1)))
-
-    def of(self, run: RunRecord) -> tuple[float, Array]:
-        """A run's macro AUROC, and by how much each patient moves it, `[patient]`."""
-        if run.key not in self._known:
-            answered = Predictions.load(run.predictions_path())
-            places = [self.rows[name] for name in answered.images]
-            area, moved = macro_auroc(answered.logits.astype(np.float32), self.truth[places])
-            of_patients: Array = np.bincount(self.patients[places], weights=moved).astype(np.float64)
-            self._known[run.key] = area, of_patients
-        return self._known[run.key]
-
-
-def macro_auroc(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, Array]:
-    """Of scores `[image, class]`, over the classes that have one; and each image's share in its error, `[image]`.
-
-    A positive is worth the part of the negatives that it beats, a negative the part of the positives that beat it
-    (ties count half). What either is above the AUROC, over the number of its kind, is its share (DeLong et al. 1988).
-    """
-    areas, moved = [], []
-    for of_class, there in zip(scores.T, truth.T, strict=True):
-        positives, negatives = np.sort(of_class[there]), np.sort(of_class[~there])
-        if len(positives) and len(negatives):
-            worth = np.empty(len(there))
-            worth[there] = _below(negatives, of_class[there])
-            worth[~there] = 1 - _below(positives, of_class[~there])
-            areas.append(worth[there].mean())
-            moved.append((worth - areas[-1]) / np.where(there, len(positives), len(negatives)))
-    return float(np.mean(areas)), np.asarray(np.mean(moved, axis=0))
-
-
-def half_width(gaps: Array, of_patients: float) -> float:
-    """Of the 95 % interval of the mean of gaps `[seed]`, whose standard error that is due to the patients is given."""
-    of_training = gaps.std(ddof=1) / np.sqrt(len(gaps))
-    random = np.random.default_rng(0)
-    error = of_patients * random.standard_normal(DRAWS) + of_training * random.standard_t(len(gaps) - 1, DRAWS)
-    return float(np.quantile(np.abs(error), CONFIDENCE))
-
-
-def _below(ordered: NDArray[np.floating], scores: NDArray[np.floating]) -> Array:
-    """The part of `ordered` that is below each score, ties by half."""
-    sides = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
-    return np.asarray(sides / (2 * len(ordered)))
-
-
-def _setting(label: str, group: dict[int, RunRecord], found: tuple[Array, float] | None) -> Setting:
-    scores = [run.best_score(METRIC) for run in group.values()]
-    gaps = tuple(found[0].tolist()) if found else ()
-    half = half_width(*found) if found else 0.0
-    return Setting(label, tuple(sorted(group)), float(np.mean(scores)), float(np.std(scores, ddof=1)), gaps, half)
-
-
-def _mean(group: dict[int, RunRecord]) -> float:
-    return float(np.mean([run.best_score(METRIC) for run in group.values()]))

@@ -1,0 +1,152 @@
+"""AUROC with its sampling error by group of images (a patient, a lesion), and intervals of many gaps at once.
+
+A positive is worth the part of the negatives that it beats, a negative the part of the positives that beat it (ties by
+half). What the images of a group are worth above the AUROC, over the number of their kind, is by how much the group
+moves it: its influence value. The variance of any gap between runs is the sum of squares of the differences of these
+values (DeLong et al. 1988 for single images; Obuchowski 1997 for groups of them), each kind of I groups corrected by
+I / (I - 1). Where a group has images of both kinds, the correction of their product is the geometric mean of the two
+and not Obuchowski's own: the sum stays a sum of squares, so that the values of all runs have a joint normal law.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE, DRAWS = 0.95, 10_000
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """The AUROC of each finding and what each group moves it by.
+
+    auroc   `[finding]`; NaN without a positive or a negative
+    values  `[finding, kind, group]`, kind 0 the positives; NaN where a single group has all images of a kind, since
+            one tells nothing of how far the next would be
+    dof     degrees of freedom, groups that have images of the kind less one, `[finding, kind]`
+    """
+
+    auroc: Array
+    values: Array
+    dof: Array
+
+    def of(self, findings: NDArray[np.bool_]) -> Influence:
+        """Of some findings alone."""
+        return Influence(self.auroc[findings], self.values[findings], self.dof[findings])
+
+
+def influence(scores: NDArray[np.floating], truth: NDArray[np.bool_], groups: NDArray[np.int64]) -> Influence:
+    """Of finite scores `[image, finding]`; `groups` `[image]` numbers them 0, 1, ..."""
+    many = int(groups.max()) + 1 if len(groups) else 0
+    found = [_influence(column, there, groups, many) for column, there in zip(scores.T, truth.T, strict=True)]
+    areas, values, dof = zip(*found, strict=True)
+    return Influence(np.array(areas), np.array(values), np.array(dof))
+
+
+def _influence(
+    scores: NDArray[np.floating], there: NDArray[np.bool_], groups: NDArray[np.int64], many: int
+) -> tuple[float, Array, Array]:
+    values, dof = np.full((2, many), np.nan), np.zeros(2)
+    if not there.any() or there.all():
+        return np.nan, values, dof
+    worth = np.empty(len(there))
+    worth[there] = _below(np.sort(scores[~there]), scores[there])
+    worth[~there] = 1 - _below(np.sort(scores[there]), scores[~there])
+    area = float(worth[there].mean())
+    for kind, chosen in enumerate((there, ~there)):
+        of_kind = len(np.unique(groups[chosen]))
+        dof[kind] = of_kind - 1
+        if of_kind > 1:
+            moved = np.bincount(groups[chosen], weights=(worth[chosen] - area) / chosen.sum(), minlength=many)
+            values[kind] = moved * np.sqrt(of_kind / (of_kind - 1))
+    return area, values, dof
+
+
+def _below(ordered: NDArray[np.floating], scores: NDArray[np.floating]) -> Array:
+    """The part of `ordered` that is below each score, ties by half."""
+    sides = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
+    return np.asarray(sides / (2 * len(ordered)))
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The joint law of the mean AUROC of several runs on the same images.
+
+    covariance  `[run, run]`
+    parts       the same of each finding's positives and of its negatives alone, `[part, run, run]`
+    dof         of each part
+    """
+
+    covariance: Array
+    parts: Array
+    dof: Array
+
+    def variance(self, contrasts: Array) -> Array:
+        """Of contrasts `[pair, run]`: `[pair]`. NaN if a finding has no variance that could be known."""
+        return np.einsum("pr,rs,ps->p", contrasts, self.covariance, contrasts)
+
+    def dof_of(self, contrasts: Array) -> float:
+        """Of these variances, taken together (Satterthwaite 1946)."""
+        shares = np.einsum("pr,krs,ps->k", contrasts, self.parts, contrasts)
+        total = float((shares**2 / self.dof).sum())
+        return float(shares.sum() ** 2 / total) if total else np.inf
+
+
+def joint(runs: list[Influence]) -> Patients:
+    """Of runs on the same images and findings, whose AUROCs are averaged."""
+    values = np.array([run.values for run in runs]) / len(runs[0].auroc)
+    whole = values.sum(axis=(1, 2))
+    parts = np.einsum("rfkg,sfkg->fkrs", values, values, optimize=True)
+    return Patients(whole @ whole.T, parts.reshape(-1, len(runs), len(runs)), runs[0].dof.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Training:
+    """The variance of gaps that is due to training's own chance (seeds): `[pair]`, and its degrees of freedom."""
+
+    variance: Array
+    dof: float
+
+
+def half_widths(contrasts: Array, patients: Patients, training: Training | None = None, draws: int = DRAWS) -> Array:
+    """Half of each 95 % interval of gaps between runs, `[pair]`, that hold for all of them at once.
+
+    So they hold for gaps to the best run too, whichever the same data made the best. Of the errors' joint normal law
+    the largest is taken, each over its standard error as it would be estimated (Tukey's studentized range, by
+    simulation, for correlated means). Infinite where the variance cannot be known.
+
+    contrasts  `[pair, run]`: 1/n for each of a setting's n runs, -1/n for the other's
+    """
+    of_patients = patients.variance(contrasts)
+    if not np.isfinite(of_patients).all():
+        return np.full(len(contrasts), np.inf)
+    of_training = training.variance if training else np.zeros(len(contrasts))
+    known = of_patients + of_training > 0
+    halves = np.zeros(len(contrasts))
+    if not known.any():
+        return halves
+    random, chosen = np.random.default_rng(0), contrasts[known]
+    error = _normal(random, patients.covariance, draws) @ chosen.T
+    spread = of_patients[known] * _scale(random, patients.dof_of(chosen), draws)
+    if training:
+        unit = random.standard_normal((draws, chosen.shape[1])) @ (chosen / np.linalg.norm(chosen, axis=1)[:, None]).T
+        error = error + unit * np.sqrt(of_training[known])
+        spread = spread + of_training[known] * _scale(random, training.dof, draws)
+    largest = np.sqrt((error**2 / spread).max(axis=1))
+    halves[known] = np.quantile(largest, CONFIDENCE) * np.sqrt((of_patients + of_training)[known])
+    return halves
+
+
+def _normal(random: np.random.Generator, covariance: Array, draws: int) -> Array:
+    """Draws `[draw, run]` of a normal law whose covariance may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(random.standard_normal((draws, len(values))) @ (vectors * np.sqrt(values.clip(min=0))).T)
+
+
+def _scale(random: np.random.Generator, dof: float, draws: int) -> Array:
+    """By what an estimated variance may be off, `[draw, 1]`: chi-squared over its degrees of freedom."""
+    return np.asarray(random.chisquare(dof, (draws, 1)) / dof) if np.isfinite(dof) else np.ones((draws, 1))
