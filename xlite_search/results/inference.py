@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE, DRAWS = 0.95, 10_000
+#: part of the runs' variance below which a gap's is that of equal runs, zero
+ROUNDING = 1e-12
 
 Array = NDArray[np.float64]
 
@@ -106,9 +108,15 @@ def joint(runs: list[Influence]) -> Patients:
 
 @dataclass(frozen=True)
 class Training:
-    """The variance of gaps that is due to training's own chance (seeds): `[pair]`, and its degrees of freedom."""
+    """The variance of gaps between means over seeds that differs from seed to seed.
+
+    variance  of training's own chance, and of what the patients do to the seeds' runs differently, `[pair]`
+    sampling  the latter alone, which is in the patients' variance already, `[pair]`; not more than `variance`
+    dof       degrees of freedom of `variance`
+    """
 
     variance: Array
+    sampling: Array
     dof: float
 
 
@@ -124,18 +132,19 @@ def half_widths(contrasts: Array, patients: Patients, training: Training | None 
     of_patients = patients.variance(contrasts)
     if not np.isfinite(of_patients).all():
         return np.full(len(contrasts), np.inf)
-    of_training = training.variance if training else np.zeros(len(contrasts))
-    known = of_patients + of_training > 0
+    of_training = training.variance - training.sampling if training else np.zeros(len(contrasts))
+    known = of_patients + of_training > ROUNDING * np.trace(patients.covariance)
     halves = np.zeros(len(contrasts))
     if not known.any():
         return halves
     random, chosen = np.random.default_rng(0), contrasts[known]
     error = _normal(random, patients.covariance, draws) @ chosen.T
-    spread = of_patients[known] * _scale(random, patients.dof_of(chosen), draws)
+    of_settings = of_patients - training.sampling if training else of_patients
+    spread = of_settings[known].clip(min=0) * _scale(random, patients.dof_of(chosen), draws)
     if training:
         unit = random.standard_normal((draws, chosen.shape[1])) @ (chosen / np.linalg.norm(chosen, axis=1)[:, None]).T
         error = error + unit * np.sqrt(of_training[known])
-        spread = spread + of_training[known] * _scale(random, training.dof, draws)
+        spread = spread + training.variance[known] * _scale(random, training.dof, draws)
     largest = np.sqrt((error**2 / spread).max(axis=1))
     halves[known] = np.quantile(largest, CONFIDENCE) * np.sqrt((of_patients + of_training)[known])
     return halves

@@ -120,9 +120,7 @@ class Judge:
         """
         answered = Predictions.load(run.predictions_path())
         if set(answered.images) != self.rows.keys() or not np.isfinite(answered.logits).all():
-            raise Damaged(
-                f"the predictions of {run.label} are not numbers, or not of this data set's validation images"
-            )
+            raise Damaged(f"the predictions of {run.label} are not numbers, or not of these validation images")
         places = [self.rows[name] for name in answered.images]
         scores = answered.logits.astype(np.float32)[:, self.findings]
         return influence(scores, self.truth[places][:, self.findings], self.patients[places])
@@ -162,16 +160,17 @@ def _pairs(groups: Sequence[Seeds]) -> list[tuple[int, int]]:
 
 def ranked(groups: Sequence[Seeds], answers: Mapping[str, Influence]) -> list[Setting]:
     """The best setting, then those that have seeds in common with it by their gaps; `answers` by the runs' keys."""
-    places = {key: place for place, key in enumerate(answers)}
-    scores = [{seed: float(answers[run.key].auroc.mean()) for seed, run in group.items()} for group in groups]
+    place_of = {key: place for place, key in enumerate(answers)}
+    places = [{seed: place_of[run.key] for seed, run in group.items()} for group in groups]
+    areas, patients = np.array([answer.auroc.mean() for answer in answers.values()]), joint(list(answers.values()))
     pairs = _pairs(groups)
-    contrasts, gaps = np.zeros((len(pairs), len(answers))), []
-    for row, (one, other) in enumerate(pairs):
-        common = _common(groups[one], groups[other])
-        gaps.append(np.array([scores[one][seed] - scores[other][seed] for seed in common]))
-        for group, sign in ((one, 1), (other, -1)):
-            contrasts[row, [places[groups[group][seed].key] for seed in common]] = sign / len(common)
-    halves = half_widths(contrasts, joint(list(answers.values())), _training(scores, gaps))
+    common = [_common(groups[one], groups[other]) for one, other in pairs]
+    sides = [
+        tuple([places[group][seed] for seed in seeds] for group in pair)
+        for pair, seeds in zip(pairs, common, strict=True)
+    ]
+    gaps = [areas[one] - areas[other] for one, other in sides]
+    halves = half_widths(_contrasts(sides, len(areas)), patients, _training(places, sides, areas, patients.covariance))
 
     ahead: list[dict[int, tuple[Array, float]]] = [{} for _ in groups]
     for (one, other), gap, half in zip(pairs, gaps, halves, strict=True):
@@ -180,32 +179,52 @@ def ranked(groups: Sequence[Seeds], answers: Mapping[str, Influence]) -> list[Se
     best = max(paired, key=lambda group: min(gap.mean() for gap, _ in ahead[group].values()))
     behind = sorted(ahead[best], key=lambda group: float(ahead[best][group][0].mean()))
     names = _names([groups[group] for group in (best, *behind)])
-    found = [_setting(names[0], scores[best])]
+    found = [_setting(names[0], groups[best], areas[list(places[best].values())])]
     for name, group in zip(names[1:], behind, strict=True):
         gap, half = ahead[group][best]
-        found.append(_setting(name, scores[group], tuple(gap.tolist()), half))
+        found.append(_setting(name, groups[group], areas[list(places[group].values())], tuple(gap.tolist()), half))
     return found
 
 
-def _training(scores: Sequence[dict[int, float]], gaps: Sequence[Array]) -> Training:
+def _contrasts(sides: Sequence[tuple[list[int], ...]], runs: int) -> Array:
+    """What makes each pair's mean gap of the runs' AUROCs, `[pair, run]`."""
+    found = np.zeros((len(sides), runs))
+    for row, (one, other) in zip(found, sides, strict=True):
+        row[one], row[other] = 1 / len(one), -1 / len(other)
+    return found
+
+
+def _training(
+    places: Sequence[dict[int, int]], sides: Sequence[tuple[list[int], ...]], areas: Array, covariance: Array
+) -> Training:
     """The variance of each pair's mean gap that is due to training.
 
     A run's AUROC is its setting's, and its seed's, and the rest: the rest's variance is pooled over all settings, whose
     trainings are taken for equally uncertain; a pair whose own gaps vary more counts by its own.
     """
-    runs = [(setting, seed, score) for setting, of_seeds in enumerate(scores) for seed, score in of_seeds.items()]
-    settings, seeds = (np.unique([run[axis] for run in runs], return_inverse=True)[1] for axis in (0, 1))
-    design = np.hstack([np.eye(settings.max() + 1)[settings], np.eye(seeds.max() + 1)[seeds]])
-    values = np.array([score for _, _, score in runs])
-    fit, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    dof = len(runs) - int(rank)
-    pooled = 2 * float(((values - design @ fit) ** 2).sum()) / dof
-    return Training(np.array([max(pooled, gap.var(ddof=1)) / len(gap) for gap in gaps]), dof)
+    runs = [(setting, seed, place) for setting, of_seeds in enumerate(places) for seed, place in of_seeds.items()]
+    order = [place for _, _, place in runs]
+    design = np.hstack([np.eye(len(np.unique(axis)))[np.unique(axis, return_inverse=True)[1]] for axis in _axes(runs)])
+    rest = np.eye(len(runs)) - design @ np.linalg.pinv(design)
+    dof = len(runs) - int(np.linalg.matrix_rank(design))
+    values, sampling = areas[order], covariance[np.ix_(order, order)]
+    pooled = (2 * float(values @ rest @ values) / dof, 2 * float(np.trace(rest @ sampling)) / dof)
+    found = []
+    for one, other in sides:
+        of_gaps = _contrasts([([a], [b]) for a, b in zip(one, other, strict=True)], len(areas))
+        own = (areas[one] - areas[other]).var(ddof=1), np.cov(np.eye(len(one)), ddof=1)
+        by_chance = float(np.trace(own[1] @ of_gaps @ covariance @ of_gaps.T))
+        found.append((*max(pooled, (float(own[0]), by_chance)), len(one)))
+    seen, by_chance_of, many = (np.array(column) for column in zip(*found, strict=True))
+    return Training(np.maximum(seen, by_chance_of) / many, by_chance_of / many, dof)
 
 
-def _setting(label: str, scores: dict[int, float], gaps: tuple[float, ...] = (), half: float = 0.0) -> Setting:
-    own = list(scores.values())
-    return Setting(label, tuple(sorted(scores)), float(np.mean(own)), float(np.std(own, ddof=1)), gaps, half)
+def _axes(runs: Sequence[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
+    return [setting for setting, _, _ in runs], [seed for _, seed, _ in runs]
+
+
+def _setting(label: str, group: Seeds, own: Array, gaps: tuple[float, ...] = (), half: float = 0.0) -> Setting:
+    return Setting(label, tuple(sorted(group)), float(own.mean()), float(own.std(ddof=1)), gaps, half)
 
 
 def _names(groups: Sequence[Seeds]) -> list[str]:
