@@ -23,6 +23,7 @@ test: check
 bench: .venv/.installed
 	$(PY) benchmarks/data.py
 	$(PY) benchmarks/metrics.py
+	$(PY) benchmarks/claims.py
 	$(PY) benchmarks/kd_grid.py
 
 ui: .venv/.installed

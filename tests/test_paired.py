@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import claims
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.stats import studentized_range
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import claims
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import Data, open_data
 from xlite_search.places import study_folder
@@ -137,9 +137,9 @@ def test_equal_runs_have_no_chance_in_their_gap() -> None:
     assert half_widths(np.array([[1.0, -1.0]]), joint(same)).tolist() == [0.0]
 
 
-def write(study: str, label: str, config: RunConfig, data: Data, logits: NDArray[np.float32]) -> str:
+def write(study: str, maker: str, label: str, config: RunConfig, data: Data, logits: NDArray[np.float32]) -> str:
     """A finished run whose best epoch answered like that; its key."""
-    key = run_key(config)
+    key = run_key(config, maker)
     home = study_folder(study) / "trials" / key
     run = RunRecord(home, key, "trial", f"{label} seed={config.seed}", {}, config.model_dump(mode="json"))
     names = tuple(data.packed.table.names[row] for row in data.val.rows)
@@ -170,7 +170,9 @@ def data(config: RunConfig) -> Data:
 Arms = dict[str, tuple[dict[str, object], dict[int, float]]]
 
 
-def study(config: RunConfig, data: Data, arms: Arms, name: str = "s", metric: str = "val/auroc_macro") -> list[str]:
+def study(
+    config: RunConfig, data: Data, arms: Arms, name: str = "s", metric: str = "val/auroc_macro", maker: str = ""
+) -> list[str]:
     keys = []
     for number, (label, (settings, strengths)) in enumerate(arms.items()):
         for seed, strength in strengths.items():
@@ -178,9 +180,9 @@ def study(config: RunConfig, data: Data, arms: Arms, name: str = "s", metric: st
             noise += 0.1 * np.random.default_rng((seed, number)).normal(size=noise.shape)
             logits = noise + strength * (data.val.labels > 0)
             arm = config.with_settings({"monitor": metric, "seed": seed} | settings)
-            keys.append(write(name, label, arm, data, logits.astype(np.float32)))
+            keys.append(write(name, maker, label, arm, data, logits.astype(np.float32)))
     definition = {"data": "d", "split": "s", "trials": {}}
-    StudyRecord(study_folder(name), name, "?", "t", metric, definition, tuple(keys)).save()
+    StudyRecord(study_folder(name), name, "?", "t", metric, definition, tuple(keys), maker=maker).save()
     return keys
 
 
@@ -210,7 +212,7 @@ def test_settings_whose_labels_are_equal_stay_apart(config: RunConfig, data: Dat
     """Two learning rates that some label shows alike, the better of which must not vanish."""
     study(config, data, {"lr=1": arm(1e-3, 1.0), "lr=1 ": arm(1.0001e-3, 3.0), "lr=2": arm(2e-3, 2.0)})
     found = compare(["s"]).settings
-    assert [each.label for each in found] == ["lr=1", "lr=2", "lr=1 (2)"]
+    assert [each.label for each in found] == ["lr=1 (1)", "lr=2", "lr=1 (2)"]
     assert found[0].score > found[1].score > found[2].score
 
 
@@ -227,6 +229,12 @@ def test_two_studies_of_one_grid_at_another_fixed_setting_stay_apart(config: Run
         found = compare(names).settings
         assert len(found) == 4
         assert found[0].score == compare(["one"]).settings[0].score
+
+
+def test_what_other_code_trained_is_another_setting(config: RunConfig, data: Data) -> None:
+    study(config, data, {"old": arm(1e-3, 1.0)}, "one", maker="t:f before")
+    study(config, data, {"new": arm(1e-3, 2.0)}, "two", maker="t:f after")
+    assert [each.label for each in compare(["one", "two"]).settings] == ["new", "old"]
 
 
 def test_a_run_that_two_studies_have_counts_once(config: RunConfig, data: Data) -> None:

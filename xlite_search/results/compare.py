@@ -168,7 +168,8 @@ def compare(names: list[str]) -> Comparison:
     teaching = _teaching(studies, runs)
     shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
     images, support = _support(runs)
-    settings = over_seeds(ranked, metric, lambda: _data(runs))
+    makers = {study.folder: study.maker for study in studies}
+    settings = over_seeds(ranked, metric, lambda: _data(runs), lambda run: makers[run.folder.parents[1]])
     return Comparison(tuple(names), metric, shared, ranked, others, images, support, teaching, settings)
 
 

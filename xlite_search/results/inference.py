@@ -89,7 +89,7 @@ class Patients:
 
     def variance(self, contrasts: Array) -> Array:
         """Of contrasts `[pair, run]`: `[pair]`. NaN if a finding has no variance that could be known."""
-        return np.einsum("pr,rs,ps->p", contrasts, self.covariance, contrasts)
+        return np.asarray(np.einsum("pr,rs,ps->p", contrasts, self.covariance, contrasts))
 
     def dof_of(self, contrasts: Array) -> float:
         """Of these variances, taken together (Satterthwaite 1946)."""

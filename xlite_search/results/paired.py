@@ -14,7 +14,6 @@ They hold for all pairs of settings at once, and therefore for the gaps to the b
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from rich.text import Text
 from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
+from xlite_search.storage import digest
 from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
 
@@ -81,18 +81,20 @@ class Setting:
         return asdict(self) | {"half": half} | ({"gap": self.gap, "verdict": self.verdict} if self.gaps else {})
 
 
-def over_seeds(runs: Sequence[RunRecord], metric: str, data: Callable[[], Data]) -> list[Setting]:
+def over_seeds(
+    runs: Sequence[RunRecord], metric: str, data: Callable[[], Data], maker: Callable[[RunRecord], str]
+) -> list[Setting]:
     """The settings that were run with several seeds, best first; each but the first has its gap to it.
 
     The best is the one that is behind none, or least, on the seeds that it has in common with the others. Settings are
-    told apart by the resolved configs of their runs, never by their labels.
+    told apart by the resolved configs of their runs and by who trained them (`maker`), never by their labels.
 
     Empty for another metric than an AUROC, without two settings that have two seeds in common, and if the data or a
     run's kept predictions are not there. `data` is asked only where there is something to pair.
     """
     if not metric.startswith((MACRO, OF_SUPPORTED, OF_FINDING)) or len({_seed(run) for run in runs}) < FEWEST_SEEDS:
         return []
-    groups = [group for group in _settings(runs) if len(group) >= FEWEST_SEEDS]
+    groups = [group for group in _settings(runs, maker) if len(group) >= FEWEST_SEEDS]
     if not _pairs(groups):
         return []
     try:
@@ -137,14 +139,15 @@ def _seed(run: RunRecord) -> int:
     return int(run.config.get("seed", 0))
 
 
-def _settings(runs: Sequence[RunRecord]) -> list[Seeds]:
+def _settings(runs: Sequence[RunRecord], maker: Callable[[RunRecord], str]) -> list[Seeds]:
     """The runs by setting and seed; a run that several studies have counts once."""
     from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
 
     found: dict[str, Seeds] = {}
     for run in runs:
-        setting = RunConfig.model_validate(run.config).identity() | {"seed": None, "micro_batch": run.micro_batch}
-        found.setdefault(json.dumps(setting, sort_keys=True), {}).setdefault(_seed(run), run)
+        config = RunConfig.model_validate(run.config).identity() | {"seed": None}
+        setting = digest([config, run.micro_batch, maker(run)])
+        found.setdefault(setting, {}).setdefault(_seed(run), run)
     return list(found.values())
 
 
