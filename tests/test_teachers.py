@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import (
     Teacher,
+    expect_loadable,
     load_teacher,
     publish,
     read_model,
@@ -44,6 +45,7 @@ from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, Trial, grid_search
 from xlite_search.search.teach import teach
 from xlite_search.search.teaching import asking, teaching_of, views_of, warnings
+from xlite_search.training.loop import EpochResult, train
 
 CPU = torch.device("cpu")
 MODEL = "test_efficientnet_none"
@@ -483,3 +485,59 @@ def test_views_that_come_in_turn_are_fewer(taught: RunConfig) -> None:
     assert views_of(taught) == 1
     assert views_of(taught.with_settings({"augment": "light", "epochs": 9})) == 9
     assert views_of(taught.with_settings({"augment": "light", "augment.views": 4, "epochs": 9})) == 4
+
+
+class WithOwnHead(torch.nn.Module):
+    """A hybrid with another head, which only its training wants."""
+
+    def __init__(self, hybrid: Hybrid) -> None:
+        super().__init__()
+        self.hybrid, self.own = hybrid, torch.nn.Linear(1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.hybrid(images)
+        added: Tensor = 0 * self.own(logits[:, :1])
+        return logits + added
+
+
+class Apart(EpochResult):
+    """An epoch of such a model that delivers the hybrid alone."""
+
+    def weights_bytes(self) -> bytes:
+        own = {n.removeprefix("hybrid."): t for n, t in self.checkpoint.judged.items() if n.startswith("hybrid.")}
+        return bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in own.items()}))
+
+
+def with_own_head(config: RunConfig, kind: type[EpochResult]) -> RunRecord:
+    """A run of a trainable that builds more than its config says."""
+    data = open_data(config.data)
+    model = WithOwnHead(build_model(config.model, classes=len(data.classes)))
+    hard = config.loss.build(data.train.positives, len(data.train))
+
+    def epochs(_: RunRecord) -> Iterator[EpochResult]:
+        results = train(config, model, data, lambda logits, batch: hard(logits, batch.labels, batch.weights))
+        yield from (kind(**vars(result)) for result in results)
+
+    home = places.teacher_folder("own")
+    record = RunRecord(home, "own", "teacher", "with a head of its own", {}, config.model_dump(mode="json"))
+    return list(follow(record, epochs))[-1]
+
+
+def test_a_model_with_parts_of_its_own_is_refused_by_their_names(tiny: RunConfig, data: Data) -> None:
+    record = with_own_head(tiny.with_settings({"epochs": 1}), EpochResult)
+    with pytest.raises(BadInput, match=r"that it does not have \(hybrid\.") as told:
+        publish(record.folder, record, tiny.loss, data, {})
+    assert "are missing (backbone." in str(told.value) and "weights_bytes" in str(told.value)
+    assert not (record.folder / "model.json").exists()
+
+
+def test_parts_that_are_kept_apart_do_not_hinder(tiny: RunConfig, data: Data, images: Tensor) -> None:
+    record = with_own_head(tiny.with_settings({"epochs": 1}), Apart)
+    publish(record.folder, record, tiny.loss, data, {})
+    assert load_teacher("own", data.classes, CPU)(images).shape == (len(images), len(data.classes))
+
+
+def test_weights_of_another_number_of_findings_are_refused(tiny: RunConfig, data: Data) -> None:
+    home = published(tiny.with_settings({"epochs": 1}), "full")
+    with pytest.raises(BadInput, match=r"2 that have another shape \(classifier\.2\.bias, classifier\.2\.weight\)"):
+        expect_loadable(RunRecord.load(home), len(data.classes) - 1)

@@ -23,6 +23,8 @@ from xlite_search.records import RunRecord
 from xlite_search.training.losses import Loss
 
 WEIGHTS, MANIFEST = "model.safetensors", "model.json"
+#: how many of the weights that do not fit are named
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,41 @@ def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:
     return sha256
 
 
+def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
+    """The model that a run's config builds, on torch's meta device: its best weights are this model's.
+
+    Raises:
+        BadInput: they are not, because its trainable built another one; the sentence names the strangers.
+        Damaged: they are not what was written.
+    """
+    name = str(record.config["model"])
+    with torch.device("meta"):
+        model = build_model(name, classes=classes)
+    wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    given = {key: tensor.shape for key, tensor in safetensors.torch.load(record.weights()).items()}
+    strangers, missing = sorted(given.keys() - wanted.keys()), sorted(wanted.keys() - given.keys())
+    other = sorted(key for key in given.keys() & wanted.keys() if given[key] != wanted[key])
+    found = [
+        f"{len(keys)} that {what} ({', '.join(keys[:NAMED])}{', ...' if len(keys) > NAMED else ''})"
+        for keys, what in ((strangers, "it does not have"), (missing, "are missing"), (other, "have another shape"))
+        if keys
+    ]
+    if found:
+        raise BadInput(
+            f"{record.label}: its weights are not those of a '{name}' with {classes} findings: {', '.join(found)}. "
+            f"Nobody could load them; let weights_bytes of the EpochResults that its trainable yields have the "
+            f"model's own weights alone, under its names"
+        )
+    return model
+
+
 def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance: dict[str, Any]) -> str:
-    """Makes a finished run's best epoch a model folder; returns the weights' sha256."""
+    """Makes a finished run's best epoch a model folder; returns the weights' sha256.
+
+    Raises as `expect_loadable`; no folder is begun then.
+    """
+    model = expect_loadable(record, len(data.classes))
     weight = loss.pos_weight(data.train.positives, len(data.train))
-    model = build_model(record.config["model"], classes=len(data.classes))
     about = {
         "config": record.config,
         "run": record.key,

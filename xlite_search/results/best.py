@@ -16,7 +16,7 @@ from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import say
 from xlite_search.data.loaders import open_data
-from xlite_search.distill.teacher import MANIFEST, publish, read_model
+from xlite_search.distill.teacher import MANIFEST, expect_loadable, publish, read_model
 from xlite_search.errors import BadInput
 from xlite_search.records import RunRecord
 from xlite_search.results.compare import compare, open_study
@@ -111,7 +111,8 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     """Trains the best config again, or goes on with it, and leaves a model folder and an MLflow run.
 
     Raises:
-        BadInput: the file, the data, the split, the weights or the teacher are not what the study had.
+        BadInput: the file, the data, the split, the weights or the teacher are not what the study had; or the trainable
+            gives weights that are not the config's model's.
         RunFailed: the training failed.
     """
     document = read_best(path)
@@ -123,19 +124,22 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     code = code_of(trainable).version
     if code != document["code"]["version"]:
         say("The code has changed since this config was found: expect another score than the study's")
-    open_data(config.data).packed.verify()
+    data = open_data(config.data)
+    data.packed.verify()
     folder = places.model_folder(name or f"{document['study']}-{run_key(config, maker(trainable))}")
     record = _record(folder, config, document, code)
     with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder:
         if not record.over:
             for after_epoch in drive(record, trainable, config):
+                if len(after_epoch.epochs) == 1:
+                    expect_loadable(after_epoch, len(data.classes))  # it would be refused in the end
                 say(_line(after_epoch, document["metric"]))
                 recorder.sync(after_epoch)
         record = record.reload()
         recorder.sync(record)
         if not (folder / MANIFEST).exists():
             found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
-            publish(folder, record, config.loss, open_data(config.data), found | {"commit": provenance.git_commit()})
+            publish(folder, record, config.loss, data, found | {"commit": provenance.git_commit()})
             recorder.sync(record)  # a model now, with its files
     return record
 

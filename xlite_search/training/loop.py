@@ -68,7 +68,11 @@ class EpochResult:
         return self.checkpoint.to_bytes()
 
     def weights_bytes(self) -> bytes:
-        """The model as it was judged, as safetensors."""
+        """The model as it was judged, as safetensors.
+
+        A trainable whose model has parts of its own, another head for training alone, yields results of a subclass that
+        leaves them out here: what is delivered is the model that the config names. `checkpoint` keeps them.
+        """
         return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.judged.items()}))
 
     def predictions_bytes(self) -> bytes | None:
