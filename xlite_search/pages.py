@@ -28,7 +28,7 @@ class Pages:
     server: subprocess.Popen[bytes]
 
     def address(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}/?{urlencode(KIND)}"
+        return f"http://{LOOPBACK}:{self.port}/#/experiments?{urlencode(KIND)}"
 
     def newest(self) -> tuple[str, str] | None:
         """Name of the study that was begun last and MLflow knows, and the address of its runs, the best first."""
