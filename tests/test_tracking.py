@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from dataclasses import replace
@@ -83,7 +84,8 @@ def test_what_was_logged_before_a_kill_is_neither_lost_nor_doubled(client: Mlflo
     assert len(runs) == 3
     assert {run.info.status for run in runs.values()} == {"FINISHED", "KILLED"}  # type: ignore[attr-defined]
     assert steps(client, runs["a"]) == [1, 2, 3, 4, 5]
-    assert steps(client, runs["a"], "best/auroc_macro") == [5]
+    assert steps(client, runs["a"], "best/auroc_macro") == [1, 2, 3, 4, 5]
+    assert runs["a"].data.metrics["best/auroc_macro"] == pytest.approx(0.55)  # type: ignore[attr-defined]
     assert steps(client, runs["b"]) == [1]
 
 
@@ -139,7 +141,7 @@ def test_a_call_that_arrived_although_it_failed_is_not_made_again(
     assert recorder.failed is None
     run = runs_of(client, "late")["a"]
     assert steps(client, run) == [1, 2, 3, 4]
-    assert steps(client, run, "best/auroc_macro") == [4]
+    assert steps(client, run, "best/auroc_macro") == [1, 2, 3, 4]
 
 
 def test_a_thousand_metrics_and_more_go_in_several_calls(client: MlflowClient) -> None:
@@ -320,15 +322,43 @@ def test_the_best_epochs_figures_are_there_for_all_that_runs_are_ranked_by(clien
     assert best == {"best/auroc_macro": 0.75, "best/ap_macro": 0.25, "best/auroc/Mass": 0.375, "best/epoch": 1.0}
 
 
+def test_the_best_so_far_is_heard_first_and_never_after_the_best(client: MlflowClient) -> None:
+    """MLflow opens a comparison on the metric that it heard first, and shows the value of the last step."""
+    epochs = tuple({"val/auroc_macro": score, "train/loss": 1.0} for score in (0.6, 0.5, 0.7, 0.65))
+    record = replace(a_run("a", 4), epochs=epochs, bests=(StoredFile("best.safetensors", "0", 3),))
+    with Recorder("so far") as recorder:
+        recorder.sync(record)
+    assert recorder.failed is None
+    run = runs_of(client, "so far")["a"]
+    assert next(iter(run.data.metrics)) == "best/auroc_macro"  # type: ignore[attr-defined]
+    assert run.data.metrics["best/auroc_macro"] == 0.7  # type: ignore[attr-defined]
+    assert steps(client, run, "best/auroc_macro") == [1, 3]
+
+
+def test_the_table_of_runs_opens_on_the_best_with_what_is_swept(client: MlflowClient) -> None:
+    with Recorder("viewed") as recorder:
+        recorder.sync(a_run("a", 1))
+        recorder.sync(replace(a_run("b", 1), settings={"kd.tau": 8.0, "loss": "focal"}))
+    assert recorder.failed is None
+    found = client.get_experiment_by_name("viewed")
+    assert found is not None
+    view = json.loads(found.tags["mlflow.sharedViewState.best-first"])
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`best/auroc_macro`", False)
+    columns = ["metrics.`best/auroc_macro`", "metrics.`best/epoch`", "params.`kd.tau`", "params.`loss`"]
+    assert view["selectedColumns"] == columns
+
+
 def test_an_experiment_says_its_question_and_its_parent_the_table_too(client: MlflowClient, tmp_path: Path) -> None:
+    """The table stands behind the question's first words: the pages cut a long note."""
     (tmp_path / "comparison.md").write_text("| # | trial |", encoding="utf-8")
-    with Recorder("asked", parent={"mlflow.note.content": "Does it help?"}, artifacts=tmp_path) as recorder:
+    question = "Does it help?\n\nIt should."
+    with Recorder("asked", parent={"mlflow.note.content": question}, artifacts=tmp_path) as recorder:
         recorder.sync(a_run("a", 1, "finished"))
     assert recorder.failed is None
     found = client.get_experiment_by_name("asked")
-    assert found is not None and found.tags["mlflow.note.content"] == "Does it help?"
+    assert found is not None and found.tags["mlflow.note.content"] == question
     parent = runs_of(client, "asked")["parent"]
-    assert parent.data.tags["mlflow.note.content"] == "Does it help?\n\n| # | trial |"  # type: ignore[attr-defined]
+    assert parent.data.tags["mlflow.note.content"] == "Does it help?\n\n| # | trial |\n\nIt should."  # type: ignore[attr-defined]
 
 
 def test_a_model_folder_is_a_model_with_its_files_once(client: MlflowClient, tmp_path: Path) -> None:
@@ -350,7 +380,7 @@ def test_a_model_folder_is_a_model_with_its_files_once(client: MlflowClient, tmp
     files = client.list_logged_model_artifacts(found[0].model_id)
     assert sorted(file.path for file in files) == ["model.json", "model.safetensors"]
     assert {m.key: m.value for m in found[0].metrics or []}["best/auroc_macro"] == pytest.approx(0.52)
-    assert steps(client, run, "best/auroc_macro") == [2]
+    assert steps(client, run, "best/auroc_macro") == [1, 2]
 
 
 def test_a_run_is_found_by_its_key(client: MlflowClient) -> None:

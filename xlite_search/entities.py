@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +54,15 @@ def facts(record: RunRecord) -> list[Metric]:
 def points(record: RunRecord, epoch: int) -> list[Metric]:
     """An epoch's metrics, timed by the record and not by the clock: written twice they are one point.
 
-    The monitored metric comes first: MLflow's comparison opens on it, not on a loss.
+    Of an epoch that was the best so far the best's come first, and of them the monitored: MLflow's comparison opens on
+    what it heard first, and shall on the figure of `compare`'s table.
     """
     from mlflow.entities import Metric
 
-    metrics = record.epochs[epoch - 1]
-    spent = sum(before.get("time/epoch_s", 0.0) for before in record.epochs[:epoch])
-    when = int((record.started + spent) * 1000)
+    metrics, when = record.epochs[epoch - 1], _when(record, epoch)
     names = sorted(metrics, key=lambda name: name != record.config["monitor"])
-    return [Metric(name, metrics[name], when, epoch) for name in names]
+    best = _bests_at(record, epoch) if _was_best(record, epoch) else []
+    return best + [Metric(name, metrics[name], when, epoch) for name in names]
 
 
 def bests(record: RunRecord, model: str | None = None) -> list[Metric]:
@@ -68,15 +70,39 @@ def bests(record: RunRecord, model: str | None = None) -> list[Metric]:
 
     `model` is MLflow's id of the model whose figures they are too.
     """
+    return _bests_at(record, record.best.epoch, model) if record.best else []
+
+
+def _bests_at(record: RunRecord, epoch: int, model: str | None = None) -> list[Metric]:
+    """Nothing if it has no value of what it is judged by."""
     from mlflow.entities import Metric
 
-    if record.best is None or record.config["monitor"] not in record.epochs[record.best.epoch - 1]:
+    metrics, monitor, when = record.epochs[epoch - 1], record.config["monitor"], _when(record, epoch)
+    if monitor not in metrics:
         return []
-    epoch, ended = record.best.epoch, int(record.ended * 1000)
-    metrics = record.epochs[epoch - 1]
-    names = sorted((name for name in metrics if name.startswith(RANKED)), key=lambda n: n != record.config["monitor"])
+    names = sorted((name for name in metrics if name.startswith(RANKED)), key=lambda name: name != monitor)
     found = {best_name(name): metrics[name] for name in names} | {"best/epoch": float(epoch)}
-    return [Metric(name, value, ended, epoch, model_id=model) for name, value in found.items()]
+    return [Metric(name, value, when, epoch, model_id=model) for name, value in found.items()]
+
+
+def _was_best(record: RunRecord, epoch: int) -> bool:
+    """No epoch before it was as good, and it is not behind the best: what is logged last is the best's."""
+    if record.best is None or epoch > record.best.epoch:
+        return False
+    course = [metrics.get(record.config["monitor"], -math.inf) for metrics in record.epochs[:epoch]]
+    return epoch == record.best.epoch or course[-1] > max(course[:-1], default=-math.inf)
+
+
+def _when(record: RunRecord, epoch: int) -> int:
+    """When an epoch ended, in milliseconds since 1970."""
+    return int((record.started + sum(each.get("time/epoch_s", 0.0) for each in record.epochs[:epoch])) * 1000)
+
+
+def view(monitor: str, settings: Iterable[str]) -> str:
+    """The table of runs as MLflow's pages open it: the best first, with its score and what differs as columns."""
+    best = f"metrics.`{best_name(monitor)}`"
+    columns = [best, "metrics.`best/epoch`", *(f"params.`{name}`" for name in settings)]
+    return json.dumps({"orderByKey": best, "orderByAsc": False, "selectedColumns": columns})
 
 
 def best_name(metric: str) -> str:

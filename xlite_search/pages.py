@@ -35,13 +35,15 @@ class Pages:
         found = tracking.newest_experiment(places.studies())
         if found is None:
             return None
-        name, experiment = found
-        try:
-            metric = StudyRecord.load(places.study_folder(name)).metric
-        except (Damaged, FileNotFoundError):
-            return None
-        order = {"orderByKey": f"metrics.`{best_name(metric)}`", "orderByAsc": "false"}
-        return name, f"http://{LOOPBACK}:{self.port}/#/experiments/{experiment}/runs?{urlencode(KIND | order)}"
+        view = {"viewStateShareKey": tracking.BEST_FIRST}
+        if f"{tracking.VIEW}{tracking.BEST_FIRST}" not in found.tags:  # of a study from before there was one
+            try:
+                metric = StudyRecord.load(places.study_folder(found.name)).metric
+            except (Damaged, FileNotFoundError):
+                return None
+            view = {"orderByKey": f"metrics.`{best_name(metric)}`", "orderByAsc": "false"}
+        where = f"experiments/{found.experiment_id}/runs?{urlencode(KIND | view)}"
+        return found.name, f"http://{LOOPBACK}:{self.port}/#/{where}"
 
     def serve(self) -> None:
         """Until Ctrl+C. Raises EngineDied if MLflow's server ends before."""

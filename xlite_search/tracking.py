@@ -31,7 +31,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the recorder tr
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-NOTE = "mlflow.note.content"
+NOTE, VIEW = "mlflow.note.content", "mlflow.sharedViewState."
+#: the view that `ui` opens
+BEST_FIRST = "best-first"
 KEY, KIND, STATUS, CAUSE = "xlite.trial_key", "xlite.kind", "xlite.status", "xlite.cause"
 #: of a run that is over: how many epochs it has; images at once, where memory asked for fewer than the config says
 COMPLETE, MICRO_BATCH = "xlite.epochs", "xlite.micro_batch"
@@ -166,6 +168,7 @@ class _Mirror:
     status  what MLflow says of each run
     logged  epochs that MLflow has, of the records that were seen here
     described  the records whose params and config it has
+    columns    settings that the table of runs shows, in order
     models     the runs whose model folder it has, as a model with its files
     """
 
@@ -178,6 +181,7 @@ class _Mirror:
         self.logged: dict[str, int] = {}
         self.described: set[str] = set()
         self.models: set[str] = set()
+        self.columns: dict[str, None] = {}
         self.parent = ""
         self.look()
         if parent_tags is not None:
@@ -216,6 +220,7 @@ class _Mirror:
         if record.key not in self.described:
             self._describe(run_id, record)
             self.described.add(record.key)
+            self._view(record)
         if record.key not in self.logged:
             history = self.client.get_metric_history(run_id, "train/loss")
             self.logged[record.key] = max((point.step for point in history), default=0)
@@ -240,7 +245,8 @@ class _Mirror:
                 self.client.log_artifacts(self.parent, str(artifacts))
                 if (artifacts / TABLE).is_file():
                     table = (artifacts / TABLE).read_text(encoding="utf-8")
-                    self.client.set_tag(self.parent, NOTE, f"{self.question}\n\n{table}")
+                    asked, _, more = self.question.strip().partition("\n\n")  # the pages cut a note after a few lines
+                    self.client.set_tag(self.parent, NOTE, "\n\n".join(filter(None, (asked, table, more))))
             self.client.set_terminated(self.parent, parent_status)
 
     def _experiment(self, name: str) -> str:
@@ -284,6 +290,13 @@ class _Mirror:
             self.client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL], metrics=facts)
         self.client.log_dict(run_id, record.config, "config.json")
         self._artifacts(run_id, record)
+
+    def _view(self, record: RunRecord) -> None:
+        """What is swept has a column in the experiment's table of runs."""
+        if not self.columns.keys() >= record.settings.keys():
+            self.columns |= dict.fromkeys(record.settings)
+            view = entities.view(record.config["monitor"], self.columns)
+            self.client.set_experiment_tag(self.experiment_id, f"{VIEW}{BEST_FIRST}", view)
 
     def _artifacts(self, run_id: str, record: RunRecord) -> None:
         """What the run's folder has to show; again when it is over, for a run that went on elsewhere says so there."""
@@ -403,12 +416,12 @@ def find_run(experiment: str, key: str) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
-def newest_experiment(names: Iterable[str]) -> tuple[str, str] | None:
-    """Of the experiments with these names the one that was made last, and MLflow's id of it; None if there is none, or
-    MLflow cannot be asked."""
+def newest_experiment(names: Iterable[str]) -> Experiment | None:
+    """Of the experiments with these names the one that was made last; None if there is none, or MLflow cannot be
+    asked."""
     known = set(names)
     try:
         found = _client().search_experiments(order_by=["creation_time DESC"])
     except Exception:  # MLflow's trouble is never ours
         return None
-    return next(((each.name, str(each.experiment_id)) for each in found if each.name in known), None)
+    return next((each for each in found if each.name in known), None)
