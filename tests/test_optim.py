@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.optim import lr_scheduler
 
+from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import build_model
 from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau, Recorded, WarmRestarts
 
@@ -155,7 +156,7 @@ def test_recorded_factors_are_followed_epoch_by_epoch() -> None:
 
 
 def test_recorded_needs_a_factor() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(BadInput):
         Recorded(factors=())
 
 

@@ -148,7 +148,7 @@ def audit(
 
     if (name is None) == (labels is None):
         raise BadInput("audit wants one of the two: the NAME of a prepared data set, or --labels with a label table")
-    samplers = results.samplers([_value(item, f"--sampler {item}") for item in sampler or []])
+    samplers = results.samplers([_value(item, "sampler", f"--sampler {item}") for item in sampler or []])
     if labels is not None:
         if set_:
             raise BadInput(f"--set {set_[0]}: a label table alone has no data settings; give a NAME")
@@ -444,17 +444,21 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
             raise BadInput(f"--set {item}: expected NAME=VALUE, such as kd.tau=4 or 'kd.tau=[1,4]'")
-        settings[name.strip()] = _value(value, f"--set {item}")
+        name = name.strip()
+        if name in settings:
+            raise BadInput(f"--set {item}: {name} is set twice; for several values give a list, '{name}=[A, B]'")
+        settings[name] = _value(value, name, f"--set {item}")
     return settings
 
 
-def _value(text: str, what: str) -> Any:
-    import yaml
+def _value(text: str, name: str, what: str) -> Any:
+    """A setting's value as the command line has it. A teacher's settings are a run's; the teacher itself is a folder,
+    or several: text, as weights are."""
+    from xlite_search import written
+    from xlite_search.config import RunConfig
 
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise BadInput(f"{what}: the value is not a number, word or list; quote it for the shell?") from None
+    like = "weights" if name == "teacher" else name.removeprefix("teacher.")
+    return written.value(text, RunConfig, like, what)
 
 
 def _split_specs(

@@ -7,22 +7,55 @@ knows none of them: it turns dotted names into trees, trees into specs, and pyda
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic._internal._model_construction import ModelMetaclass
 
 from xlite_search.errors import BadInput, did_you_mean
 
 S = TypeVar("S", bound="Spec")
+#: letters of a wrong value that its sentence shows
+SHOWN = 120
 
 
-class Spec(BaseModel):
-    """Base of every spec: frozen, no unknown fields, equal by value."""
+class _Refusing(ModelMetaclass):
+    """Has a spec that is built by its name, `AdamW(lr=-1)`, refuse in our words; pydantic's own way in is not changed,
+    and tells where below a larger spec it was."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *values: object, **settings: object) -> object:
+            if values:
+                first = next(iter(self.model_fields), "name")
+                raise BadInput(f"{self.__name__}: settings are given by name, such as {self.__name__}({first}=...)")
+            try:
+                return super().__call__(**settings)
+            except ValidationError as error:
+                raise BadInput(f"{self.__name__}: {_sentence(self, error)}") from None
+
+
+class Spec(BaseModel, metaclass=_Refusing):
+    """Base of every spec: frozen, no unknown fields, equal by value; what is wrong with it is one sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     #: names that people expect among a spec's settings, and why there is no such thing
     missing: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_they_are(cls, given: Any) -> Any:
+        """numpy's numbers as Python's. True is no number: pydantic would take it for 1, but not the word."""
+        if not isinstance(given, Mapping):
+            return given
+        found = {name: unboxed(value) for name, value in given.items()}
+        for name, value in found.items():
+            if isinstance(value, bool) and name in cls.model_fields:
+                kinds = set(_kinds(cls.model_fields[name].annotation))
+                if kinds & {int, float} and bool not in kinds:
+                    found[name] = str(value).lower()
+        return found
 
     def with_settings(self: S, settings: Mapping[str, object]) -> S:
         """A copy with dotted settings changed: `{"kd.tau": 4.0, "loss": "weighted_bce"}`.
@@ -37,6 +70,11 @@ class Spec(BaseModel):
                 raise BadInput(unknown(type(self), name))
             _assign(tree, name.split("."), settings[name])
         return parse(type(self), tree)
+
+
+def unboxed(value: Any) -> Any:
+    """A number of numpy's, or of torch's, as Python's; anything else as it is."""
+    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") and value.shape == () else value
 
 
 def named(value: Any) -> Any:
@@ -80,6 +118,18 @@ def choice_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from choice_names(choice, f"{prefix}{name}.")
 
 
+def types_of(spec: type[BaseModel], name: str) -> Iterator[Any]:
+    """The types that a setting has, by its dotted name, in whichever choices of the unions above it."""
+    first, _, rest = name.partition(".")
+    if first in spec.model_fields:
+        annotation = spec.model_fields[first].annotation
+        if not rest:
+            yield annotation
+        else:
+            for choice in _specs_in(annotation):
+                yield from types_of(choice, rest)
+
+
 def unknown(spec: type[BaseModel], name: str, *more: str) -> str:
     """The sentence about a name that is none of a spec's settings nor of `more`."""
     reasons = dict(_missing(spec))
@@ -99,6 +149,13 @@ def _specs_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _specs_in(argument)
+
+
+def _kinds(annotation: object) -> Iterator[object]:
+    """The types that a type is made of: int and None for `int | None`."""
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _kinds(argument)
 
 
 def _choices(spec: type[BaseModel], name: str) -> list[str]:
@@ -137,10 +194,47 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "union_tag_invalid":
         choices = [choice.strip(" '") for choice in str(context["expected_tags"]).split(",")]
         tag = str(context["tag"])
-        return f"{name} = '{tag}' is not known; expected one of {', '.join(choices)}{did_you_mean(tag, choices)}"
-    if first["type"] == "union_tag_not_found":
         return (
-            f"{name} = {first['input']!r}: no name; set {name} itself too, to one of {', '.join(_choices(spec, name))}"
+            f"{name} = '{_clipped(tag)}' is not known; expected one of {', '.join(choices)}{did_you_mean(tag, choices)}"
         )
-    reason = str(context["error"]) if "error" in context else first["msg"][0].lower() + first["msg"][1:]
-    return f"{name} = {first['input']!r}: {reason}" if name else reason
+    shown = f"{name} = {_clipped(repr(first['input']))}: " if name else ""
+    if first["type"] == "union_tag_not_found":
+        return f"{shown}no name; set {name} itself too, to one of {', '.join(_choices(spec, name))}"
+    if first["type"] == "missing":
+        missing = name.endswith(str(first["loc"][-1]))
+        return f"{name} is missing" if missing else f"{name}: it has too few values"
+    return f"{shown}{_reason(first['type'], context, first['msg'])}"
+
+
+#: what pydantic checks, and how a person would say it; what is not here is said as in `_reason`
+REASONS = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "bool": "a valid boolean, true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "settings by name, such as {name: ...}",
+    "model": "settings by name, such as {name: ...}",
+}
+#: ... and what it says as a person would
+PLAIN = ("greater_than", "less_than", "literal_error", "finite_number", "multiple_of")
+
+
+def _reason(kind: str, context: Mapping[str, Any], message: str) -> str:
+    if "error" in context:
+        return str(context["error"])
+    if kind.startswith(PLAIN):
+        return message[0].lower() + message[1:]
+    if kind in ("too_long", "too_short"):
+        most, least = context.get("max_length"), context.get("min_length")
+        return f"input should be a list of {f'at least {least}' if most is None else f'at most {most}'}"
+    said = REASONS.get(kind.partition("_")[0])
+    return f"input should be {said}" if said else "this setting takes no such value"
+
+
+def _clipped(text: str) -> str:
+    """A value as it is shown in a sentence, on one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field
 
-from xlite_search import places, provenance, storage
+from xlite_search import places, provenance, storage, written
 from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import say
 from xlite_search.data.loaders import open_data
@@ -20,7 +21,7 @@ from xlite_search.distill.teacher import MANIFEST, expect_loadable, publish, rea
 from xlite_search.errors import BadInput
 from xlite_search.records import RunRecord
 from xlite_search.results.compare import compare, open_study
-from xlite_search.spec import parse
+from xlite_search.spec import Spec, parse
 from xlite_search.storage import alone
 from xlite_search.tracking import FINAL, Recorder, find_run
 from xlite_search.trainable import code_of, drive, maker, trainable_at
@@ -32,6 +33,36 @@ HEADER = """\
 # Final training:  python -m xlite_search train {file}
 # The same run again, to the last digit on the same CPU:  python -m xlite_search train {file} --split train
 """
+
+
+class _Data(Spec):
+    name: str
+    fingerprint: str
+    split: str
+
+
+class _Code(Spec):
+    version: str
+    commit: str
+
+
+class _Best(Spec):
+    """What `best.yaml` has to hold, and of which types."""
+
+    study: str
+    trial: str
+    label: str
+    trainable: str
+    metric: str
+    score: float
+    best_epoch: int = Field(ge=1)
+    epochs: int
+    mlflow_run: str | None
+    data: _Data
+    teacher_sha256: str
+    code: _Code
+    learning_rates: tuple[float, ...]
+    config: RunConfig
 
 
 def best(study_name: str) -> dict[str, Any]:
@@ -65,14 +96,14 @@ def write_best(study_name: str, path: Path) -> dict[str, Any]:
     """Writes `best.yaml`; returns what is in it."""
     found = best(study_name)
     header = HEADER.format(study=study_name, label=found["label"], file=path.name)
-    storage.write_atomic(path, (header + yaml.safe_dump(found, sort_keys=False, allow_unicode=True)).encode())
+    storage.write_atomic(path, (header + written.dumped(found)).encode())
     return found
 
 
 def read_best(path: Path) -> dict[str, Any]:
     """Raises BadInput if it cannot be read or is not what `best` wrote."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = written.document(path.read_text(encoding="utf-8"), _Best)
     except OSError as error:
         raise BadInput(
             f"{path}: {error.strerror}; export one with `python -m xlite_search best STUDY -o {path}`"
@@ -81,13 +112,11 @@ def read_best(path: Path) -> dict[str, Any]:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         at = "" if line is None else f", line {line + 1}"
         raise BadInput(f"{path}{at}: not valid YAML") from None
-    wanted = ("study", "trial", "trainable", "metric", "best_epoch", "data", "teacher_sha256", "code", "config")
-    missing = [name for name in wanted if not isinstance(document, dict) or name not in document]
+    missing = [name for name in _Best.model_fields if not isinstance(document, dict) or name not in document]
     if missing:
         raise BadInput(f"{path}: no '{missing[0]}' in it; export it with `python -m xlite_search best STUDY -o {path}`")
-    if not isinstance(document["best_epoch"], int):
-        raise BadInput(f"{path}: best_epoch = {document['best_epoch']!r}: expected a number of epochs")
-    return dict(document)
+    config = document["config"]
+    return parse(_Best, document, f"{path}: ").model_dump() | {"config": config}
 
 
 def final_config(document: dict[str, Any], split: str, settings: dict[str, Any], where: str) -> RunConfig:

@@ -346,8 +346,9 @@ def _data(runs: list[RunRecord]) -> Data:
     """What the runs were validated on. Raises BadInput or Damaged if it is not here any more."""
     from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
     from xlite_search.data.loaders import open_data
+    from xlite_search.spec import parse
 
-    return open_data(RunConfig.model_validate(runs[0].config).data)
+    return open_data(parse(RunConfig, runs[0].config).data)
 
 
 def _support(runs: list[RunRecord]) -> tuple[int, dict[str, int]]:

@@ -12,6 +12,7 @@ from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
+from xlite_search.spec import parse
 from xlite_search.storage import held_by
 
 
@@ -51,9 +52,9 @@ def _of_run(run: RunRecord, busy: bool, maker: str) -> Iterator[str]:
         if stored.name not in run.freed and not stored.good(run.folder):
             yield f"{run.folder / stored.name} is missing, or not what was written"
     try:
-        key = run_key(RunConfig.model_validate(run.config), maker)
-    except (XliteError, ValueError) as error:
-        yield f"{run.label}: its config cannot be read with this data and code: {str(error).splitlines()[0]}"
+        key = run_key(parse(RunConfig, run.config), maker)
+    except XliteError as error:
+        yield f"{run.label}: its config cannot be read with this data and code: {error}"
         return
     if key != run.key:
         yield f"{run.label}: with this data and code its key would be {key}, and it is {run.key}"

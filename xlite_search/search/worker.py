@@ -25,6 +25,7 @@ from xlite_search.distill import answers
 from xlite_search.errors import XliteError
 from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import RunRecord
+from xlite_search.spec import parse
 from xlite_search.storage import FULL, alone
 from xlite_search.trainable import Trainable, drive, trainable_at
 
@@ -123,7 +124,7 @@ def _epochs(job: Job) -> Generator[RunRecord]:
     trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
     with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
         record = RunRecord.load(folder)
-        yield from drive(record, trainable, RunConfig.model_validate(record.config), until=job["until"])
+        yield from drive(record, trainable, parse(RunConfig, record.config), until=job["until"])
         record = record.reload()
         if record.status == "running":
             cause = (
