@@ -39,6 +39,7 @@ from xlite_search.data.views import (
 )
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
+from xlite_search.training.losses import BCE, Asymmetric, Focal, Loss, Mixed, WeightedBCE
 
 Image = NDArray[np.uint8]
 
@@ -580,35 +581,65 @@ def batch_of(size: int, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 def test_mixup_mixes_images_and_labels_alike() -> None:
     """Image i is all 10 * i and label i is the i-th unit vector: the labels say what the image must be."""
     images = (10 * torch.arange(8)).to(torch.uint8).reshape(8, 1, 1, 1).expand(8, 1, 3, 3)
-    mixed, labels = mixup(images, torch.eye(8), alpha=1.0, seed=0, epoch=1, step=0)
+    mixed, labels, _ = mixup(images, torch.eye(8), None, alpha=1.0, seed=0, epoch=1, step=0)
     assert mixed.shape == (8, 1, 3, 3) and mixed.dtype == labels.dtype == torch.float32
     assert torch.allclose(labels.sum(dim=1), torch.ones(8))
-    assert ((labels > 0).sum(dim=1) <= 2).all() and ((labels > 0).sum(dim=1) == 2).any()
+    assert ((labels > 0).sum(dim=1) == 2).all()
     assert (labels.diagonal() >= 0.5).all()
     expected = labels @ (10.0 * torch.arange(8))
     assert torch.allclose(mixed, expected.reshape(8, 1, 1, 1).expand_as(mixed), atol=1e-4)
-    assert ((labels - torch.diag(labels.diagonal())).gt(0).sum(dim=0) <= 1).all()  # a permutation: a partner once
+    assert ((labels - torch.diag(labels.diagonal())).gt(0).sum(dim=0) == 1).all()  # a permutation: a partner once
+
+
+@given(st.integers(2, 9), st.integers(0, 2**31), st.integers(1, 10**6), st.integers(0, 10**6))
+@settings(deadline=None)
+def test_mixup_mixes_no_image_with_itself(size: int, seed: int, epoch: int, step: int) -> None:
+    """At this alpha shares are a half, so that no partner is too small to be seen."""
+    _, labels, _ = mixup(torch.zeros(size, 1, 1, 1), torch.eye(size), None, 1e4, seed, epoch, step)
+    assert ((labels > 0.4).sum(dim=1) == 2).all()
+    assert ((labels > 0.4).sum(dim=0) == 2).all()
+
+
+def test_mixup_pairs_every_image_with_every_other_alike() -> None:
+    drawn = [mixup(torch.zeros(5, 1, 1, 1), torch.eye(5), None, 1e4, 0, 1, step)[1] for step in range(2000)]
+    pairs = torch.stack(drawn).gt(0.4).float().mean(dim=0).fill_diagonal_(0.25)
+    assert (pairs - 0.25).abs().max() < 4.5 * (0.25 * 0.75 / 2000) ** 0.5
+
+
+@pytest.mark.parametrize("spec", [BCE(), BCE(smoothing=0.1), WeightedBCE(), Focal(), Mixed(), Asymmetric()], ids=str)
+def test_mixup_costs_what_its_two_images_cost_by_share_and_weight(spec: Loss) -> None:
+    """w L(mixed) = s w_i L(y_i) + (1 - s) w_j L(y_j), whatever the losses weigh an image."""
+    loss, logits = spec.build(torch.arange(1.0, 6.0), 20), torch.linspace(-3, 3, 5, dtype=torch.float64)
+    labels = (torch.rand(8, 5, generator=torch.Generator().manual_seed(1)) < 0.4).double()
+    weights = torch.linspace(0.05, 3.0, 8)
+    _, mixed, found = mixup(torch.zeros(8, 1, 1, 1), labels, weights, 1.0, 0, 1, 0)
+    _, shares, _ = mixup(torch.zeros(8, 1, 1, 1), torch.eye(8).double(), None, 1.0, 0, 1, 0)
+    assert found is not None
+    assert torch.allclose(found.double(), shares @ weights.double())
+    alone = torch.stack([loss(logits[None], y[None]) for y in labels])
+    costs = torch.stack([loss(logits[None], y[None], w[None]) for y, w in zip(mixed, found, strict=True)])
+    assert torch.allclose(costs.double(), shares @ (weights.double() * alone), rtol=1e-5)
 
 
 @given(st.integers(1, 9), st.floats(1e-3, 50), st.integers(0, 2**31), st.integers(1, 10**6), st.integers(0, 10**6))
 @settings(deadline=None)
 def test_mixup_stays_between_what_it_mixes(size: int, alpha: float, seed: int, epoch: int, step: int) -> None:
     images, labels = batch_of(size)
-    mixed, found = mixup(images, labels, alpha, seed, epoch, step)
+    mixed, found, _ = mixup(images, labels, None, alpha, seed, epoch, step)
     assert torch.isfinite(mixed).all() and torch.isfinite(found).all()
     assert (found >= 0).all() and (found <= 1).all()
     lowest, highest = images.float().amin(dim=0), images.float().amax(dim=0)
     assert (mixed >= lowest - 1e-3).all() and (mixed <= highest + 1e-3).all()
-    again = mixup(images.float(), labels, alpha, seed, epoch, step)
+    again = mixup(images.float(), labels, None, alpha, seed, epoch, step)
     assert torch.equal(again[0], mixed) and torch.equal(again[1], found)
 
 
 def test_mixup_of_one_image_and_with_a_tiny_alpha_is_the_original() -> None:
     images, labels = batch_of(1)
-    mixed, found = mixup(images, labels, 1.0, 0, 1, 0)
+    mixed, found, _ = mixup(images, labels, None, 1.0, 0, 1, 0)
     assert torch.equal(mixed, images.float()) and torch.equal(found, labels)
     images, labels = batch_of(500)
-    mixed, found = mixup(images, labels, 1e-3, 0, 1, 0)
+    mixed, found, _ = mixup(images, labels, None, 1e-3, 0, 1, 0)
     unchanged = (found - labels).abs().amax(dim=1) < 1e-3
     assert unchanged.float().mean() > 0.98
     assert (mixed - images.float())[unchanged].abs().max() < 0.5
@@ -616,36 +647,36 @@ def test_mixup_of_one_image_and_with_a_tiny_alpha_is_the_original() -> None:
 
 def test_mixup_keeps_each_labels_total_on_average() -> None:
     images, labels = batch_of(32)
-    totals = torch.stack([mixup(images, labels, 0.4, 0, 1, step)[1].sum(dim=0) for step in range(600)])
+    totals = torch.stack([mixup(images, labels, None, 0.4, 0, 1, step)[1].sum(dim=0) for step in range(600)])
     error = totals.std(dim=0) / 600**0.5
     assert ((totals.mean(dim=0) - labels.sum(dim=0)).abs() < 4.5 * error).all()
 
 
 def test_mixup_draws_shares_from_beta_per_image() -> None:
-    _, labels = mixup(torch.zeros(4000, 1, 1, 1), torch.eye(4000), 1.0, 0, 1, 0)
+    _, labels, _ = mixup(torch.zeros(4000, 1, 1, 1), torch.eye(4000), None, 1.0, 0, 1, 0)
     own = labels.diagonal().double().numpy()
     own = own[own < 1]
     assert len(own) > 3990
     assert own.mean() == pytest.approx(0.75, abs=4 * 0.25 / np.sqrt(3 * 4000))  # even on 0.5 to 1
-    _, labels = mixup(torch.zeros(4000, 1, 1, 1), torch.eye(4000), 0.2, 0, 1, 0)
+    _, labels, _ = mixup(torch.zeros(4000, 1, 1, 1), torch.eye(4000), None, 0.2, 0, 1, 0)
     reference = np.random.default_rng(0).beta(0.2, 0.2, 200_000)
     assert labels.diagonal().mean() == pytest.approx(np.maximum(reference, 1 - reference).mean(), abs=0.01)
 
 
 def test_mixup_depends_on_seed_epoch_and_step_alone() -> None:
     images, labels = batch_of(16)
-    first = mixup(images, labels, 1.0, 1, 2, 3)[1]
+    first = mixup(images, labels, None, 1.0, 1, 2, 3)[1]
     torch.manual_seed(5)
     np.random.seed(5)
-    assert torch.equal(mixup(images, labels, 1.0, 1, 2, 3)[1], first)
+    assert torch.equal(mixup(images, labels, None, 1.0, 1, 2, 3)[1], first)
     others = [(2, 2, 3), (1, 3, 3), (1, 2, 4), (2, 1, 3), (3, 2, 1)]
-    assert not any(torch.equal(mixup(images, labels, 1.0, *other)[1], first) for other in others)
+    assert not any(torch.equal(mixup(images, labels, None, 1.0, *other)[1], first) for other in others)
 
 
 def test_mixup_is_not_the_order_of_the_epoch() -> None:
     """The batches of (seed, epoch) are shuffled by Philox with the same key; the partner must be another draw."""
     order = np.random.Generator(np.random.Philox(key=[1, 2])).permutation(64)
-    _, labels = mixup(torch.zeros(64, 1, 1, 1), torch.eye(64), 1.0, 1, 2, 0)
+    _, labels, _ = mixup(torch.zeros(64, 1, 1, 1), torch.eye(64), None, 1.0, 1, 2, 0)
     partners = (labels - torch.diag(labels.diagonal())).argmax(dim=1).numpy()
     assert (partners == order).mean() < 0.2
 

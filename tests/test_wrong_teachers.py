@@ -214,14 +214,19 @@ def other_order_of_findings(config: RunConfig, data: Data) -> None:
     begin(config)
 
 
-def no_number_in_the_weights(config: RunConfig, data: Data) -> None:
+def no_number_in_the_weights(config: RunConfig, data: Data, number: float = torch.nan) -> None:
     """Its score was never recorded, and nothing of it is stored."""
     home = places.teacher_folder("kind0")
     about = {name: value for name, value in read_model(home).items() if name != "sha256"}
     state = safetensors.torch.load((home / WEIGHTS).read_bytes())
-    state["classifier.2.bias"][3] = torch.nan
+    state["classifier.2.bias"][3] = number
     write_model(home, safetensors.torch.save(state), about)
     begin(config)
+
+
+def infinity_in_the_weights(config: RunConfig, data: Data) -> None:
+    """As float16's largest number it would look like a very sure teacher."""
+    no_number_in_the_weights(config, data, -torch.inf)
 
 
 def a_folder_of_other_findings(config: RunConfig, data: Data) -> None:
@@ -303,6 +308,7 @@ WAYS: dict[Callable[[RunConfig, Data], None], tuple[type[XliteError], str]] = {
     another_models_weights: (BadInput, r"kind0: its weights are not those of a 'test_resnet_none' with 14 findings"),
     other_order_of_findings: (BadInput, r"teacher kind0 knows other classes, or in another order \(Hernia, "),
     no_number_in_the_weights: (RunFailed, r"the teacher's logits are not finite"),
+    infinity_in_the_weights: (RunFailed, r"the teacher's logits are not finite"),
     a_folder_of_other_findings: (BadInput, r"kind0: it knows other findings than this data set, or in another order"),
     a_folder_of_another_size: (BadInput, r"kind0: its images had size = 224, this data set's have 32"),
     a_folder_of_another_contrast: (BadInput, r"kind0: its images had clahe = \{'clip_limit': 9\.0\}, this data set's"),
@@ -400,8 +406,14 @@ def test_what_else_lies_in_a_store_is_not_read(taught: RunConfig) -> None:
     assert store.seconds_an_answer() > 0
 
 
-def test_an_online_teacher_that_answers_with_no_number_is_refused_too(taught: RunConfig, data: Data) -> None:
-    mixed = taught.with_settings({"mixup": 0.2})
-    begin(mixed)
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("settings", [{"mixup": 0.2}, {"mixup": 0.2, "kd.platt": True}, {"kd.platt": True}], ids=str)
+def test_a_teacher_that_answers_with_no_number_is_refused_wherever_it_is_asked(
+    taught: RunConfig, data: Data, settings: dict[str, Any], number: float
+) -> None:
+    """Online, for its calibration, and for the store, by the run itself."""
+    begin(taught)
     with pytest.raises(RunFailed, match="logits are not finite"):
-        no_number_in_the_weights(mixed, data)
+        no_number_in_the_weights(taught, data, number)
+    with pytest.raises(RunFailed, match="the teacher's logits are not finite"):
+        next(distill(taught.with_settings(settings)))

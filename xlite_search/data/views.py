@@ -224,24 +224,37 @@ def _settings(spec: Augment) -> dict[str, Any]:
     return spec.model_dump(exclude={"name", "views"})
 
 
-def mixup(images: Tensor, labels: Tensor, alpha: float, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+def mixup(
+    images: Tensor, labels: Tensor, weights: Tensor | None, alpha: float, seed: int, epoch: int, step: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Each image and its labels, mixed with those of another of the batch (MixUp; Zhang et al. 2018).
 
-    images  `[batch, 1, height, width]`, 0 to 255 -> float32 on the same scale
-    labels  float `[batch, class]` in 0 to 1 -> the same
-    alpha   > 0; the share of the partner is drawn per image from Beta(alpha, alpha)
+    images   `[batch, 1, height, width]`, 0 to 255 -> float32 on the same scale
+    labels   float `[batch, class]` in 0 to 1 -> the same
+    weights  float `[batch]`, of each image in the loss, or None -> the same
+    alpha    > 0; the share of the partner is drawn per image from Beta(alpha, alpha)
 
     The larger share is the image's own (the pair's order means nothing to Beta), so row i stays mostly image i, and
-    with a small alpha all is nearly as it was. The draw depends on (seed, epoch, step) alone.
+    with a small alpha all is nearly as it was. Every image is a partner once, and no image its own. The draw depends on
+    (seed, epoch, step) alone.
+
+    With weights, w = s w_i + (1 - s) w_j for a share s, and labels are mixed by s w_i / w: for a loss L that is linear
+    in its target, w L(mixed labels) = s w_i L(labels_i) + (1 - s) w_j L(labels_j).
     """
     philox = np.random.Philox(key=[seed, epoch], counter=[0, step, 0, MIXUP_STREAM])
     draws = np.random.Generator(philox)
-    partner = torch.from_numpy(draws.permutation(len(images))).to(images.device)
+    ring = draws.permutation(len(images))
+    following = np.empty_like(ring)
+    following[ring] = np.roll(ring, -1)
+    partner = torch.from_numpy(following).to(images.device)
     share = draws.beta(alpha, alpha, len(images))
     own = torch.from_numpy(np.maximum(share, 1 - share)).to(images.device, torch.float32)
     pixels = images.float()
     mixed = torch.lerp(pixels[partner], pixels, own[:, None, None, None])
-    return mixed, torch.lerp(labels[partner], labels, own[:, None].to(labels.dtype))
+    if weights is not None:
+        both = torch.lerp(weights[partner], weights, own)
+        own, weights = own * weights / both, both
+    return mixed, torch.lerp(labels[partner], labels, own[:, None].to(labels.dtype)), weights
 
 
 def contact_sheet(

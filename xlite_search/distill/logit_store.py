@@ -281,14 +281,17 @@ REMOVE = "Remove it, and the teacher is asked again"
 
 
 def rounded(logits: torch.Tensor) -> torch.Tensor:
-    """As the store has them: float16, and no infinity."""
+    """As the store has them: float16, whose largest number stands for all beyond.
+
+    Raises:
+        RunFailed: a logit is infinite or not a number, which no sound teacher gives.
+    """
+    if not torch.isfinite(logits).all():
+        raise RunFailed("the teacher's logits are not finite: its weights are broken, or its training has diverged")
     limit = torch.finfo(torch.float16).max
     return logits.float().clamp(-limit, limit).half()
 
 
 def _half(answers: Iterator[torch.Tensor]) -> NDArray[np.float16]:
     """Raises RunFailed if an answer is not a number."""
-    logits = torch.cat([rounded(answer).cpu() for answer in answers])
-    if not torch.isfinite(logits).all():
-        raise RunFailed("the teacher's logits are not finite: its weights are broken, or its training has diverged")
-    return np.asarray(logits.numpy())
+    return np.asarray(torch.cat([rounded(answer).cpu() for answer in answers]).numpy())

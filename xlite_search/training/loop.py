@@ -260,8 +260,9 @@ class _Training:
         recipe = self.recipe
         for step, batch in enumerate(self.loader.epoch(epoch)):
             if recipe.mixup:
-                images, labels = mixup(batch.images, batch.labels, recipe.mixup, recipe.seed, epoch, step)
-                batch = batch._replace(images=images, labels=labels)
+                drawn = recipe.mixup, recipe.seed, epoch, step
+                images, labels, weights = mixup(batch.images, batch.labels, batch.weights, *drawn)
+                batch = batch._replace(images=images, labels=labels, weights=weights)
             yield batch
 
     def endless(self) -> Generator[Batch]:
