@@ -300,13 +300,23 @@ def test_a_block_of_another_store_is_refused(taught: RunConfig) -> None:
         store_of(taught).view(0, Asked(taught), CPU)
 
 
-@pytest.mark.parametrize("entry", ["teacher", "model", "input", "views", "classes", "data", "images"])
+@pytest.mark.parametrize("entry", ["teacher", "model", "answered_by", "input", "views", "classes", "data", "images"])
 def test_a_store_that_was_put_there_by_hand_is_refused_with_what_differs(taught: RunConfig, entry: str) -> None:
     store = filled(taught)
 
     storage.write_manifest(store.folder / logit_store.MANIFEST, store.about | {entry: "another"})
     with pytest.raises(BadInput, match=rf"holds answers for another {entry} \(another\)"):
         store_of(taught)
+
+
+@pytest.mark.parametrize("what", ["code", "torch", "timm"])
+def test_answers_of_other_code_or_libraries_are_asked_for_again(
+    taught: RunConfig, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    before = filled(taught)
+    monkeypatch.setattr(logit_store, "answered_by", lambda: before.about["answered_by"] | {what: "another"})
+    assert store_of(taught).views() == []
+    assert before.views() == [0]
 
 
 def signed(store: LogitStore, logits: np.ndarray[Any, np.dtype[np.float16]]) -> None:

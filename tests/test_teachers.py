@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from trainables.baseline import baseline
 from trainables.distill import distill
-from xlite_search import places
+from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import Data, open_data, ordered_batches
 from xlite_search.data.prepare import prepare
@@ -27,6 +28,7 @@ from xlite_search.distill.answers import Hint, Online, Stored, verify
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import (
+    MANIFEST,
     Teacher,
     expect_loadable,
     load_teacher,
@@ -40,11 +42,13 @@ from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.machine import Machine
 from xlite_search.models.hybrid import Hybrid, build_model
 from xlite_search.records import RunRecord, follow
+from xlite_search.search import teaching as teaching_module
 from xlite_search.search.plan import make_plan
 from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, Trial, grid_search
 from xlite_search.search.teach import teach
 from xlite_search.search.teaching import asking, teaching_of, views_of, warnings
+from xlite_search.trainable import maker
 from xlite_search.training.loop import EpochResult, train
 
 CPU = torch.device("cpu")
@@ -521,6 +525,54 @@ def with_own_head(config: RunConfig, kind: type[EpochResult]) -> RunRecord:
     home = places.teacher_folder("own")
     record = RunRecord(home, "own", "teacher", "with a head of its own", {}, config.model_dump(mode="json"))
     return list(follow(record, epochs))[-1]
+
+
+def planned(tiny: RunConfig, teacher: Any) -> tuple[str, list[str]]:
+    """What `plan` says of a teacher: who it is, and what there is to warn of."""
+    about = study(tiny, teacher)
+    teaching = teaching_of(about)
+    assert teaching is not None
+    return teaching.models(), list(warnings(about, teaching, about.trials(teaching.key)))
+
+
+def trained_here(config: RunConfig) -> Path:
+    """A study's own teacher of one epoch, where a study looks for it."""
+    config = config.with_settings({"epochs": 1})
+    teaching = teaching_of(study(config, config))
+    assert teaching is not None
+    home = places.teacher_folder(teaching.key)
+    resolved = config.resolved()
+    record = RunRecord(home, teaching.key, "teacher", "t", {}, resolved.model_dump(mode="json"))
+    *_, record = follow(record, lambda begun: baseline(resolved, begun.resume_path()))
+    publish(home, record, resolved.loss, open_data(resolved.data), provenance.of_training(maker(baseline)))
+    return home
+
+
+def test_what_made_a_teacher_is_in_its_manifest_and_compared_when_it_teaches(tiny: RunConfig) -> None:
+    first = tiny.with_settings({"epochs": 1})
+    assert planned(first, first)[0] == f"trained first: {tiny.model}"
+    home = trained_here(first)
+    assert planned(first, first) == (f"trained already: {tiny.model}", [])
+    about = read_model(home)
+    made = about["provenance"]
+    assert made["trained_by"] == maker(baseline) and made["libraries"]["torch"] == torch.__version__.partition("+")[0]
+    for changed, says in (
+        ({"libraries": made["libraries"] | {"timm": "0.1"}}, "was trained with timm 0.1, and here is "),
+        ({"trained_by": "trainables.baseline:baseline 0123"}, "was trained by other code of trainables.baseline:base"),
+    ):
+        storage.write_manifest(home / MANIFEST, about | {"provenance": made | changed})
+        for teacher in (first, str(shutil.copytree(home, home.with_name("given"), dirs_exist_ok=True))):
+            (warning,) = planned(first, teacher)[1]
+            assert says in warning
+    storage.write_manifest(home / MANIFEST, about | {"provenance": {"trained_by": "elsewhere:own 0123"}})
+    assert planned(first, first)[1] == []
+
+
+def test_a_teacher_of_other_code_is_another_teacher(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny.with_settings({"epochs": 1})
+    trained_here(first)
+    monkeypatch.setattr(teaching_module, "maker", lambda trainable: f"{maker(trainable)} and more")
+    assert planned(first, first)[0] == f"trained first: {tiny.model}"
 
 
 def test_a_model_with_parts_of_its_own_is_refused_by_their_names(tiny: RunConfig, data: Data) -> None:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 DIRTY = "-dirty"
@@ -26,6 +27,27 @@ LIBRARIES = (
 )
 
 
+#: ... whose version can change what a run, or a trained model, answers
+RESULT_LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that can change a result."""
+    return {name: version_of(name) for name in RESULT_LIBRARIES}
+
+
+def version_of(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def of_training(maker: str) -> dict[str, Any]:
+    """What made a model, for its manifest: commit, trainable and its code (`trainable.maker`), libraries."""
+    return {"commit": git_commit(), "trained_by": maker, "libraries": libraries()}
+
+
 def git_commit() -> str:
     """The checkout's commit, with `-dirty` if tracked files differ from it; empty outside a checkout."""
     command = ["git", "-C", str(PACKAGE), "describe", "--always", f"--dirty={DIRTY}", "--abbrev=12", "--exclude=*"]
@@ -42,10 +64,7 @@ def environment() -> dict[str, str]:
 
     found = {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}
     for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = "not installed"
+        found[library] = version_of(library)
     found["cpu"] = _cpu()
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"

@@ -29,11 +29,14 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from xlite_search import places, storage
+from xlite_search import places, provenance, storage
+from xlite_search.closure import code_of
 from xlite_search.data.loaders import Data, Part, ordered_batches
 from xlite_search.data.views import Augment
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.models import hybrid
+from xlite_search.models.hybrid import build_model
 from xlite_search.training.metrics import validation_metrics
 
 SCHEMA = 1
@@ -62,6 +65,7 @@ def identity(teacher: dict[str, Any], data: Data, augment: Augment | None) -> di
         "schema": SCHEMA,
         "teacher": teacher["sha256"],
         "model": teacher["config"]["model"],
+        "answered_by": answered_by(),
         "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"]},
         "views": views_fingerprint(augment) if augment else "the image itself",
         "classes": list(data.classes),
@@ -70,6 +74,12 @@ def identity(teacher: dict[str, Any], data: Data, augment: Augment | None) -> di
         "validation": hashlib.sha256(data.split.rows["val"].astype("<i8").tobytes()).hexdigest()[:16],
         "block": _block(len(data.train)),
     }
+
+
+def answered_by() -> dict[str, str]:
+    """What makes logits of weights and images: the code of our models, and the libraries below it."""
+    code = code_of(Path(hybrid.__file__), build_model.__name__, hybrid.__name__, provenance.PACKAGE.parent).version
+    return {"code": code} | {name: provenance.version_of(name) for name in ("torch", "timm")}
 
 
 def _block(images: int) -> int:

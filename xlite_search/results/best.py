@@ -168,7 +168,7 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
         recorder.sync(record)
         if not (folder / MANIFEST).exists():
             found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
-            publish(folder, record, config.loss, data, found | {"commit": provenance.git_commit()})
+            publish(folder, record, config.loss, data, found | provenance.of_training(maker(trainable)))
             recorder.sync(record)  # a model now, with its files
     return record
 

@@ -25,6 +25,7 @@ from xlite_search.search.teaching import TRAINABLE, Teaching
 from xlite_search.search.worker import job_for, run_teacher, verify_answers
 from xlite_search.storage import FULL, alone
 from xlite_search.tracking import TEACHERS, Recorder
+from xlite_search.trainable import maker, trainable_at
 from xlite_search.training import balance
 
 
@@ -87,7 +88,8 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> None:
         recorder.sync(record)
         if record.status == "failed":
             raise RunFailed(f"the teacher failed: {record.cause}. Remove {home} to try it again")
-        publish(home, record, config.loss, open_data(config.data), {"commit": provenance.git_commit()})
+        made = provenance.of_training(maker(trainable_at(TRAINABLE)))
+        publish(home, record, config.loss, open_data(config.data), made)
         recorder.sync(record)  # a model now, with its files
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from xlite_search import places, storage
+from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import Data, open_data
 from xlite_search.distill.answers import online_because
@@ -47,9 +47,13 @@ class Teaching:
         return any(self.members.values())
 
     def models(self) -> str:
-        """`trained first: convnext_tiny_mhsa`."""
-        said = [f"trained first: {config.model}" if config else "a given model" for config in self.members.values()]
-        return ", ".join(said)
+        """`trained first: convnext_tiny_mhsa`, or `trained already: ...` of one that is there."""
+        return ", ".join(self._said(key, config) for key, config in self.members.items())
+
+    def _said(self, key: str, config: RunConfig | None) -> str:
+        if config is None:
+            return "a given model"
+        return f"trained {'already' if (places.teacher_folder(key) / MANIFEST).exists() else 'first'}: {config.model}"
 
     def definition(self) -> Any:
         """What of it must not change while a study goes on."""
@@ -87,8 +91,10 @@ def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[
     """What of the teacher could spoil a night or a claim, a sentence each."""
     data = open_data(study.base.data)
     for key, config in teaching.members.items():
-        if config is None:
+        if (places.teacher_folder(key) / MANIFEST).exists():
             about = read_model(places.teacher_folder(key))
+            yield from (f"teacher {key} was trained {otherwise}" for otherwise in _made_otherwise(about))
+        if config is None:
             if about.get("trained_on") is None:
                 yield f"teacher {key}: whom it was trained on is not known; its students' scores may be too high"
             elif shared := shared_patients(about, data):
@@ -100,6 +106,23 @@ def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[
             online[because] = online.get(because, 0) + 1
     for because, count in online.items():
         yield f"in {count} trials the teacher is asked online, for every image of every epoch: {because}"
+
+
+def _made_otherwise(about: dict[str, Any]) -> Iterator[str]:
+    """How what made a teacher differs from what is here; one whose manifest does not say was made elsewhere."""
+    made = about.get("provenance", {})
+    here = provenance.libraries()
+    for name, version in made.get("libraries", {}).items():
+        if here.get(name, version) != version:
+            yield f"with {name} {version}, and here is {here[name]}: it may answer otherwise than it was validated"
+    trained_by = made.get("trained_by", "")
+    where, _, _ = trained_by.rpartition(" ")
+    try:
+        ours = maker(trainable_at(where)) if where else trained_by
+    except BadInput:  # the trainable of another project
+        return
+    if ours != trained_by:
+        yield f"by other code of {where} than is here: it may answer otherwise than it was validated"
 
 
 def asking(trials: list[Trial]) -> Iterator[str]:
