@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from trainables.distill import distill
 from xlite_search import disk
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
-from xlite_search.errors import BadInput
+from xlite_search.errors import BadInput, OutOfMemory
 from xlite_search.machine import Machine
 from xlite_search.records import RunRecord, follow
 from xlite_search.search import forecast as forecasting
@@ -171,3 +172,25 @@ def test_trials_that_share_a_gpu_are_a_range(tiny: RunConfig, monkeypatch: pytes
     least, most = (seconds - forecasting.START_S - 1.0 for seconds in found.timing.seconds)
     assert most == pytest.approx(2 * least)
     assert any(" to " in line and "2 at a time" in line for line in found.words())
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [({}, "set a smaller micro_batch, which keeps the batch"), ({"kd.intra": 1.0}, "set a smaller batch_size")],
+)
+def test_a_step_that_does_not_fit_into_memory_says_what_may_be_smaller(
+    tiny: RunConfig, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], advice: str
+) -> None:
+    """Batches of a loss that compares their images cannot be cut."""
+
+    class Full(ThreadPoolExecutor):
+        def __init__(self, workers: int, **_: object) -> None:
+            super().__init__(workers)
+
+    def steps(config: str) -> None:
+        raise OutOfMemory("out of memory on the host")
+
+    monkeypatch.setattr(forecasting, "ProcessPoolExecutor", Full)
+    monkeypatch.setattr(forecasting, "_steps", steps)
+    with pytest.raises(BadInput, match=f"{advice}$"):
+        forecasting.measured(tiny.with_settings(settings))

@@ -241,9 +241,10 @@ def measured(config: RunConfig) -> StepCost:
         try:
             return pool.submit(_steps, config.model_dump_json()).result()
         except (BrokenProcessPool, OutOfMemory):
+            smaller = "batch_size" if config.batchwise else "micro_batch, which keeps the batch"
             raise BadInput(
                 f"a step of {config.model} with {config.micro_batch or config.batch_size} images at once does not fit "
-                f"into memory here; set micro_batch, which keeps the batch"
+                f"into memory here; set a smaller {smaller}"
             ) from None
 
 
