@@ -5,6 +5,7 @@ Everything here is pure: names, rows and counts go in; sentences, groups and cou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from xlite_search.errors import BadInput
 #: Of 1,000 images, one may be set aside; of 100, five may be lost if somebody says so.
 SET_ASIDE_PER_1000, ACCEPTED_PER_100 = 1, 5
 FEW_NAMES = 3
+#: A split that is off by more than this part of its share is told.
+MISSED_PER_SHARE = 4
 
 Rows = Mapping[str, NDArray[np.int64]]
 
@@ -143,6 +146,44 @@ def label_warnings(table: LabelTable) -> list[str]:
         for name, count in named.items()
         if count and count == len(table)
     ]
+
+
+def missed_shares(groups: Sequence[str], rows: Rows, shares: Mapping[str, float]) -> list[str]:
+    """Sentences on splits that are far from the share that was asked for, since groups are not cut.
+
+    groups  group of each image, `[image]` (`stratify.linked`)
+    shares  of the images in the splits that are named; the others have no share to miss
+
+    Far is more than a quarter of the share, or more than the largest group has.
+    """
+    total = sum(len(rows[split]) for split in shares)
+    group, largest = max(Counter(groups).items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    missed = []
+    for split, share in shares.items():
+        off = abs(len(rows[split]) - share * total)
+        if off > largest or MISSED_PER_SHARE * off > share * total:
+            missed.append(
+                f"the {split} split has {len(rows[split]):,} of {total:,} images where {share * total:,.0f} were asked "
+                f"for: a patient's images stay together, and patient {group} has {largest:,}"
+            )
+    return missed
+
+
+def expect_parts(table: LabelTable, rows: Rows, parts: Sequence[str], where: str) -> None:
+    """Raises BadInput if a split that is to have images has none; `where` says of which data."""
+    empty = [split for split in parts if not len(rows[split])]
+    if not empty:
+        return
+    patients = set(table.patients)
+    if len(patients) == 1:
+        raise BadInput(
+            f"{where}: all {len(table):,} images are of one patient, {table.patients[0]}, and a patient's images stay "
+            f"together, so {empty[0]} would be empty; is that column the patient's?"
+        )
+    raise BadInput(
+        f"{where}: too few patients ({len(patients):,}) for this split: {empty[0]} would be empty; prepare more, or "
+        "ask for fewer parts"
+    )
 
 
 def homes_of_lost(packed: PackedSet, rows: Rows) -> list[str]:

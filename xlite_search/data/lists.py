@@ -14,7 +14,7 @@ from xlite_search import storage
 from xlite_search.data import integrity
 from xlite_search.data.sources import LabelTable, image_id
 from xlite_search.data.sources.labels import labels_in, read_names, write_labels
-from xlite_search.data.stratify import balance, linked, stratify
+from xlite_search.data.stratify import SMALLEST_SHARE, balance, linked, stratify
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
 
@@ -48,6 +48,11 @@ class FromFiles(Spec):
         """The splits that are to have images."""
         return SPLITS
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share that each split is to have of the images that are dealt; empty where the lists say who is where."""
+        return {}
+
     def homes(self, table: LabelTable, set_aside: Iterable[str]) -> list[str]:
         """The list that each image of the table is in, `[image]`; empty for none.
 
@@ -75,11 +80,16 @@ class Official(FromFiles):
     patient and stratified."""
 
     name: Literal["official"] = "official"
-    val: float = Field(0.125, gt=0, lt=1)
+    val: float = Field(0.125, ge=SMALLEST_SHARE, lt=1)
     seed: int = 0
 
     def lists(self) -> dict[str, tuple[str, ...]]:
         return {name: read_names(_list_file(self.path, name)) for name in ("train_val", "test")}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares of train and validation in train_val_list.txt."""
+        return {"train": 1 - self.val, "val": self.val}
 
     def deal(self, table: LabelTable, set_aside: Iterable[str] = ()) -> NDArray[np.int64]:
         """Split number of every image, `[image]`, -1 for none."""

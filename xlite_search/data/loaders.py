@@ -12,8 +12,8 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from xlite_search.data import processes
+from xlite_search.data import integrity, processes
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import Sampler, Shuffled, occurrence
 from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_of, split_of
+from xlite_search.data.stratify import linked
 from xlite_search.data.views import Augment, Views, view_number
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
@@ -115,16 +116,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains on and is judged by. `val` is empty when everything is fitted on."""
+    """What a run trains on and is judged by. `val` is empty when everything is fitted on; `shares` were asked for."""
 
     packed: PackedSet
     split: Split
     train: Part
     val: Part
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.packed.classes
+
+    @cached_property
+    def missed_shares(self) -> list[str]:
+        """Sentences on splits that are far from the share that was asked for."""
+        return integrity.missed_shares(linked(self.packed.table), self.split.rows, self.shares)
 
 
 def open_data(spec: DataSpec) -> Data:
@@ -140,6 +147,8 @@ def open_data(spec: DataSpec) -> Data:
     if spec.fit == "train+val":
         train, val = np.sort(np.concatenate([train, val])), val[:0]
     elif not len(val):
+        if spec.split.shares.get("val"):
+            integrity.expect_parts(packed.table, split.rows, ["val"], f"data set '{spec.name}'")
         raise BadInput(f"data set '{spec.name}': the validation split is empty; give data.split.ratios a second share")
     train = fraction_of(packed.table, train, spec.fraction)
     if len(train) < SMALLEST_TRAIN:
@@ -147,7 +156,7 @@ def open_data(spec: DataSpec) -> Data:
             f"data set '{spec.name}': only {len(train)} images to train on; prepare more than these {len(packed)}, or "
             f"give them a larger share"
         )
-    return Data(packed, split, Part(packed, train), Part(packed, val))
+    return Data(packed, split, Part(packed, train), Part(packed, val), spec.split.shares)
 
 
 def batches_per_epoch(part: Part, batch_size: int) -> int:

@@ -4,6 +4,8 @@
     data/<name>/splits/<kind>-<key>.patients.csv  patient, split
     data/<name>/splits/<kind>-<key>.json          the spec, the sha256 of the first, and how even the split is
 
+Prepared data that cannot be written to have them in `<runs>/splits/<name>/`.
+
 Four ways, each a small spec: `ByPatient` (shares), `Folds` (one of k), `Official` (NIH's lists, validation carved out)
 and `Lists` (anybody's). A label table is all that they need: no image is looked at.
 """
@@ -11,18 +13,20 @@ and `Lists` (anybody's). A label table is all that they need: no image is looked
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from xlite_search import storage
+from xlite_search import places, storage
 from xlite_search.data import integrity
 from xlite_search.data.lists import (
     ELSEWHERE,
@@ -38,7 +42,7 @@ from xlite_search.data.lists import (
 )
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.sources import LabelTable
-from xlite_search.data.stratify import balance, linked, stratify
+from xlite_search.data.stratify import SMALLEST_SHARE, balance, linked, stratify
 from xlite_search.errors import Damaged
 from xlite_search.spec import Spec, named
 
@@ -55,6 +59,8 @@ class ByPatient(Spec):
     def _shares(cls, ratios: tuple[float, float, float]) -> tuple[float, float, float]:
         if min(ratios) < 0 or ratios[0] == 0 or abs(sum(ratios) - 1) > 1e-6:
             raise ValueError("expected three shares that sum to 1, the first above 0, such as [0.70, 0.15, 0.15]")
+        if any(0 < share < SMALLEST_SHARE for share in ratios):
+            raise ValueError("a share is 0 or at least one in a million")
         return ratios
 
     def deal(self, table: LabelTable) -> NDArray[np.int64]:
@@ -66,6 +72,11 @@ class ByPatient(Spec):
         """The splits that are to have images."""
         return tuple(name for name, share in zip(SPLITS, self.ratios, strict=True) if share)
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the images that each split is to have."""
+        return dict(zip(SPLITS, self.ratios, strict=True))
+
 
 class Folds(Spec):
     """Fold `fold` of `folds` validates and the others train; a share `test` is put aside, the same for every fold."""
@@ -75,6 +86,13 @@ class Folds(Spec):
     fold: int = Field(0, ge=0)
     test: float = Field(0.0, ge=0, lt=1)
     seed: int = 0
+
+    @field_validator("test")
+    @classmethod
+    def _enough(cls, test: float) -> float:
+        if 0 < test < SMALLEST_SHARE or test > 1 - SMALLEST_SHARE:
+            raise ValueError("a share is 0 or at least one in a million, and leaves as much")
+        return test
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Folds:
@@ -93,6 +111,17 @@ class Folds(Spec):
         """The splits that are to have images."""
         return SPLITS if self.test else SPLITS[:2]
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the images that each split is to have."""
+        val = (1 - self.test) / self.folds
+        return {"train": 1 - self.test - val, "val": val, "test": self.test}
+
+
+#: Raised when groups are dealt otherwise: a split that an earlier version wrote is another one.
+DEALING = 2
+#: What a place says that may be read and not written to.
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 AnySplit = Annotated[
     Annotated[ByPatient | Folds | Official | Lists, Field(discriminator="name")], BeforeValidator(named)
@@ -133,19 +162,44 @@ def split_of(data: PackedSet, spec: AnySplit) -> Split:
     if isinstance(spec, FromFiles) and not spec.sha256:
         spec = spec.resolved()
     identity = spec.model_dump(mode="json", exclude=ELSEWHERE)
-    path = data.folder / "splits" / f"{spec.name}-{storage.digest([data.fingerprint, identity])[:12]}.csv"
-    about = path.with_suffix(".json")
-    if not (path.is_file() and about.is_file()):
-        table, codes = data.table, deal(data.table, spec, data.set_aside)
-        rows = rows_by_split(codes)
-        integrity.expect_few_lost(rows, Counter(integrity.homes_of_lost(data, rows)))
-        homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
-        by_image = list(zip(table.names, table.patients, homes, strict=True))
-        by_patient = list(dict.fromkeys((patient, home) for _, patient, home in by_image if home))
-        sha256 = storage.write_atomic(path, _csv(("name", "patient", "split"), by_image))
-        storage.write_atomic(path.with_suffix(".patients.csv"), _csv(("patient", "split"), by_patient))
-        storage.write_manifest(about, {"spec": identity, "sha256": sha256, **balance(table, rows)})
-    raw, sha256 = path.read_bytes(), storage.read_manifest(about)["sha256"]
+    file = f"{spec.name}-{storage.digest([data.fingerprint, identity, DEALING])[:12]}.csv"
+    homes = data.folder / "splits", places.runs_root() / "splits" / data.folder.name
+    path = next((home / file for home in homes if _is_written(home / file)), None)
+    return _read(path or _written(data, spec, identity, [home / file for home in homes]))
+
+
+def _is_written(path: Path) -> bool:
+    return path.is_file() and path.with_suffix(".json").is_file()
+
+
+def _written(data: PackedSet, spec: AnySplit, identity: dict[str, Any], paths: Sequence[Path]) -> Path:
+    """Deals a data set and writes who is where to the first of these places that takes it."""
+    table, codes = data.table, deal(data.table, spec, data.set_aside)
+    rows = rows_by_split(codes)
+    integrity.expect_few_lost(rows, Counter(integrity.homes_of_lost(data, rows)))
+    homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
+    by_image = _csv(("name", "patient", "split"), zip(table.names, table.patients, homes, strict=True))
+    by_patient = dict.fromkeys((patient, home) for patient, home in zip(table.patients, homes, strict=True) if home)
+    about = {"spec": identity, "sha256": hashlib.sha256(by_image).hexdigest(), **balance(table, rows)}
+    *others, last = paths
+    for path in others:
+        try:
+            return _put(path, by_image, _csv(("patient", "split"), by_patient), about)
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+    return _put(last, by_image, _csv(("patient", "split"), by_patient), about)
+
+
+def _put(path: Path, by_image: bytes, by_patient: bytes, about: dict[str, Any]) -> Path:
+    storage.write_atomic(path, by_image)
+    storage.write_atomic(path.with_suffix(".patients.csv"), by_patient)
+    storage.write_manifest(path.with_suffix(".json"), about)
+    return path
+
+
+def _read(path: Path) -> Split:
+    raw, sha256 = path.read_bytes(), storage.read_manifest(path.with_suffix(".json"))["sha256"]
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise Damaged(f"{path} was changed since it was written: remove it, and it is made again")
     homes = [row["split"] for row in csv.DictReader(io.StringIO(raw.decode()))]

@@ -14,14 +14,14 @@ from xlite_search import places, storage
 from xlite_search.console import say
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
-from xlite_search.data.lists import ELSEWHERE, SPLITS, write_lists
+from xlite_search.data.lists import ELSEWHERE, rows_by_split, write_lists
 from xlite_search.data.loaders import Data, DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity, OfLargest, Sampler, Shuffled, Unscaled
 from xlite_search.data.sources import NO_FINDING, LabelTable
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.data.splits import AnySplit, Folds, deal
-from xlite_search.data.stratify import balance
+from xlite_search.data.stratify import balance, linked
 from xlite_search.data.views import Light, Medium, Strong, contact_sheet
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
@@ -104,7 +104,7 @@ def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
         "size": packed.size,
         **_contents(packed.table),
         "integrity": integrity.report(packed, data.split.rows),
-        "split": split | balance(packed.table, rows),
+        "split": split | balance(packed.table, rows) | {"warnings": data.missed_shares},
         "fitted_on": {"fit": spec.fit, "fraction": spec.fraction, "images": len(data.train)},
     }
     return Page(about, packed.table.part(data.train.rows), samplers, data)
@@ -119,14 +119,13 @@ def write_splits(labels: Path, output: Path, specs: Sequence[AnySplit]) -> dict[
     found = read_labels(labels)
     dealt = [(spec, deal(found, spec)) for spec in specs]
     for spec, codes in dealt:
-        empty = [name for name in spec.parts if not (codes == SPLITS.index(name)).any()]
-        if empty:
-            raise BadInput(f"{labels}: too few patients for this split: {empty[0]} would be empty")
+        integrity.expect_parts(found, rows_by_split(codes), spec.parts, str(labels))
     written = {}
     for spec, codes in dealt:
         folder = output / f"fold_{spec.fold}" if isinstance(spec, Folds) else output
         about = {"labels_sha256": storage.sha256_of(labels), **spec.model_dump(mode="json", exclude=ELSEWHERE)}
-        written[str(folder)] = write_lists(folder, found, codes, about)
+        missed = integrity.missed_shares(linked(found), rows_by_split(codes), spec.shares)
+        written[str(folder)] = write_lists(folder, found, codes, about) | {"warnings": missed}
     return written
 
 
@@ -179,6 +178,8 @@ def show_split(about: Mapping[str, Any]) -> None:
     for name, part in about["parts"].items():
         worst = part["largest_deviation"]
         print(f"{name}: at most {worst['points']:.3f} percentage points off the whole ({worst['label']})")
+    for warning in about["warnings"]:
+        print(f"warning: {warning}")
 
 
 def _show_integrity(about: Mapping[str, Any]) -> None:
