@@ -145,4 +145,4 @@ def test_a_spec_that_is_built_refuses_in_a_sentence(settings: dict[str, Any], se
 
 def test_a_value_without_a_name_is_refused() -> None:
     with pytest.raises(BadInput, match=r"AdamW: settings are given by name, such as AdamW\(name=\.\.\.\)"):
-        AdamW(1e-3)  # type: ignore[misc]
+        AdamW(1e-3)  # type: ignore[call-arg]

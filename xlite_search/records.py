@@ -387,3 +387,8 @@ class StudyRecord:
             raise Damaged(
                 f"{lost} of study '{self.name}' is gone: `run` the study again, and it is trained anew"
             ) from None
+
+
+def homes(runs: Iterable[RunRecord]) -> list[str]:
+    """The study that each trial is of."""
+    return [run.folder.parent.parent.name for run in runs]

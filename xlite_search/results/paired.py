@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xlite_search.errors import Damaged, XliteError
-from xlite_search.records import RunRecord
+from xlite_search.labels import told_apart
+from xlite_search.records import RunRecord, homes
 from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
 from xlite_search.storage import digest
 from xlite_search.training.metrics import SUPPORT
@@ -231,11 +231,10 @@ def _setting(label: str, group: Seeds, own: Array, gaps: tuple[float, ...] = (),
 
 
 def _names(groups: Sequence[Seeds]) -> list[str]:
-    """What to call each setting, the seed left out; equal ones are numbered."""
-    plain = [re.sub(r" ?\bseed=\d+", "", next(iter(group.values())).label).strip() for group in groups]
-
-    numbers = [plain[: place + 1].count(name) for place, name in enumerate(plain)]
-    return [f"{name} ({n})" if plain.count(name) > 1 else name for name, n in zip(plain, numbers, strict=True)]
+    """What to call each setting, the seed left out; of equal ones each says its study."""
+    first = [next(iter(group.values())) for group in groups]
+    plain = [" ".join(w for w in run.label.split() if w != f"seed={_seed(run)}") for run in first]
+    return told_apart([name or str(run.config["model"]) for name, run in zip(plain, first, strict=True)], homes(first))
 
 
 def table(settings: Sequence[Setting]) -> Table:

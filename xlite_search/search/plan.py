@@ -171,7 +171,7 @@ def _searched(study: Study, record: StudyRecord | None, teacher: str, made_by: s
     if not all(trial.key in known for trial in trials):
         return trials
     tried = [_tried(known[trial.key], study) for trial in trials]
-    fresh = study.trials(teacher, study.proposals(tried), made_by=made_by)
+    fresh = study.trials(teacher, study.proposals(tried), made_by=made_by, beside=[run.settings for run in begun])
     return trials + [trial for trial in fresh if trial.key not in known]
 
 

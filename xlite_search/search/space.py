@@ -11,12 +11,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from xlite_search.errors import BadInput
+from xlite_search.labels import labels as labels
 from xlite_search.search.suggest import Suggester
 
 Grid: TypeAlias = Mapping[str, Any]
@@ -124,31 +124,6 @@ def written(space: Suggester) -> Suggester:
     while isinstance(space, Narrowed):
         space = space.space
     return space
-
-
-def labels(settings: Sequence[Settings], names: Sequence[str] = ()) -> list[str]:
-    """`efficientnet_b0_mhsa tau=4 alpha=0.7`: what differs, the model first, names cut where they are clear.
-
-    `names` are all that may occur, where not all points are known yet: suggestions, whose numbers get three digits.
-    """
-    digits = 3 if names else 6
-    names = list(dict.fromkeys([*names, *(name for point in settings for name in point)]))
-    short = [name.rpartition(".")[2] for name in names]
-    shown = {n: s if short.count(s) == 1 else n for n, s in zip(names, short, strict=True)}
-    found = []
-    for point in settings:
-        parts = [str(point["model"])] if "model" in point else []
-        parts += [f"{shown[n]}={_plain(v, digits)}" for n, v in point.items() if n != "model"]
-        found.append(" ".join(parts) or "base")
-    return found
-
-
-def _plain(value: Any, digits: int) -> str:
-    """`0.001`, `bce`, `mean_rarity(apply=loss)`; a path by its last part."""
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{name}={_plain(v, digits)}" for name, v in value.items() if name != "name")
-        return f"{value.get('name', '')}({inner})" if inner else str(value.get("name", ""))
-    return f"{value:.{digits}g}" if isinstance(value, float) else Path(str(value)).name
 
 
 def _known(values: Any) -> list[Any]:

@@ -177,18 +177,27 @@ class Study:
             tree["weights"] = sha256_of(Path(config.weights.path))
         return digest(tree)
 
-    def trials(self, teacher: str, points: Sequence[dict[str, Any]] | None = None, *, made_by: str = "") -> list[Trial]:
+    def trials(
+        self,
+        teacher: str,
+        points: Sequence[dict[str, Any]] | None = None,
+        *,
+        made_by: str = "",
+        beside: Sequence[dict[str, Any]] = (),
+    ) -> list[Trial]:
         """These points, resolved; without points, every trial of the grids. Of those that are one run the first stays.
 
         `teacher` is the key of the study's teacher, empty if it has none; `made_by` is what the keys hold of their
-        making, if it is not the trainable as it is now: a study goes on under the keys that it began with.
+        making, if it is not the trainable as it is now: a study goes on under the keys that it began with. Labels tell
+        the points from those `beside` them, too.
 
         Raises:
             BadInput: the data are not prepared, a file is missing, or kd is set and there is no teacher.
         """
         given = self.configs() if points is None else [(p, self.base.with_settings(p).canonical()) for p in points]
         resolved = [(settings, config.resolved(teacher)) for settings, config in given]
-        labels = spaces.labels([settings for settings, _ in resolved], list(self.ranges))
+        points = [*beside, *(settings for settings, _ in resolved)]
+        labels = spaces.labels(points, list(self.ranges), self.base.model)[len(beside) :]
         by = made_by or maker(self.trainable)
         found: dict[str, Trial] = {}
         for label, (settings, config) in zip(labels, resolved, strict=True):
