@@ -43,12 +43,14 @@ def texts(values: Sequence[Any], digits: int = DIGITS) -> list[str]:
     """
     different = len({_exact(value) for value in values})
     folders = max((len(PurePath(part).parts) for value in values for part in _strings(value)), default=1)
-    found = list[str]()
+    best = list[str]()
     for step in range(max(ALL_DIGITS - digits, folders - 1) + 1):
         found = [_plain(value, min(digits + step, ALL_DIGITS), 1 + step) for value in values]
-        if len(set(found)) >= different:
+        if len(set(found)) > len(set(best)):
+            best = found
+        if len(set(best)) >= different:
             break
-    return found
+    return best
 
 
 def told_apart(names: Sequence[str], homes: Sequence[str] = ()) -> list[str]:

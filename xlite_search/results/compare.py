@@ -8,38 +8,29 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from xlite_search import places
 from xlite_search.console import clock, plain
-from xlite_search.errors import BadInput, did_you_mean
-from xlite_search.records import ARTIFACTS, TABLE, RunRecord, StudyRecord
+from xlite_search.errors import BadInput, XliteError, did_you_mean
+from xlite_search.labels import told_apart
+from xlite_search.records import ARTIFACTS, TABLE, RunRecord, StudyRecord, homes
 from xlite_search.results import markdown
-from xlite_search.results.front import figure, front, measure
-from xlite_search.results.paired import Setting, over_seeds, table
+from xlite_search.results.columns import ENDLESS
+from xlite_search.results.front import figure, front
+from xlite_search.results.paired import Setting, over_seeds
+from xlite_search.results.tables import tables
+from xlite_search.storage import read_manifest
 
 if TYPE_CHECKING:
     from xlite_search.data.loaders import Data
 
 CHANCE_AUROC = 0.5
-COLUMNS_OF_CLASSES = 4
-#: where the output is no terminal
-WIDTH_OF_FILES = 200
-WHY = {
-    "waiting": "not begun",
-    "running": "not over",
-    "paused": "waits at a rung for the others",
-    "finished": "no score",
-    "stopped": "",
-    "failed": "failed",
-}
 
 
 def open_study(name: str) -> StudyRecord:
@@ -91,6 +82,8 @@ class Comparison:
     support  validation images, and how many of them have each finding; empty if no run has begun
     teaching what the teacher was asked; None without one
     settings what the runs of several seeds say together, the best first; empty if there is nothing to pair
+    unpaired why there are none although there is something to pair; empty otherwise
+    facts    what belongs under every table: that the data set is a part of its label table
     """
 
     names: tuple[str, ...]
@@ -102,6 +95,15 @@ class Comparison:
     support: dict[str, int]
     teaching: Teaching | None
     settings: list[Setting]
+    unpaired: str = ""
+    facts: tuple[str, ...] = ()
+
+    def labels(self, runs: Sequence[RunRecord]) -> list[str]:
+        """What to call these runs, `[run]`: equal labels of several studies say which they are of."""
+        everyone = [*self.ranked, *self.others]
+        names = told_apart([run.label for run in everyone], homes(everyone))
+        called = {run.folder: name for run, name in zip(everyone, names, strict=True)}
+        return [called[run.folder] for run in runs]
 
     @property
     def energy_wh(self) -> float:
@@ -136,23 +138,28 @@ class Comparison:
         """PNG of the front, or None if there is none."""
         if not any(self.on_front()):
             return None
-        labels = [run.label for run in self.ranked]
-        return figure(labels, self.objectives(), (self.metric, *self.minimize), self._up)
+        return figure(self.labels(self.ranked), self.objectives(), (self.metric, *self.minimize), self._up)
 
     @property
     def _up(self) -> list[bool]:
         return [True, *(False for _ in self.minimize)]
 
     def chance(self) -> dict[str, float]:
-        """What scores that know nothing reach: AUROC 0.5 by definition, average precision the mean prevalence."""
+        """What scores that know nothing reach: AUROC 0.5 by definition, average precision prevalence."""
         present = [count for count in self.support.values() if count]
-        prevalence = float(np.mean(present)) / self.images if present else math.nan
-        return {"val/auroc_macro": CHANCE_AUROC, "val/auroc_supported": CHANCE_AUROC, "val/ap_macro": prevalence}
+        found = {"val/ap_macro": float(np.mean(present)) / self.images if present else math.nan}
+        for name in ("val/auroc_macro", "val/auroc_supported", self.metric):
+            kind, _, finding = name.removeprefix("val/").partition("/")
+            if kind.startswith("auroc"):
+                found[name] = CHANCE_AUROC
+            elif kind == "ap" and self.support.get(finding):
+                found[name] = self.support[finding] / self.images
+        return found
 
 
 def compare(names: list[str]) -> Comparison:
     """Raises BadInput if a study is not there, or the studies were ranked by different metrics."""
-    studies = [open_study(name) for name in names]
+    studies = [open_study(name) for name in dict.fromkeys(names)]
     metrics = {study.metric for study in studies}
     if len(metrics) > 1:
         raise BadInput(
@@ -168,9 +175,34 @@ def compare(names: list[str]) -> Comparison:
     teaching = _teaching(studies, runs)
     shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
     images, support = _support(runs)
-    makers = {study.folder: study.maker for study in studies}
-    settings = over_seeds(ranked, metric, lambda: _data(runs), lambda run: makers[run.folder.parents[1]])
-    return Comparison(tuple(names), metric, shared, ranked, others, images, support, teaching, settings)
+    settings, unpaired = _over_seeds(ranked, metric, studies)
+    called = tuple(study.name for study in studies)
+    facts = _facts(runs)
+    return Comparison(
+        called, metric, shared, ranked, others, images, support, teaching, settings, unpaired=unpaired, facts=facts
+    )
+
+
+def _over_seeds(ranked: list[RunRecord], metric: str, studies: list[StudyRecord]) -> tuple[list[Setting], str]:
+    """The settings, and why there are none."""
+    makers = {study.folder: study.maker or str(study.definition.get("code", "")) for study in studies}
+    try:
+        return over_seeds(ranked, metric, lambda: _data(ranked), lambda run: makers[run.folder.parents[1]]), ""
+    except XliteError as error:
+        return [], str(error)
+
+
+def _facts(runs: list[RunRecord]) -> tuple[str, ...]:
+    """That the data set lacks images of its label table, if it is here."""
+    try:
+        manifest = read_manifest(places.data_folder(runs[0].config["data"]["name"]) / "manifest.json")
+        there, expected = int(manifest["images"]), int(manifest["expected"])
+    except (OSError, XliteError, KeyError, IndexError):
+        return ()
+    name = runs[0].config["data"]["name"]
+    return (f"incomplete: data set '{name}' has {there:,} of its label table's {expected:,} images",)[
+        : expected > there
+    ]
 
 
 def summary(study: str) -> dict[str, bytes]:
@@ -185,12 +217,15 @@ def summary(study: str) -> dict[str, bytes]:
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """The same as plain values."""
 
-    on_front = {run.key for run, kept in zip(comparison.ranked, comparison.on_front(), strict=True) if kept}
+    everyone = [*comparison.ranked, *comparison.others]
+    on_front = {run.folder for run, kept in zip(comparison.ranked, comparison.on_front(), strict=True) if kept}
+    studies = dict(zip((run.folder for run in everyone), homes(everyone), strict=True))
 
     def entry(run: RunRecord, rank: int | None) -> dict[str, Any]:
         at_best = run.epochs[run.best.epoch - 1] if run.best else {}
         return {
             "rank": rank,
+            "study": studies[run.folder],
             "trial": run.key,
             "label": run.label,
             "settings": run.settings,
@@ -204,7 +239,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             **({"gpu_wh": _energy_wh(run)} if comparison.energy_wh else {}),
             **({"micro_batch": run.micro_batch} if run.micro_batch else {}),
             "facts": run.facts,
-            **({"front": run.key in on_front} if comparison.minimize else {}),
+            **({"front": run.folder in on_front} if comparison.minimize else {}),
             "metrics": at_best,
         }
 
@@ -216,6 +251,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
         **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
         **({"settings": [each.as_json() for each in comparison.settings]} if comparison.settings else {}),
+        **({"unpaired": comparison.unpaired} if comparison.unpaired else {}),
+        **({"facts": list(comparison.facts)} if comparison.facts else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
         **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),
         "trials": ranked + [entry(run, None) for run in comparison.others],
@@ -226,108 +263,13 @@ def _energy_wh(run: RunRecord) -> float:
     return sum(epoch.get("energy/gpu_wh", 0.0) for epoch in run.epochs)
 
 
-def show(comparison: Comparison, *, classes: bool = True) -> None:
-    """Prints the tables to stdout."""
-    console = plain()
-    if not console.is_terminal:
-        console = plain(width=WIDTH_OF_FILES)
-    parts: list[RenderableType] = [_ranking(comparison)] if comparison.ranked else []
-    if comparison.settings:
-        parts.append(table(comparison.settings))
-    if comparison.others:
-        parts.append(_others(comparison))
-    if comparison.teaching:
-        parts.append(Text(comparison.teaching.words()))
-    if comparison.energy_wh:
-        unread = f", and what {comparison.unread} epochs without a reading took" if comparison.unread else ""
-        parts.append(Text(f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh{unread}"))
-    if classes and comparison.ranked:
-        parts.append(_per_class(comparison))
-    console.print(Group(*parts))
-
-
-def _ranking(comparison: Comparison) -> Table:
-    name = comparison.metric
-    table = Table(title=f"{', '.join(comparison.names)}: trained to the end, ranked by {name}", title_justify="left")
-    table.add_column("#", justify="right")
-    table.add_column("trial")
-    measures = [measure(extra) for extra in comparison.minimize]
-    params = () if "model/parameters" in comparison.minimize else ("params",)
-    for column in ("best", *(each.word for each in measures), "at epoch", "final", "AP", "F1", *params, "time"):
-        table.add_column(column, justify="right", no_wrap=True)
-    ranks = zip(range(1, len(comparison.ranked) + 1), comparison.ranked, comparison.on_front(), strict=True)
-    for rank, run, kept in ranks:
-        assert run.best is not None
-        at_best = run.epochs[run.best.epoch - 1]
-        table.add_row(
-            f"* {rank}" if kept else str(rank),
-            run.label,
-            f"{run.best_score(name):.4f}",
-            *(each.text(run.objective(extra)) for each, extra in zip(measures, comparison.minimize, strict=True)),
-            f"{run.best.epoch} of {len(run.epochs)}",
-            _number(run.epochs[-1].get(name)),
-            _number(at_best.get("val/ap_macro")),
-            _number(at_best.get("val/f1_macro")),
-            *(f"{at_best['model/parameters'] / 1e6:.2f} M" if "model/parameters" in at_best else "" for _ in params),
-            clock(run.seconds),
-        )
-    table.caption = "\n".join(_notes(comparison)) or None
-    chance = comparison.chance()
-    table.add_section()
-    cells = [_number(chance.get(name)), *("" for _ in measures), "", "", _number(chance["val/ap_macro"])]
-    table.add_row("", "chance: untrained, scores that know nothing", *cells, style="dim")
-    return table
-
-
-def _notes(comparison: Comparison) -> list[str]:
-    """What a reader of the ranking must know: who has had other conditions, and what a star means."""
-    notes = []
-    if len({run.config["epochs"] for run in comparison.ranked}) > 1:
-        notes.append("unequal epochs: compare only those that were asked for the same number")
-    smaller = [f"{run.label} ({run.micro_batch})" for run in comparison.ranked if run.micro_batch]
-    if smaller:
-        notes.append(f"fewer images at once than asked for, so that batch norm saw others: {', '.join(smaller)}")
-    if comparison.minimize:
-        others = ", ".join(measure(extra).word for extra in comparison.minimize)
-        notes.append(f"* on the front: no run is better in one of best, {others}, and as good in the others")
-    return notes
-
-
-def _others(comparison: Comparison) -> Table:
-    table = Table(title="not ranked: not trained to the end", title_justify="left")
-    table.add_column("trial")
-    for column in ("best", "epochs"):
-        table.add_column(column, justify="right")
-    table.add_column("why")
-    for run in comparison.others:
-        why = run.cause if run.status == "stopped" else f"{run.status}: {run.cause}" if run.cause else WHY[run.status]
-        score = run.best_score(comparison.metric)
-        table.add_row(run.label, _number(score), f"{len(run.epochs)} of {run.config['epochs']}", why)
-    return table
-
-
-def _per_class(comparison: Comparison) -> RenderableType:
-    """AUROC by finding, the rarest first, of the leading runs."""
-    shown = comparison.ranked[:COLUMNS_OF_CLASSES]
-    table = Table(title="validation AUROC by finding at the best epoch, the rarest first", title_justify="left")
-    table.add_column("finding")
-    table.add_column("positives", justify="right")
-    for rank, _ in enumerate(shown, start=1):
-        table.add_column(f"#{rank}", justify="right")
-    at_best = [run.epochs[run.best.epoch - 1] for run in shown if run.best]
-    names = {n.removeprefix("val/auroc/") for metrics in at_best for n in metrics if n.startswith("val/auroc/")}
-    for finding in sorted(names | set(comparison.support), key=lambda n: (comparison.support.get(n, 0), n)):
-        positives = comparison.support.get(finding)
-        scores = [_number(metrics.get(f"val/auroc/{finding}")) for metrics in at_best]
-        table.add_row(finding, "?" if positives is None else f"{positives:,}", *scores)
-    note = Text(
-        f"{comparison.images:,} validation images; '-': no positives, so no AUROC, and not in the mean", style="dim"
-    )
-    return Group(table, note)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+def show(comparison: Comparison, *, classes: bool = True, width: int | None = None) -> None:
+    """Prints the tables to stdout, as wide as the terminal is; nothing is left out where it is none."""
+    console = plain(width=width)
+    if width is None and not console.is_terminal:
+        console = plain(width=ENDLESS)
+    for part in tables(comparison, console, classes=classes):
+        console.print(part)
 
 
 def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | None:

@@ -23,6 +23,7 @@ def ranking(comparison: Comparison) -> str:
         lines += ["", "Not ranked:", ""]
         others = [(_code(run.label), run.status, str(len(run.epochs)), _plain(run.cause)) for run in comparison.others]
         lines += _table(("trial", "status", "epochs", "why"), others)
+    lines += [line for fact in comparison.facts for line in ("", fact)]
     return "\n".join(lines) + "\n"
 
 

@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
-from xlite_search.errors import Damaged, XliteError
+from xlite_search.errors import Damaged
 from xlite_search.labels import told_apart
 from xlite_search.records import RunRecord, homes
 from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
@@ -89,19 +87,19 @@ def over_seeds(
     The best is the one that is behind none, or least, on the seeds that it has in common with the others. Settings are
     told apart by the resolved configs of their runs and by who trained them (`maker`), never by their labels.
 
-    Empty for another metric than an AUROC, without two settings that have two seeds in common, and if the data or a
-    run's kept predictions are not there. `data` is asked only where there is something to pair.
+    Empty for another metric than an AUROC, and without two settings that have two seeds in common. `data` is asked only
+    where there is something to pair.
+
+    Raises:
+        XliteError: the data, a run's kept predictions or its config are not there, or not what they were.
     """
     if not metric.startswith((MACRO, OF_SUPPORTED, OF_FINDING)) or len({_seed(run) for run in runs}) < FEWEST_SEEDS:
         return []
     groups = [group for group in _settings(runs, maker) if len(group) >= FEWEST_SEEDS]
     if not _pairs(groups):
         return []
-    try:
-        judge = Judge(data(), metric)
-        answers = {run.key: judge.of(run) for group in groups for run in group.values()}
-    except XliteError:
-        return []
+    judge = Judge(data(), metric)
+    answers = {run.key: judge.of(run) for group in groups for run in group.values()}
     return ranked(groups, answers)
 
 
@@ -142,10 +140,11 @@ def _seed(run: RunRecord) -> int:
 def _settings(runs: Sequence[RunRecord], maker: Callable[[RunRecord], str]) -> list[Seeds]:
     """The runs by setting and seed; a run that several studies have counts once."""
     from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
+    from xlite_search.spec import parse
 
     found: dict[str, Seeds] = {}
     for run in runs:
-        config = RunConfig.model_validate(run.config).identity() | {"seed": None}
+        config = parse(RunConfig, run.config, f"{run.label}: ").identity() | {"seed": None}
         setting = digest([config, run.micro_batch, maker(run)])
         found.setdefault(setting, {}).setdefault(_seed(run), run)
     return list(found.values())
@@ -235,20 +234,3 @@ def _names(groups: Sequence[Seeds]) -> list[str]:
     first = [next(iter(group.values())) for group in groups]
     plain = [" ".join(w for w in run.label.split() if w != f"seed={_seed(run)}") for run in first]
     return told_apart([name or str(run.config["model"]) for name, run in zip(plain, first, strict=True)], homes(first))
-
-
-def table(settings: Sequence[Setting]) -> Table:
-    """The settings over their seeds, with their gaps to the best."""
-    found = Table(title="over the seeds: behind the best, on the same images", title_justify="left")
-    found.add_column("setting")
-    for column in ("seeds", "mean", "sd", "gap", "95 % interval", "of each seed", ""):
-        found.add_column(column, justify="right", no_wrap=True)
-    for each in settings:
-        cells = [str(len(each.seeds)), f"{each.score:.4f}", f"{each.spread:.4f}"]
-        if each.gaps:
-            known = math.isfinite(each.half)
-            interval = f"{each.gap - each.half:+.4f} to {each.gap + each.half:+.4f}" if known else "unknown"
-            cells += [f"{each.gap:+.4f}", interval, "  ".join(f"{gap:+.4f}" for gap in each.gaps), each.verdict]
-        found.add_row(Text(each.label), *cells)
-    found.caption = CAPTION + ("" if all(math.isfinite(each.half) for each in settings) else f"; {UNKNOWN}")
-    return found

@@ -9,7 +9,8 @@ from typing import Any
 from xlite_search import disk
 from xlite_search.console import clock
 from xlite_search.records import RunRecord
-from xlite_search.results.compare import WHY, open_study
+from xlite_search.results.compare import open_study
+from xlite_search.results.tables import WHY
 from xlite_search.storage import held_by
 
 

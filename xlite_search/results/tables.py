@@ -1,0 +1,182 @@
+"""The tables of a comparison as a terminal or a file shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from xlite_search.console import clock
+from xlite_search.labels import short, texts
+from xlite_search.records import RunRecord, homes
+from xlite_search.results.columns import Column, fitted
+from xlite_search.results.front import measure
+from xlite_search.results.paired import CAPTION, UNKNOWN, Setting
+
+if TYPE_CHECKING:
+    from xlite_search.results.compare import Comparison
+
+COLUMNS_OF_CLASSES = 4
+#: instead of a value that a run does not have
+ABSENT = "-"
+WHY = {
+    "waiting": "not begun",
+    "running": "not over",
+    "paused": "waits at a rung for the others",
+    "finished": "no score",
+    "stopped": "",
+    "failed": "failed",
+}
+
+
+def tables(comparison: Comparison, console: Console, *, classes: bool = True) -> Iterator[RenderableType]:
+    """All that there is to show, in the order of reading; AUROC by finding only if `classes`."""
+    if comparison.ranked:
+        yield ranking(comparison, console)
+    if comparison.settings:
+        yield over_seeds(comparison, console)
+    if comparison.unpaired:
+        yield Text(f"the settings are not compared over their seeds: {comparison.unpaired}")
+    if comparison.others:
+        yield others(comparison, console)
+    if comparison.teaching:
+        yield Text(comparison.teaching.words())
+    if comparison.energy_wh:
+        unread = f", and what {comparison.unread} epochs without a reading took" if comparison.unread else ""
+        yield Text(f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh{unread}")
+    if classes and comparison.ranked:
+        yield by_finding(comparison, console)
+
+
+def ranking(comparison: Comparison, console: Console) -> RenderableType:
+    """The runs that were trained to their end, with what differs between them."""
+    runs, name = comparison.ranked, comparison.metric
+    at_best = [run.epochs[run.best.epoch - 1] for run in runs if run.best]
+    marks = [f"* {rank}" if kept else str(rank) for rank, kept in enumerate(comparison.on_front(), start=1)]
+    columns = [Column("#", marks), *factors(runs, comparison.labels(runs))]
+    columns.append(Column("best", [number(run.best_score(name)) for run in runs]))
+    for extra in comparison.minimize:
+        words = measure(extra)
+        columns.append(Column(words.word, [words.text(run.objective(extra)) for run in runs]))
+    columns.append(Column("at epoch", [f"{run.best.epoch} of {len(run.epochs)}" for run in runs if run.best], spare=1))
+    columns.append(Column("final", [number(run.epochs[-1].get(name)) for run in runs], spare=6))
+    columns.append(Column("AP", [number(epoch.get("val/ap_macro")) for epoch in at_best], spare=2))
+    columns.append(Column("F1", [number(epoch.get("val/f1_macro")) for epoch in at_best], spare=5))
+    if "model/parameters" not in comparison.minimize:
+        sizes = [epoch.get("model/parameters") for epoch in at_best]
+        columns.append(Column("params", [f"{size / 1e6:.2f} M" if size else ABSENT for size in sizes], spare=4))
+    columns.append(Column("time", [clock(run.seconds) for run in runs], spare=3))
+    title = f"{', '.join(comparison.names)}: trained to the end, ranked by {name}"
+    return fitted(title, columns, [*_notes(comparison), *comparison.facts], console)
+
+
+def factors(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Column]:
+    """What differs between runs, a column for each setting, the model and the study first; else their labels.
+
+    A setting that another study has swept has the value of the run's config.
+    """
+    names = sorted(dict.fromkeys(name for run in runs for name in run.settings), key=lambda name: name != "model")
+    found = [Column("study", homes(runs), text=True)]
+    for name, head in zip(names, short(names), strict=True):
+        values = [_value(run, name) for run in runs]
+        written = iter(texts([value for value in values if value is not None]))
+        found.append(Column(head, [ABSENT if value is None else next(written) for value in values], text=True))
+    found = [column for column in found if len(set(column.cells)) > 1]
+    rows = set(zip(*(column.cells for column in found), strict=True))
+    return found if found and len(rows) == len(runs) else [Column("trial", labels, text=True)]
+
+
+def _value(run: RunRecord, name: str) -> Any:
+    """None where there is no such setting."""
+    if name in run.settings:
+        return run.settings[name]
+    value: Any = run.config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value.get("name", value) if isinstance(value, Mapping) else value
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What a reader of the ranking must know: chance, who has had other conditions, and what a star means."""
+    chance = comparison.chance()
+    reached = [
+        f"{word} {number(chance.get(name))}" for word, name in (("best", comparison.metric), ("AP", "val/ap_macro"))
+    ]
+    notes = [f"chance, scores that know nothing: {', '.join(reached)}"]
+    if len({run.config["epochs"] for run in comparison.ranked}) > 1:
+        notes.append("unequal epochs: compare only those that were asked for the same number")
+    labels = zip(comparison.labels(comparison.ranked), comparison.ranked, strict=True)
+    smaller = [f"{label} ({run.micro_batch})" for label, run in labels if run.micro_batch]
+    if smaller:
+        notes.append(f"fewer images at once than asked for, so that batch norm saw others: {', '.join(smaller)}")
+    if comparison.minimize:
+        words = ", ".join(measure(extra).word for extra in comparison.minimize)
+        notes.append(f"* on the front: no run is better in one of best, {words}, and as good in the others")
+    return notes
+
+
+def over_seeds(comparison: Comparison, console: Console) -> RenderableType:
+    """The settings over their seeds, with their gaps to the best."""
+    found = comparison.settings
+    columns = [
+        Column("setting", [each.label for each in found], text=True),
+        Column("seeds", [str(len(each.seeds)) for each in found], spare=1),
+        Column("mean", [f"{each.score:.4f}" for each in found]),
+        Column("sd", [f"{each.spread:.4f}" for each in found], spare=2),
+        Column("gap", [f"{each.gap:+.4f}" if each.gaps else "" for each in found]),
+        Column("95 % interval", [_interval(each) for each in found]),
+        Column("of each seed", ["  ".join(f"{gap:+.4f}" for gap in each.gaps) for each in found], spare=3),
+        Column("", [each.verdict if each.gaps else "" for each in found]),
+    ]
+    unknown = [] if all(math.isfinite(each.half) for each in found) else [UNKNOWN]
+    notes = [CAPTION, *unknown, *comparison.facts]
+    return fitted("over the seeds: behind the best, on the same images", columns, notes, console)
+
+
+def _interval(setting: Setting) -> str:
+    if not setting.gaps or not math.isfinite(setting.half):
+        return "unknown" if setting.gaps else ""
+    return f"{setting.gap - setting.half:+.4f} to {setting.gap + setting.half:+.4f}"
+
+
+def others(comparison: Comparison, console: Console) -> RenderableType:
+    """Who is not ranked, and why."""
+    runs = comparison.others
+    columns = [
+        Column("trial", comparison.labels(runs), text=True),
+        Column("best", [number(run.best_score(comparison.metric)) for run in runs]),
+        Column("epochs", [f"{len(run.epochs)} of {run.config['epochs']}" for run in runs]),
+        Column("why", [_why(run) for run in runs], text=True),
+    ]
+    return fitted("not ranked: not trained to the end", columns, comparison.facts, console)
+
+
+def _why(run: RunRecord) -> str:
+    if run.status == "stopped":
+        return run.cause
+    return f"{run.status}: {run.cause}" if run.cause else WHY[run.status]
+
+
+def by_finding(comparison: Comparison, console: Console) -> RenderableType:
+    """AUROC by finding, the rarest first, of the leading runs."""
+    shown = comparison.ranked[:COLUMNS_OF_CLASSES]
+    at_best = [run.epochs[run.best.epoch - 1] for run in shown if run.best]
+    there = {n.removeprefix("val/auroc/") for metrics in at_best for n in metrics if n.startswith("val/auroc/")}
+    support = comparison.support
+    names = sorted(there | set(support), key=lambda name: (support.get(name, 0), name))
+    columns = [
+        Column("finding", names, text=True),
+        Column("positives", [f"{support[name]:,}" if name in support else "?" for name in names]),
+    ]
+    for rank, metrics in enumerate(at_best, start=1):
+        columns.append(Column(f"#{rank}", [number(metrics.get(f"val/auroc/{name}")) for name in names]))
+    note = f"{comparison.images:,} validation images; '-': no positives, so no AUROC, and not in the mean"
+    title = "validation AUROC by finding at the best epoch, the rarest first"
+    return fitted(title, columns, [note, *comparison.facts], console)
+
+
+def number(value: float | None) -> str:
+    return ABSENT if value is None or not math.isfinite(value) else f"{value:.4f}"
