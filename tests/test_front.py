@@ -49,6 +49,11 @@ def test_equal_runs_are_kept_together() -> None:
     assert front(np.array([[0.8, 5, 1], [0.8, 5, 1], [0.7, 5, 1]]), UP).tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_not_on_the_front_and_dominates_nobody(odd: float) -> None:
+    assert front(np.array([[0.8, 5, 1], [0.9, odd, 0], [odd, 5, 1]]), UP).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("objectives", [2, 3])
 @pytest.mark.parametrize("runs", [1, 3, 40])
 def test_the_figure_is_a_png_that_is_as_high_as_its_list(runs: int, objectives: int) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
+from xlite_search.errors import RunFailed
+from xlite_search.results.inference import influence
 from xlite_search.training.metrics import (
     Confusion,
     auroc,
@@ -349,3 +353,20 @@ def test_single_precision_logits_count_like_double() -> None:
     logits, labels = example()
     one, other = (validation_metrics(x, labels, CLASSES) for x in (logits.astype(np.float32), logits))
     assert all(one[name] == pytest.approx(other[name], abs=1e-6) for name in one)
+
+
+def test_what_is_no_number_is_never_ranked() -> None:
+    """A sort gives NaN a place, and every area a finite value."""
+    logits = np.zeros((24, 3), np.float32)
+    logits[5, 1] = np.nan
+    labels = np.arange(72).reshape(24, 3) % 2 * 1.0
+    ways: list[Callable[[], object]] = [
+        lambda: auroc(logits, labels),
+        lambda: average_precision(logits, labels),
+        lambda: label_ranking(logits, labels),
+        lambda: validation_metrics(logits, labels, CLASSES),
+        lambda: influence(logits, labels > 0, np.arange(24)),
+    ]
+    for way in ways:
+        with pytest.raises(RunFailed, match="1 of 72 scores are NaN"):
+            way()

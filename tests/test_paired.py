@@ -279,7 +279,9 @@ def test_the_supported_mean_has_its_interval_too(config: RunConfig, data: Data) 
 @pytest.mark.parametrize(
     "reason", ["one seed", "one setting", "lost predictions", "not numbers", "other seeds", "lost data"]
 )
-def test_without_pairs_there_is_no_such_table(reason: str, config: RunConfig, data: Data) -> None:
+def test_without_pairs_there_is_no_such_table(
+    reason: str, config: RunConfig, data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
     seeds = 1 if reason == "one seed" else 3
     arms = {"lr=1": arm(1e-3, 1.0, seeds), "lr=2": arm(2e-3, 2.0, seeds)}
     if reason == "one setting":
@@ -301,6 +303,20 @@ def test_without_pairs_there_is_no_such_table(reason: str, config: RunConfig, da
     comparison = compare(["s"])
     assert (comparison.settings, "settings" in as_json(comparison)) == ([], False)
     assert comparison.ranked
+    told = {"lost predictions": "missing or damaged", "not numbers": "not numbers", "lost data": "is not prepared"}
+    assert told.get(reason, "") in comparison.unpaired, "what is not there is said; what nobody asked for is not"
+    assert bool(comparison.unpaired) == (reason in told)
+    show(comparison)
+    assert ("not compared over their seeds" in capsys.readouterr().out) == (reason in told)
+
+
+def test_a_config_that_this_version_cannot_read_is_said(config: RunConfig, data: Data) -> None:
+    for key in study(config, data, {"lr=1": arm(1e-3, 1.0), "lr=2": arm(2e-3, 2.0)}):
+        run = RunRecord.load(study_folder("s") / "trials" / key)
+        replace(run, config=run.config | {"forgotten": 1}).save()
+    comparison = compare(["s"])
+    assert len(comparison.ranked) == 6
+    assert "forgotten" in comparison.unpaired
 
 
 def test_the_patients_error_is_that_of_drawing_patients_anew(config: RunConfig, data: Data) -> None:

@@ -70,9 +70,10 @@ def measure(name: str) -> Measure:
 def front(values: NDArray[np.float64], up: Sequence[bool]) -> NDArray[np.bool_]:
     """Which runs are not dominated, `[run]`, of their objectives `[run, objective]`.
 
-    `up` says of each objective whether higher is better. Equal runs are kept together; a run with a NaN is never kept.
+    `up` says of each objective whether higher is better. Equal runs are kept together; a run with a value that is no
+    number, or infinite, is never kept, nor does it dominate.
     """
-    cost = values * np.where(up, -1.0, 1.0)
+    cost = np.where(np.isfinite(values), values, np.nan) * np.where(up, -1.0, 1.0)
     no_worse = (cost[:, None] <= cost).all(axis=2)
     better = (cost[:, None] < cost).any(axis=2)
     return np.asarray(~np.isnan(cost).any(axis=1) & ~(no_worse & better).any(axis=0))

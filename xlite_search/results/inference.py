@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.training.metrics import expect_numbers
+
 CONFIDENCE, DRAWS = 0.95, 10_000
 #: part of the runs' variance below which a gap's is that of equal runs, zero
 ROUNDING = 1e-12
@@ -42,7 +44,8 @@ class Influence:
 
 
 def influence(scores: NDArray[np.floating], truth: NDArray[np.bool_], groups: NDArray[np.int64]) -> Influence:
-    """Of finite scores `[image, finding]`; `groups` `[image]` numbers them 0, 1, ..."""
+    """Of scores `[image, finding]`; `groups` `[image]` numbers them 0, 1, ... Raises RunFailed if one is NaN."""
+    expect_numbers(scores)
     many = int(groups.max()) + 1 if len(groups) else 0
     found = [_influence(column, there, groups, many) for column, there in zip(scores.T, truth.T, strict=True)]
     areas, values, dof = zip(*found, strict=True)

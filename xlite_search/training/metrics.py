@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.errors import RunFailed
+
 THRESHOLD = 0.5
 BINS = 15
 #: positives, and negatives, without which an AUROC is noise
@@ -77,7 +79,11 @@ def areas(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> tuple[A
     """AUROC and AP per class from one sort of each class, `[image, class]` twice -> `[class]` twice; NaN if undefined.
 
     Counts above each distinct score are integers, so that ties are exact and the order within them does not matter.
+
+    Raises:
+        RunFailed: a score is NaN.
     """
+    expect_numbers(scores)
     pairs = [_areas(s, y) for s, y in zip(scores.T, labels.T > 0, strict=True)]
     return np.array([a for a, _ in pairs]), np.array([p for _, p in pairs])
 
@@ -98,13 +104,24 @@ def _areas(scores: NDArray[np.floating], truth: Truth) -> tuple[float, float]:
     return float(area), float((hits / said * gained).sum() / positives)
 
 
+def expect_numbers(scores: NDArray[np.floating]) -> None:
+    """NaN has no place in a ranking, and sorting would give it one; infinity has. Raises RunFailed."""
+    odd = int(np.count_nonzero(np.isnan(scores)))
+    if odd:
+        raise RunFailed(f"not_finite: {odd:,} of {scores.size:,} scores are NaN: nothing can be ranked by them")
+
+
 def label_ranking(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> tuple[float, float]:
     """Label-ranking AP and coverage error, how well an image's findings come before its other labels.
 
     The first is the mean share of findings among the labels that score at least as high as a finding, 1 at best; the
     second how far down the list all findings are covered, in labels. As scikit-learn has it, an image without finding
     counts 1 in the one and 0 in the other. Both NaN if no image has a finding. `[image, class]` twice.
+
+    Raises:
+        RunFailed: a score is NaN.
     """
+    expect_numbers(scores)
     truth = labels > 0
     image, column = np.nonzero(truth)
     if not len(image):
