@@ -90,6 +90,15 @@ def test_nothing_that_somebody_may_go_on_with_is_given_back(study: StudyRecord) 
     assert disk.free(study.runs()) == []
 
 
+def test_what_a_power_cut_left_of_a_run_that_is_over_is_given_back_too(study: StudyRecord) -> None:
+    winner, open_one = by_label(study, "winner"), by_label(study, "open")
+    for run in (winner, open_one):
+        (run.folder / "checkpoints" / "epoch-0009-0.1000.pt").write_bytes(bytes(10))
+    disk.free(study.runs(), 10**9)
+    assert not (winner.folder / "checkpoints" / "epoch-0009-0.1000.pt").exists()
+    assert (open_one.folder / "checkpoints" / "epoch-0009-0.1000.pt").exists(), "somebody may be at it"
+
+
 @pytest.mark.parametrize(
     ("budget", "winners", "losers"),
     [

@@ -127,3 +127,14 @@ def test_what_cannot_be_opened_is_the_run_s_failure_and_a_full_disk_is_not(
     with pytest.raises(OSError, match="No space"):
         next(drive(record.save(), baseline, tiny))
     assert (record.reload().status, record.reload().epochs) == ("running", ()), "a full disk is no failure of the run"
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_machine_says_whether_the_finished_keep_their_states(
+    tiny: RunConfig, record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool
+) -> None:
+    (tmp_path / "machine.toml").write_text(f"keep_states = {str(keeps).lower()}\n")
+    monkeypatch.setenv("XLITE_MACHINE", str(tmp_path / "machine.toml"))
+    *_, ended = drive(record.save(), baseline, tiny)
+    assert ended.status == "finished" and ended.weights()
+    assert len(list((ended.folder / "checkpoints").glob("*.pt"))) == (2 if keeps else 0)

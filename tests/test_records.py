@@ -174,6 +174,42 @@ def test_the_newest_two_checkpoints_and_the_newest_two_best_weights_are_kept(tmp
     assert record.resume_path() == record.folder / "checkpoints" / "epoch-0004-0.5000.pt"
 
 
+def test_a_run_that_has_ended_keeps_what_it_is_judged_by_and_no_states(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1), Epoch(2)]).add(Epoch(3, improved=False, ended="the end"), keep_states=False)
+    assert files(record) == {f"best-000{n}-0.5000.{kind}" for n in (1, 2) for kind in ("safetensors", "npz")}
+    assert record == record.reload() and record.over and record.checkpoints == ()
+    assert record.weights() == Epoch(2).weights_bytes() and record.predictions_path().is_file()
+    kept = run_with(tmp_path / "kept", [Epoch(1), Epoch(2)]).add(Epoch(3, ended="the end"), keep_states=True)
+    assert [stored.epoch for stored in kept.checkpoints] == [3, 2]
+
+
+def test_a_power_cut_at_any_step_of_the_last_epoch_leaves_a_state_or_the_end(tmp_path: Path) -> None:
+    """The states go after the manifest that says that nobody goes on from them."""
+    last = Epoch(3, 0.8, ended="the end")
+    steps = steps_of(lambda: run_with(tmp_path / "whole", [Epoch(1), Epoch(2)]).add(last, keep_states=False))
+    steps -= steps_of(lambda: run_with(tmp_path / "two", [Epoch(1), Epoch(2)]))
+    ended = []
+    for n in range(1, steps + 1):
+        before = run_with(tmp_path / str(n), [Epoch(1), Epoch(2)])
+        cut_at(n, lambda before=before: before.add(last, keep_states=False))  # type: ignore[misc]
+        found = RunRecord.load(before.folder)
+        ended.append(found.over)
+        assert all(stored.good(found.folder) for stored in found.files())
+        assert found.weights() == Epoch(3 if found.over else 2).weights_bytes()
+        assert found.over or found.rewound() == before
+    assert steps >= 8 and not ended[0] and ended[-1] and ended == sorted(ended)
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1)]).add(Epoch(2, ended="the end"), keep_states=False)
+
+    def never(_: RunRecord) -> Iterator[Epoch]:
+        raise AssertionError("it was trained again")
+
+    assert list(follow(record, never)) == []
+    assert RunRecord.load(record.folder) == record
+
+
 def test_tidy_removes_what_no_manifest_names(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(1)])
     kept = files(record)

@@ -5,7 +5,7 @@ predictions of one that was trained to its end. What is freed, in this order:
 
     1  states of the runs that were stopped or failed, the losers
     2  their weights and predictions
-    3  states of the finished: they have ended
+    3  states of the finished, if they were kept (`keep_states` in machine.toml)
     4  the best-but-one weights and predictions of the finished, kept to fall back to
 """
 
@@ -40,6 +40,9 @@ def free(runs: Iterable[RunRecord], budget: int = 0) -> list[RunRecord]:
     Returns the records that changed. Each is written before its files go: what is missing is known to be.
     """
     known = {run.key: run for run in runs}
+    for run in known.values():
+        if run.over:  # what a power cut left of it that nothing names
+            run.tidy()
     excess = taken(known.values()) - budget
     gone: dict[str, set[str]] = {}
     for held in sorted((held for run in known.values() for held in _freeable(run)), key=lambda held: held.rank):

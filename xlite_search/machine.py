@@ -8,6 +8,7 @@
     cpus_per_trial = 2    # default: the run's `threads`, and its loader's workers
     workers = 2           # processes of each trial that augment images; default: 2 beside a GPU, none without
     checkpoints_gb = 20   # what the checkpoints of one study may take: the losers' go first; default: any
+    keep_states = true    # of finished runs too: their optimizers' states, which nobody goes on from; default: not
     micro_batch = 32      # images at once that fit here; a study that asks for more is refused, or goes on with
                           # --accept-changes, and its runs say so: batch norm sees other batches
 """
@@ -43,6 +44,7 @@ class Machine(Spec):
     workers: int | None = Field(None, ge=0, le=64)
     micro_batch: int | None = Field(None, ge=2)
     checkpoints_gb: float | None = Field(None, gt=0)
+    keep_states: bool = False
 
     @property
     def cores(self) -> int:

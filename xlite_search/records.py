@@ -3,7 +3,7 @@
 A *run* is one training: a trial of a study, a teacher, or a final training. Each has a folder of its own:
 
     run.json                  the run's manifest (RunRecord), rewritten after every epoch
-    checkpoints/epoch-0003-0.7312.pt   the state to go on from, with epoch and score; the newest two are kept
+    checkpoints/epoch-0003-0.7312.pt   the state to go on from, with epoch and score; the newest two, until it has ended
     checkpoints/best-0002-0.8310.safetensors  the weights of the best epoch; the newest two, to fall back with the state
     checkpoints/best-0002-0.8310.npz   what the best epoch answered to the validation images; kept with its weights
     artifacts/                what else is worth looking at; MLflow shows it with the run
@@ -223,14 +223,18 @@ class RunRecord:
     def resume_path(self) -> Path | None:
         return self.folder / self.checkpoints[0].name if self.checkpoints else None
 
-    def add(self, result: EpochState, until: int | None = None) -> RunRecord:
+    def add(self, result: EpochState, until: int | None = None, *, keep_states: bool = True) -> RunRecord:
         """Files first, then the manifest that names them, then the files that nothing names any more go.
 
-        After epoch `until` it is paused, unless it has ended.
+        After epoch `until` it is paused, unless it has ended. From a run that has ended nobody goes on: its states go,
+        and its last is not even written, unless somebody wants to `keep_states`.
         """
         score = result.metrics.get(str(self.config.get("monitor")))
         named = f"{result.epoch:04d}" + (f"-{score:.4f}" if score is not None else "")
-        stored = self._store(f"epoch-{named}.pt", result.checkpoint_bytes(), result.epoch)
+        checkpoints: tuple[StoredFile, ...] = ()
+        if keep_states or not result.ended:
+            stored = self._store(f"epoch-{named}.pt", result.checkpoint_bytes(), result.epoch)
+            checkpoints = (stored, *self.checkpoints)[:KEPT_CHECKPOINTS]
         bests, predictions = self.bests, self.predictions
         if result.improved or not bests:
             best = self._store(f"best-{named}.safetensors", result.weights_bytes(), result.epoch)
@@ -244,7 +248,7 @@ class RunRecord:
             status="finished" if result.ended else "paused" if result.epoch == until else "running",
             cause=result.ended or "",
             epochs=(*self.epochs, dict(result.metrics)),
-            checkpoints=(stored, *self.checkpoints)[:KEPT_CHECKPOINTS],
+            checkpoints=checkpoints,
             bests=bests,
             predictions=predictions,
             lost=0,
@@ -292,19 +296,26 @@ class RunRecord:
 
 
 def follow(
-    record: RunRecord, epochs: Callable[[RunRecord], Iterable[EpochState]], *, until: int | None = None
+    record: RunRecord,
+    epochs: Callable[[RunRecord], Iterable[EpochState]],
+    *,
+    until: int | None = None,
+    keep_states: bool = True,
 ) -> Iterator[RunRecord]:
     """Drives a run from its last good checkpoint to epoch `until`, or its end; yields its record after every epoch.
 
     An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised. Out of memory
-    for the first time is none yet: the run waits to be tried with half as many images at once.
+    for the first time is none yet: the run waits to be tried with half as many images at once. One that is finished,
+    by another process perhaps that held it until now, is left as it is.
     """
+    if record.status == "finished":
+        return
     record = record.rewound()
     record = replace(record, status="running", cause="", ended=0.0, started=record.started or time.time()).save()
     try:
         for result in epochs(record):
             _expect_finite(result)
-            record = record.add(result, until)
+            record = record.add(result, until, keep_states=keep_states)
             yield record
             if record.status != "running":
                 return

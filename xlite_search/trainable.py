@@ -19,6 +19,7 @@ from xlite_search.closure import code_of as closure_of
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import open_data
 from xlite_search.errors import BadInput, OutOfMemory, XliteError
+from xlite_search.machine import this_machine
 from xlite_search.records import RunRecord, follow
 from xlite_search.training import environment
 from xlite_search.training.loop import EpochResult
@@ -90,7 +91,7 @@ def drive(
         with out_of_memory_named():
             yield from trainable(fitting, begun.resume_path())
 
-    yield from follow(record, epochs, until=until)
+    yield from follow(record, epochs, until=until, keep_states=this_machine().keep_states)
 
 
 @contextmanager
