@@ -84,7 +84,10 @@ def assert_mirrored(study: StudyRecord) -> None:
     seen = steps(study.name)
     assert seen.pop(study.name) == ("FINISHED", [])
     expected = {
-        f"{record.label} in {study.name}": (tracking.MLFLOW_STATUS[record.status], list(range(1, len(record.epochs) + 1)))
+        f"{record.label} in {study.name}": (
+            tracking.MLFLOW_STATUS[record.status],
+            list(range(1, len(record.epochs) + 1)),
+        )
         for record in study.runs()
     }
     assert seen == expected

@@ -376,9 +376,9 @@ def uneven(trial: optuna.Trial) -> None:
         (nothing, "space: it suggested nothing; it has to call trial.suggest_float, _int or _categorical"),
         (returns, "space: it returned a dict; the names it suggests are the settings, so let it return nothing"),
         (divides, "space: ZeroDivisionError: division by zero"),
-        (other_choices, "space: ValueError: CategoricalDistribution does not support dynamic value space."),
-        (lists, "space: UserWarning: Choices for a categorical distribution should be a tuple of None, bool"),
-        (uneven, "space: UserWarning: The distribution is specified by [0, 1] and step=0.3"),
+        (other_choices, "space: one name is suggested from different choices"),
+        (lists, "space: a choice of suggest_categorical is no plain value; expected None, True, False, text"),
+        (uneven, "space: a range is no multiple of its step"),
     ],
 )
 def test_bad_spaces_have_their_sentence(space: Suggester, sentence: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import socket
 import sys
@@ -79,8 +80,12 @@ def this_machine() -> Machine:
         return parse(Machine, tomllib.loads(path.read_text(encoding="utf-8")), f"{path}: ")
     except OSError as error:
         raise BadInput(f"{path} (from XLITE_MACHINE) cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from None
+        line = re.search(r"line (\d+)", str(error))
+        at = f", line {line[1]}" if line else ""
+        raise BadInput(f"{path}{at}: not valid TOML; expected lines such as `cpus = 8`") from None
 
 
 def visible_gpus(machine: Machine) -> int:

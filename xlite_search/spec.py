@@ -77,6 +77,16 @@ def unboxed(value: Any) -> Any:
     return value.item() if hasattr(value, "dtype") and hasattr(value, "item") and value.shape == () else value
 
 
+def kind_of(value: object) -> str:
+    """What a value is, for a sentence: None, an int, the class ASHA."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 def named(value: Any) -> Any:
     """The short form of a choice: `"bce"` for `{"name": "bce"}`. For a BeforeValidator of a discriminated union."""
     return {"name": value} if isinstance(value, str) else value
@@ -203,6 +213,9 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         missing = name.endswith(str(first["loc"][-1]))
         return f"{name} is missing" if missing else f"{name}: it has too few values"
+    choices = _choices(spec, name) if name and first["type"].startswith("model") else []
+    if choices:
+        return f"{shown}expected one of {', '.join(choices)}, with settings of its own or without"
     return f"{shown}{_reason(first['type'], context, first['msg'])}"
 
 
@@ -227,6 +240,8 @@ def _reason(kind: str, context: Mapping[str, Any], message: str) -> str:
         return str(context["error"])
     if kind.startswith(PLAIN):
         return message[0].lower() + message[1:]
+    if kind == "string_pattern_mismatch":
+        return f"input should be of the form {str(context['pattern']).strip('^$')}"
     if kind in ("too_long", "too_short"):
         most, least = context.get("max_length"), context.get("min_length")
         return f"input should be a list of {f'at least {least}' if most is None else f'at most {most}'}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ from xlite_search.data.loaders import open_data
 from xlite_search.errors import BadInput, OutOfMemory, XliteError
 from xlite_search.machine import this_machine
 from xlite_search.records import RunRecord, follow
+from xlite_search.spec import kind_of
 from xlite_search.training import environment
 from xlite_search.training.loop import EpochResult
 
@@ -28,6 +32,8 @@ from xlite_search.training.loop import EpochResult
 Trainable = Callable[[RunConfig, Path | None], Iterator[EpochResult]]
 
 SPACES = "search_spaces"
+#: letters that a sentence shows of what Python said of a study's file
+SAID = 300
 
 
 def reference(trainable: Trainable) -> str:
@@ -36,6 +42,42 @@ def reference(trainable: Trainable) -> str:
     if function.__module__.startswith(f"{SPACES}."):
         return f"{source_file(trainable)}:{function.__qualname__}"
     return f"{function.__module__}:{function.__qualname__}"
+
+
+def expect_trainable(given: object) -> None:
+    """Raises BadInput if this is not a function that a worker finds again by its name, and can call."""
+    what = _not_plain(given)
+    if what:
+        raise BadInput(
+            f"trainable: it is {what}, which a worker cannot find by its name; write a function at the top of a module "
+            f"or of the study's file, `def mine(config, resume=None)`, that yields EpochResults"
+        )
+    assert isinstance(given, types.FunctionType)
+    if inspect.iscoroutinefunction(given) or inspect.isasyncgenfunction(given):
+        raise BadInput(f"trainable: {given.__name__} is async; write it with a plain def and yield")
+    try:
+        inspect.signature(given).bind(None, None)
+    except TypeError:
+        raise BadInput(
+            f"trainable: {given.__name__}{inspect.signature(given)} is called with a config and the checkpoint to go "
+            f"on from; let it take (config, resume=None)"
+        ) from None
+
+
+def _not_plain(given: object) -> str:
+    """What this is, if not a function at the top of a module; else nothing."""
+    if isinstance(given, functools.partial):
+        return "a functools.partial"
+    if isinstance(given, types.MethodType):
+        return "a method"
+    if not isinstance(given, types.FunctionType):
+        return kind_of(given)
+    if given.__name__ == "<lambda>":
+        return "a lambda"
+    if "." in given.__qualname__:
+        return "a function inside another or inside a class"
+    there = getattr(sys.modules.get(given.__module__), given.__name__, None)
+    return "" if there is given else f"no longer what {given.__module__}.{given.__name__} is"
 
 
 def code_of(trainable: Trainable) -> Code:
@@ -135,10 +177,20 @@ def load_file(path: Path, where: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise BadInput(f"{where}, line {error.lineno}: {error.msg}") from None
+        at = f", line {error.lineno}" if error.lineno else ""
+        raise BadInput(f"{where}{at}: {error.msg}") from None
+    except SystemExit:
+        raise BadInput(f"{where}{_line_of(path)}: it ends the program; a study's file only says what to run") from None
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        at = f", line {lines[-1]}" if lines else ""
-        what = str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}"
-        raise BadInput(f"{where}{at}: {what}") from None
+        said = " ".join(str(error).split())
+        what = said if isinstance(error, XliteError) else f"{type(error).__name__}: {said[:SAID]}".rstrip(": ")
+        raise BadInput(f"{where}{_line_of(path)}: {what}") from None
     return module
+
+
+def _line_of(path: Path) -> str:
+    """Where in this file the exception that is being handled came from, `, line 12`."""
+    error = sys.exception()
+    trace = traceback.extract_tb(error.__traceback__ if error else None)
+    lines = [frame.lineno for frame in trace if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""

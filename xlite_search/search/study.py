@@ -7,10 +7,10 @@ so that a trial has one identity whoever schedules it; a search is asked for a r
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
-from xlite_search.spec import flatten, setting_names, unknown
+from xlite_search.spec import flatten, kind_of, setting_names, unknown
 from xlite_search.storage import digest, sha256_of
-from xlite_search.trainable import Trainable, load_file, maker
+from xlite_search.trainable import Trainable, expect_trainable, load_file, maker
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
 
@@ -35,6 +35,21 @@ TEACHER = "teacher"
 LATENCY, PARAMETERS, MACS = "model/latency_ms", "model/parameters", "model/macs"
 
 
+#: fields that a study cannot do without, the first ones
+NEEDED = 4
+#: what its fields are, and in words
+KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("question", str, "text: begin the file with a docstring, and say question=__doc__"),
+    ("base", RunConfig, "RunConfig(...)"),
+    ("metric", str, "a metric's name such as 'val/auroc_macro'"),
+    ("minimize", tuple | list, "a tuple of names, such as ('model/parameters',)"),
+    ("scheduler", ASHA | None, "ASHA(...) or None"),
+    ("accept_overlap", bool, "True or False"),
+    ("samples", int, "a whole number"),
+    ("search", TPE, "TPE(...)"),
+    ("demo", Mapping, "a mapping of settings"),
+    ("demo_samples", int | None, "a whole number or None"),
+)
 #: one that is trained here, the folder of a finished model, a `.pth` file; or several
 Member: TypeAlias = RunConfig | str | Pretrained
 Teacher: TypeAlias = Member | Sequence[Member] | None
@@ -85,7 +100,25 @@ class Study:
     demo: Mapping[str, Any] = field(default_factory=dict)
     demo_samples: int | None = None
 
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *values: object, **named: object) -> Study:
+            """Refuses a field that is missing or that there is not, before Python does in its own words."""
+            names = [each.name for each in fields(cls)]
+            for name in named:
+                if name not in names:
+                    raise BadInput(f"Study: it has no '{name}'{did_you_mean(name, names) or '; see its docstring'}")
+            if len(values) > len(names):
+                raise BadInput(f"Study: it has {len(names)} fields, and {len(values)} values are given")
+            missing = [name for name in names[len(values) : NEEDED] if name not in named]
+            if missing:
+                raise BadInput(f"Study: {missing[0]} is missing; a study has a question, trainable, base and space")
+            return super().__new__(cls)
+
     def __post_init__(self) -> None:
+        self._expect_kinds()
+        object.__setattr__(self, "minimize", tuple(self.minimize))
+        object.__setattr__(self, "space", spaces.plain_space(self.space))
         object.__setattr__(self, "base", self.base.with_settings({"monitor": self.metric}))
         object.__setattr__(self, "teacher", self._with_our_data(self.teacher))
         known = (LATENCY, PARAMETERS, MACS)
@@ -95,11 +128,27 @@ class Study:
         if self.minimize and self.scheduler:
             raise BadInput("minimize: a scheduler stops trials by their metric alone; leave one of the two out")
         if self.suggester:
+            suggest.code_of(spaces.written(self.suggester))
             suggest.probe(self.suggester, self._expect_point)
         else:
             for grid in self.grids:
                 for point in spaces.probes(grid):
                     self._expect_point(point)
+
+    def _expect_kinds(self) -> None:
+        expect_trainable(self.trainable)
+        for name, kind, words in KINDS:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise BadInput(f"{name}: expected {words}; it is {kind_of(value)}")
+        if not self.question.strip():
+            raise BadInput("question: it is empty; begin the file with a docstring that says what the study asks")
+        for name in ("samples", "demo_samples"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise BadInput(f"{name} = {number}: input should be greater than or equal to 1")
+        if not all(isinstance(name, str) for name in self.minimize):
+            raise BadInput(f"minimize: expected names, such as ({PARAMETERS!r},)")
 
     def _with_our_data(self, teacher: Teacher) -> Teacher:
         """A teacher that is trained here sees the study's data and split: on others it would leak or mislead."""
@@ -123,7 +172,14 @@ class Study:
                 raise BadInput("monitor cannot be swept: it is what the study ranks by; say it as the study's metric")
             if name.startswith("data.") and name != "data.fraction":
                 raise BadInput(f"{name} cannot be swept: trials on other images do not compare; make a study of each")
-        self.base.with_settings(settings)
+        try:
+            self.base.with_settings(settings)
+        except BadInput as error:
+            listed = next((name for name, value in settings.items() if isinstance(value, list)), None)
+            hint = listed and not _is_tuple(listed) and str(error).startswith(f"{listed} = [")
+            raise BadInput(
+                f"{error}; to sweep the values of a list, write grid_search([...])" if hint else error
+            ) from None
 
     @property
     def suggester(self) -> suggest.Suggester | None:
@@ -150,7 +206,7 @@ class Study:
         for point in self.points():
             config = self.base.with_settings(point).canonical()
             idle = [name for name in point if config.kd is None and name.startswith("kd.") and name != "kd.alpha"]
-            settings = {name: value for name, value in point.items() if name not in idle}
+            settings = {name: value for name, value in stored(config, point).items() if name not in idle}
             found.setdefault(config.model_dump_json(), (settings, config))
         return list(found.values())
 
@@ -260,6 +316,13 @@ class Study:
         code = suggest.code_of(spaces.written(self.suggester))
         about = {"ranges": self.ranges, "code": code, **self.search.model_dump()}
         return down | {"search": about, "base": self.base.resolved("a teacher").identity()}
+
+
+def stored(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the config has them: text that was read as a number is that number. A name stays as it was given."""
+    flat = flatten(config.model_dump(mode="json"))
+    found = {name: flat.get(name, value) for name, value in settings.items()}
+    return {name: settings[name] if isinstance(value, str) else value for name, value in found.items()}
 
 
 def load_study(where: str) -> Study:

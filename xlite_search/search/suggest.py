@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import Field
 
 from xlite_search.errors import BadInput
-from xlite_search.spec import Spec
+from xlite_search.spec import Spec, kind_of, unboxed
 
 if TYPE_CHECKING:
     import optuna
@@ -42,6 +42,15 @@ Direction: TypeAlias = Literal["maximize", "minimize"]
 
 #: suggestions in a row that were seen before, after which a space counts as exhausted
 PATIENCE = 100
+#: how Optuna says what a person may well do, and how we do
+MISTAKEN = {
+    "Choices for a categorical": "a choice of suggest_categorical is no plain value; expected None, True, False, text "
+    "or a number of Python's own, and a loss or its like by its name",
+    "dynamic value space": "one name is suggested from different choices; give it the same list wherever it is asked",
+    "must contain one or more elements": "suggest_categorical was given no choices",
+    "low <= high": "a range ends below where it begins",
+    "The distribution is specified by": "a range is no multiple of its step; let low + n * step be high",
+}
 #: what Optuna only warns of, and we refuse
 MISTAKES = "Choices for a categorical distribution should be|The distribution is specified by"
 
@@ -98,7 +107,7 @@ def suggest(
     points: list[dict[str, Any]] = []
     repeats = 0
     while len(points) < count and repeats < PATIENCE:
-        point = dict(_run(space, study.ask()).params)
+        point = {name: unboxed(value) for name, value in _run(space, study.ask()).params.items()}
         key = identity(point)
         if key in seen:
             repeats += 1
@@ -229,14 +238,26 @@ def _run(space: Suggester, trial: T) -> T:
             returned = cast("Callable[[BaseTrial], object]", space)(trial)
     except BadInput:
         raise
+    except UserWarning as error:
+        raise BadInput(f"space: {_mistake(error)}") from None
     except Exception as error:
-        raise BadInput(f"space: {type(error).__name__}: {error}") from error
+        raise BadInput(f"space: {_mistake(error)}") from error
     if returned is not None:
-        kind = type(returned).__name__
-        raise BadInput(f"space: it returned a {kind}; the names it suggests are the settings, so let it return nothing")
+        raise BadInput(
+            f"space: it returned {kind_of(returned)}; the names it suggests are the settings, so let it return nothing"
+        )
     if not trial.params:
         raise BadInput("space: it suggested nothing; it has to call trial.suggest_float, _int or _categorical")
     return trial
+
+
+def _mistake(error: Exception) -> str:
+    """What went wrong in a space, in our words where Optuna has words of its own for it."""
+    said = " ".join(str(error).split())
+    for sign, ours in MISTAKEN.items():
+        if sign in said:
+            return ours
+    return f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 def _ends(distribution: BaseDistribution) -> tuple[Any, ...]:
