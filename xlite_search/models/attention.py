@@ -8,6 +8,7 @@ features are not shaken by a random residual.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,8 @@ class Performer(MultiHeadSelfAttention):
         self.register_buffer("features", orthogonal_features(count, d), persistent=False)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        with torch.autocast(query.device.type, enabled=False):
+        exact = torch.autocast(query.device.type, enabled=False) if not query.is_meta else nullcontext()
+        with exact:
             q, k = self._positive(query.float(), per_token=True), self._positive(key.float(), per_token=False)
             summary = torch.einsum("bhnm,bhnd->bhmd", k, value.float())
             norm = torch.einsum("bhnm,bhm->bhn", q, k.sum(dim=2))

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xlite_search.errors import BadInput
 from xlite_search.models.attention import MultiHeadSelfAttention, Performer
-from xlite_search.models.hybrid import build_model, full_name, parameters
+from xlite_search.models.hybrid import build_model, expect_size, full_name, parameters
 
 CLASSES = 14
 WARM_UP, REPEATS = 3, 15
@@ -71,14 +71,11 @@ def cost_of(name: str, size: int = 224, *, classes: int = CLASSES) -> Cost:
     name = full_name(name)
     if size < STRIDE:
         raise BadInput(f"--size {size}: expected at least {STRIDE} pixels, one place of the last feature map")
+    expect_size(name, size)
     with torch.random.fork_rng(devices=[]):
         model = build_model(name, classes=classes).eval()
     image = torch.zeros(1, 1, size, size, dtype=torch.uint8)
-    try:
-        counted = macs(model, image)
-    except (RuntimeError, AssertionError, ValueError):  # what timm's models say of a size that they cannot take
-        raise BadInput(f"model '{name}' takes no images of {size} pixels; try --size 224, or another model") from None
-    return Cost(name, size, parameters(model), counted, latency_ms(model, image))
+    return Cost(name, size, parameters(model), macs(model, image), latency_ms(model, image))
 
 
 def macs(model: nn.Module, *inputs: Tensor) -> int:
@@ -92,7 +89,7 @@ def macs(model: nn.Module, *inputs: Tensor) -> int:
 
 
 def latency_ms(model: nn.Module, *inputs: Tensor) -> float:
-    """Median time of a forward pass on one thread after a warm-up, in milliseconds."""
+    """Least time of some forward passes on one thread after a warm-up, in milliseconds."""
     with one_thread(), torch.inference_mode():
         for _ in range(WARM_UP):
             model(*inputs)

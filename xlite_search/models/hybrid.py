@@ -4,7 +4,7 @@ This is the lab's hybrid: efficientnet_b0_mhsa has 11.395 M parameters, convnext
 added; ConvNeXt's own last norm is applied to its feature map. `mhsa` and `performer` are residual over the map's
 tokens; `se` (Hu et al. 2018) and `cbam` (Woo et al. 2018) multiply the map, as in their papers. The stem has three
 channels, so that ImageNet weights fit; the gray image is normalised and repeated on the device. Only what receives
-gradients is kept: timm's MobileNetV3 carries an unused `conv_head` behind the last map, which is removed.
+gradients is kept and counted: what a backbone carries behind its last map (MobileNetV3's `conv_head`) is taken out.
 
 `<backbone>_<attention>_ms` is multi-scale: the maps of the two stages before the last are averaged too, brought to one
 scale by a LayerNorm each (with ImageNet weights they are up to eight times larger), and put beside the last.
@@ -13,6 +13,7 @@ scale by a LayerNorm each (with ImageNet weights they are up to eight times larg
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import timm
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.attention import MultiHeadSelfAttention, Performer
 from xlite_search.models.stages import Stage, anatomy, last_and_finer
+from xlite_search.models.trace import Idle, breaks_memory, idle_parts, takes
 from xlite_search.models.weights import Weights, load_backbone
 
 BACKBONES = {
@@ -42,7 +44,8 @@ ATTENTIONS: dict[str, Callable[[int], nn.Module] | None] = {
 GATES = (SEModule, CbamModule)
 MULTI_SCALE = "_ms"
 HYBRIDS = tuple(f"{backbone}_{attention}" for backbone in BACKBONES for attention in ATTENTIONS)
-UNUSED = ("conv_head", "norm_head", "act2")
+#: where timm keeps the classifier, which files of weights may have and a hybrid has not
+HEADS = ("classifier.", "fc.", "head.fc.", "head.")
 
 
 class Hybrid(nn.Module):
@@ -68,6 +71,7 @@ class Hybrid(nn.Module):
         self.scales = nn.ModuleList(nn.LayerNorm(stage.width) for stage in finer)
         self.classifier = nn.Sequential(nn.Linear(pooled, width // 2), nn.GELU(), nn.Linear(width // 2, classes))
         statistics = features.pretrained_cfg
+        self.layout = torch.contiguous_format if breaks_memory(backbone) else torch.channels_last
         self.register_buffer("mean", torch.tensor(statistics["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(statistics["std"]).view(1, 3, 1, 1), persistent=False)
 
@@ -78,9 +82,9 @@ class Hybrid(nn.Module):
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the backbone was made for: three channels, its own mean and deviation, channels last."""
+        """What the backbone was made for: three channels, its own mean and deviation, channels last where it can."""
         scaled = (images.float() / 255 - self.mean) / self.std
-        return scaled.contiguous(memory_format=torch.channels_last)
+        return scaled.contiguous(memory_format=torch.channels_last if images.is_cuda else self.layout)
 
     def attended(self, features: Tensor) -> Tensor:
         """The last features after attention, `[batch, token, channel]`."""
@@ -101,13 +105,19 @@ class Hybrid(nn.Module):
         backbone: Any = self.backbone
         last, finer = last_and_finer(backbone, images, self.finer)
         norm = getattr(getattr(backbone, "head", None), "norm", None)
-        if norm is not None:
+        if norm is not None and not _is_behind_pooling(norm, backbone.num_features):
             last = norm(last)
         if last.ndim == 3:
             return last[:, getattr(backbone, "num_prefix_tokens", 0) :], finer
         if last.shape[1] != backbone.num_features:
             last = last.permute(0, 3, 1, 2)
         return last, finer
+
+
+def _is_behind_pooling(norm: nn.Module, width: int) -> bool:
+    """A norm of another width than the features is that of a classifier's hidden layer."""
+    weight = getattr(norm, "weight", None)
+    return weight is not None and len(weight) != width
 
 
 def as_tokens(features: Tensor) -> Tensor:
@@ -166,22 +176,65 @@ def timm_name(name: str) -> str:
 def build_model(name: str, *, classes: int, weights: Weights | None = None) -> Hybrid:
     """A hybrid by its name, initialised from torch's current seed, its backbone from `weights` if given.
 
+    What never gets a gradient is taken out, and frozen where it cannot be.
+
     Raises:
         BadInput: the weights do not fit the backbone. Names are checked by `full_name`.
     """
+    model = _assembled(name, classes)
+    idle = _idle(name)
+    for path in idle.modules:
+        model.set_submodule(path, nn.Identity())
+    for path, parameter in model.named_parameters():
+        parameter.requires_grad_(path not in idle.parameters)
+    if weights is not None:
+        removed = (f"{path.removeprefix('backbone.')}." for path in idle.modules)
+        load_backbone(model.backbone, weights, (*HEADS, *removed))
+    return model.to(memory_format=model.layout)
+
+
+def _assembled(name: str, classes: int) -> Hybrid:
     parts = split_name(name)
     backbone = timm.create_model(timm_name(name), pretrained=False, num_classes=0)
-    heads: tuple[str, ...] = ("classifier.", "fc.", "head.fc.", "head.")
-    if isinstance(backbone, timm.models.MobileNetV3):
-        for part in UNUSED:
-            if hasattr(backbone, part):
-                setattr(backbone, part, nn.Identity())
-        heads = (*heads, *(f"{part}." for part in UNUSED))
-    if weights is not None:
-        load_backbone(backbone, weights, heads)
     finer = anatomy(timm_name(name)).finer if parts.multi_scale else ()
-    return Hybrid(backbone, ATTENTIONS[parts.attention], classes, finer).to(memory_format=torch.channels_last)
+    return Hybrid(backbone, ATTENTIONS[parts.attention], classes, finer)
+
+
+@cache
+def _idle(name: str) -> Idle:
+    """At the size that the backbone was made for; of a model that cannot be trained at all, nothing."""
+    size = made_for(name)
+    return idle_parts(lambda: _assembled(name, 1), size) if takes_images(name, size) else Idle((), ())
+
+
+@cache
+def takes_images(name: str, size: tuple[int, int]) -> bool:
+    """Whether a hybrid can be trained on images of that height and width."""
+    return takes(lambda: _assembled(name, 1), size)
+
+
+@cache
+def made_for(name: str) -> tuple[int, int]:
+    """Height and width of the images that timm made a hybrid's backbone for."""
+    with torch.device("meta"):
+        backbone: Any = timm.create_model(timm_name(name), pretrained=False, num_classes=0)
+    _, height, width = backbone.pretrained_cfg["input_size"]
+    return int(height), int(width)
+
+
+def expect_size(name: str, size: int) -> None:
+    """Raises BadInput if a hybrid cannot be trained on images of `size` pixels; computes nothing."""
+    if takes_images(name, (size, size)):
+        return
+    height, width = made_for(name)
+    if not takes_images(name, (height, width)):
+        raise BadInput(f"model '{name}' cannot be trained here: its backbone gives no feature map; choose another")
+    raise BadInput(
+        f"model '{name}' cannot be trained on images of {size} pixels: it is made for {height} x {width}. Prepare the "
+        f"data with --size {max(height, width)}, or choose another model"
+    )
 
 
 def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    """How many numbers training changes: what never gets a gradient is not counted."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -144,7 +144,7 @@ def state_bytes(config: RunConfig, classes: int) -> tuple[int, int]:
     with torch.device("meta"):
         model = build_model(config.model, classes=classes)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    moments = 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    moments = 2 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return weights + moments + (weights if config.ema else 0), weights
 
 

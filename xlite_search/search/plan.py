@@ -17,7 +17,7 @@ from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
-from xlite_search.models.hybrid import build_model
+from xlite_search.models.hybrid import build_model, expect_size
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import factors, teaching
 from xlite_search.search.study import Study, Trial
@@ -136,6 +136,8 @@ def make_plan(study: Study, name: str) -> Plan:
     configs = [trial.config for trial in trials] + teachers
     _expect_fitting_weights(configs)
     _expect_fitting_data(configs)
+    for model, data in {(config.model, config.data.name) for config in configs}:
+        expect_size(model, PackedSet.open(data).size)
     trainers = code_of(trainer) if trainer else None
     files = code.files | (trainers.files if trainers else {})
     definition = _definition(study, trials, taught, code, trainers)

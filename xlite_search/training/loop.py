@@ -223,7 +223,7 @@ class _Training:
         rate = self.optimizer.param_groups[0]["lr"]
         steps = [self.step(batch) for batch in self.batches(epoch)]
         losses, norms = (torch.stack(values).cpu().double().numpy() for values in zip(*steps, strict=True))
-        parameters = sum(p.numel() for p in self.model.parameters())
+        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         collapsed = diagnose_training(losses, norms, parameters, (batch.images for batch in self.batches(epoch)))
         if collapsed:
             raise RunFailed(str(collapsed))
