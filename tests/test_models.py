@@ -574,7 +574,7 @@ def test_measuring_leaves_the_seed_as_it_was() -> None:
     [
         (SMALL, 16, "--size 16: expected at least 32 pixels"),
         (SMALL, -1, "--size -1: expected at least 32 pixels"),
-        ("vit_tiny_patch16_224", 96, "model 'vit_tiny_patch16_224_none' takes no images of 96 pixels"),
+        ("vit_tiny_patch16_224", 96, "model 'vit_tiny_patch16_224_none' cannot be trained on images of 96 pixels"),
         ("convnext_tin_mhsa", 64, "did you mean 'convnext_tiny'"),
     ],
 )
