@@ -20,7 +20,7 @@ from xlite_search.errors import BadInput, Damaged
 from xlite_search.models import cost
 from xlite_search.models.attention import MultiHeadSelfAttention, Performer, heads_for, orthogonal_features
 from xlite_search.models.cost import Cost, cost_of, cost_table, latency_ms, macs, performer_cost
-from xlite_search.models.hybrid import HYBRIDS, Hybrid, build_model, full_name, parameters, timm_name
+from xlite_search.models.hybrid import HYBRIDS, Hybrid, build_model, expect_weights, full_name, parameters, timm_name
 from xlite_search.models.stages import Stage, anatomy
 from xlite_search.models.weights import Weights
 
@@ -604,3 +604,38 @@ def test_a_table_is_plain_text_with_aligned_columns() -> None:
     assert len({len(line) for line in (header, *rows[:2])}) == 1
     assert "One image of 224 x 224 px" in rows[3]
     assert rows[4].startswith("Performer at 1 tokens of 64 channels")
+
+
+def folder_of(path: Path, *backbones: str) -> Weights:
+    path.mkdir()
+    for backbone in backbones:
+        safetensors.torch.save_file(tensors_of(backbone), path / f"{backbone}.safetensors")
+    return Weights(path=str(path))
+
+
+def test_a_folder_has_a_file_for_each_backbone(tmp_path: Path) -> None:
+    weights = folder_of(tmp_path / "timm", SMALL, "test_resnet")
+    for name in (SMALL, "test_resnet"):
+        expect_weights(f"{name}_mhsa", weights)
+        found = weights.resolved(name)
+        assert found == Weights(path=str(tmp_path / "timm" / f"{name}.safetensors")).resolved(name)
+        build_model(f"{name}_mhsa", classes=1, weights=found)
+
+
+def test_a_backbone_that_a_folder_lacks_is_named_with_the_setting(tmp_path: Path) -> None:
+    weights = folder_of(tmp_path / "timm", SMALL)
+    says = (
+        f"^teacher.weights = .*timm: the folder has no test_resnet.safetensors for backbone 'test_resnet'; .* {SMALL}"
+    )
+    with pytest.raises(BadInput, match=says):
+        expect_weights("test_resnet_mhsa", weights, "teacher.weights")
+
+
+def test_another_backbones_file_is_told_from_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(tensors_of(SMALL), path)
+    with pytest.raises(BadInput, match=r"^teacher.weights = .*: for model 'test_resnet_none': no tensor 'conv1"):
+        expect_weights("test_resnet_none", Weights(path=str(path)), "teacher.weights")
+    path.write_bytes(b"GIF89a" * 10)
+    with pytest.raises(BadInput, match="not a safetensors file"):
+        expect_weights("test_resnet_none", Weights(path=str(path)))

@@ -26,7 +26,7 @@ from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.attention import MultiHeadSelfAttention, Performer
 from xlite_search.models.stages import Stage, anatomy, last_and_finer
 from xlite_search.models.trace import Idle, breaks_memory, idle_parts, takes
-from xlite_search.models.weights import Weights, load_backbone
+from xlite_search.models.weights import Weights, expect_fit, load_backbone
 
 BACKBONES = {
     "efficientnet_b0": "efficientnet_b0",
@@ -188,9 +188,25 @@ def build_model(name: str, *, classes: int, weights: Weights | None = None) -> H
     for path, parameter in model.named_parameters():
         parameter.requires_grad_(path not in idle.parameters)
     if weights is not None:
-        removed = (f"{path.removeprefix('backbone.')}." for path in idle.modules)
-        load_backbone(model.backbone, weights, (*HEADS, *removed))
+        load_backbone(model.backbone, weights, _foreign_to(name))
     return model.to(memory_format=model.layout)
+
+
+def expect_weights(name: str, weights: Weights, setting: str = "weights") -> None:
+    """Raises BadInput if a hybrid's weights are in a file that is not there, or is not its backbone's.
+
+    Reads the file's header alone, and asks no network: what the hub has is not looked at.
+    """
+    path = weights.local_file(timm_name(name), setting)
+    if path is not None:
+        with torch.device("meta"):
+            backbone = build_model(name, classes=1).backbone
+        expect_fit(backbone, path, _foreign_to(name), f"{setting} = {weights.path}: for model '{name}'")
+
+
+def _foreign_to(name: str) -> tuple[str, ...]:
+    """What a file of timm's weights may have and a hybrid has not: the classifier, and what was taken out."""
+    return (*HEADS, *(f"{path.removeprefix('backbone.')}." for path in _idle(name).modules))
 
 
 def _assembled(name: str, classes: int) -> Hybrid:

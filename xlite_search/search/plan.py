@@ -17,7 +17,7 @@ from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
-from xlite_search.models.hybrid import build_model, expect_size
+from xlite_search.models.hybrid import expect_size, expect_weights, timm_name
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import factors, teaching
 from xlite_search.search.study import Study, Trial
@@ -134,10 +134,10 @@ def make_plan(study: Study, name: str) -> Plan:
     trials = _searched(study, begun, key, made_by) if study.suggester else study.trials(key, made_by=made_by)
     teachers = [config for config in taught.members.values() if config] if taught else []
     configs = [trial.config for trial in trials] + teachers
-    _expect_fitting_weights(configs)
+    for model, weights in {(config.model, config.weights) for config in configs}:
+        if weights:
+            expect_weights(model, weights)
     _expect_fitting_data(configs)
-    for model, data in {(config.model, config.data.name) for config in configs}:
-        expect_size(model, PackedSet.open(data).size)
     trainers = code_of(trainer) if trainer else None
     files = code.files | (trainers.files if trainers else {})
     definition = _definition(study, trials, taught, code, trainers)
@@ -239,12 +239,6 @@ def _definition(
     }
 
 
-def _expect_fitting_weights(configs: list[RunConfig]) -> None:
-    """Every file of weights goes into its backbone once, here, before anything is started."""
-    for model, weights in {(config.model, config.weights) for config in configs if config.weights}:
-        build_model(model, classes=1, weights=weights)
-
-
 def _expect_fitting_data(configs: list[RunConfig]) -> None:
     """What each asks of its data, they can give: a metric to rank by, above all."""
     asked = {"loss", "monitor", "data", "batch_size", "micro_batch"}
@@ -253,10 +247,18 @@ def _expect_fitting_data(configs: list[RunConfig]) -> None:
 
 
 def _expect_local_inputs(study: Study) -> None:
-    """What can be missed without asking the network comes first: it is the likelier mistake, and quicker to say."""
-    configs = [config for _, config in study.configs()] or [study.base]
+    """What can be missed without asking the network comes first: it is the likelier mistake, and quicker to say.
+
+    That is the data, models that take no images of their size, and files of weights that are not there or not theirs.
+    """
     members = study.teacher if isinstance(study.teacher, list) else [study.teacher]
-    for config in (*configs, *(member for member in members if isinstance(member, RunConfig))):
+    own = [("weights", config) for _, config in study.configs()] or [("weights", study.base)]
+    asked = own + [("teacher.weights", member) for member in members if isinstance(member, RunConfig)]
+    for setting, config in asked:
         if config.weights:
-            config.weights.expect_file()
-        PackedSet.open(config.data.name)
+            config.weights.local_file(timm_name(config.model), setting)
+    sizes = {name: PackedSet.open(name).size for name in {config.data.name for _, config in asked}}
+    for setting, model, weights, data in {(s, c.model, c.weights, c.data.name) for s, c in asked}:
+        expect_size(model, sizes[data])
+        if weights:
+            expect_weights(model, weights, setting)
