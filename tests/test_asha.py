@@ -6,11 +6,13 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from xlite_search.records import RunRecord, Status
 from xlite_search.search.asha import ASHA, Decision, decisions, targets
@@ -37,6 +39,7 @@ def decide(spec: ASHA, runs: list[RunRecord], decided: list[Decision] | None = N
         (ASHA(grace=1, reduction=3), 28, (1, 3, 9, 27)),
         (ASHA(grace=2, reduction=1.5), 10, (2, 3, 4, 6)),  # 2, 3, 4.5, 6.75
         (ASHA(grace=5, reduction=2), 5, ()),
+        (ASHA(grace=2, reduction=1.5, asynchronous=True), 10, (2, 3, 5, 7)),
     ],
 )
 def test_rungs(spec: ASHA, epochs: int, rungs: tuple[int, ...]) -> None:
@@ -168,14 +171,22 @@ def test_neither_order_nor_kills_change_what_is_decided(
     assert all(run.over for run in one.runs.values())
 
 
+def test_of_equal_scores_the_earlier_in_the_study_is_kept_at_every_rung() -> None:
+    """Whoever was ahead at the rung before."""
+    spec = ASHA(grace=1, reduction=2)  # of four 3 are kept at rung 1, of three 2 at rung 2, of two 1 at rung 4
+    scores = {"a": [0.5, 0.7, 0, 0.8], "b": [0.6, 0.7, 0, 0.8], "c": [0.7, 0.7, 0, 0.8], "d": [0.1]}
+    kept = [decision.kept for decision in decide(spec, [run(key, found) for key, found in scores.items()])]
+    assert kept == [("c", "b", "a"), ("a", "b"), ("a",)]
+
+
 def test_on_arrival_each_is_judged_against_those_before_it() -> None:
     spec = ASHA(grace=1, reduction=2, asynchronous=True)
     journal: list[Decision] = []
     runs: list[RunRecord] = []
     kept = ""
-    # the cuts are lower medians of those before: none, 0.5, 0.5 (of 0.5 0.7), 0.6 (of 0.5 0.6 0.7),
-    # 0.55 (of 0.5 0.55 0.6 0.7), 0.55 (of 0.5 0.55 0.55 0.6 0.7)
-    for n, score in enumerate([0.5, 0.7, 0.6, 0.55, 0.55, 0.54]):
+    # the cuts are medians of those before: none, 0.5, 0.6 (of 0.5 0.7), 0.6 (of 0.5 0.6 0.7),
+    # 0.575 (of 0.5 0.55 0.6 0.7), 0.575 (of 0.5 0.55 0.575 0.6 0.7)
+    for n, score in enumerate([0.5, 0.7, 0.6, 0.55, 0.575, 0.57]):
         runs.append(run(f"trial{n}", [score]))
         (decision,) = decide(spec, runs, journal)
         journal.append(decision)
@@ -183,6 +194,61 @@ def test_on_arrival_each_is_judged_against_those_before_it() -> None:
     assert kept == "yyynyn"
     assert journal[3].sentence("trial3", METRIC).endswith("0.5500 is behind the cut of 0.6000 among 4 trials")
     assert decide(spec, runs, journal) == []
+
+
+def test_on_arrival_who_has_no_value_is_stopped_and_counts_for_nobody() -> None:
+    spec = ASHA(grace=2, reduction=2, asynchronous=True)
+    runs = [run("nan", [0.5, math.nan]), run("failed", [0.9], status="failed"), run("early", [0.9], status="finished")]
+    (decision,) = decide(spec, runs)
+    assert (decision.kept, decision.scores, decision.cut) == ((), {"nan": -math.inf}, math.inf)
+    (other,) = decide(spec, [*runs, run("a", [0.1, 0.1])], [decision])
+    assert (other.kept, other.peers) == (("a",), 1)
+
+
+class Rays:
+    """Ray's own scheduler, told what a worker reports, epoch by epoch."""
+
+    def __init__(self, spec: ASHA, epochs: int) -> None:
+        self.scheduler = AsyncHyperBandScheduler("epoch", METRIC, "max", epochs, spec.grace, spec.reduction)
+        self.epochs = epochs
+
+    def goes_on(self, key: str, epoch: int, score: float, ended: bool) -> bool:
+        """Whether it trains another epoch; to Tune a result that is the last is a completion, and nothing to judge."""
+        trial, result = SimpleNamespace(trial_id=key), {"epoch": epoch, METRIC: score}
+        if epoch == 1:
+            self.scheduler.on_trial_add(None, trial)
+        if ended:
+            self.scheduler.on_trial_complete(None, trial, result)
+            return False
+        return bool(self.scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE)
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=24), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.sampled_from([1.1, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0]) | st.floats(1.05, 5),
+    st.integers(4, 24),
+    st.randoms(use_true_random=False),
+)
+def test_on_arrival_is_rays_own_rule(
+    curves: list[list[float]], grace: int, reduction: float, epochs: int, order: random.Random
+) -> None:
+    """Trials report in a random order, some end early; Ray's class says of every report the same."""
+    spec = ASHA(grace=grace, reduction=reduction, asynchronous=True)
+    rays, journal = Rays(spec, epochs), list[Decision]()
+    runs = {f"t{n}": run(f"t{n}", [], epochs=epochs) for n in range(len(curves))}
+    while going := [key for key, found in runs.items() if not found.over]:
+        key = order.choice(going)
+        curve, done = curves[int(key[1:])][:epochs], len(runs[key].epochs) + 1
+        ended = done == len(curve)
+        course = (*runs[key].epochs, {METRIC: curve[done - 1]})
+        runs[key] = replace(runs[key], epochs=course, status="finished" if ended else "running")
+        new = decide(spec, list(runs.values()), journal)
+        journal += new
+        stopped = any(key not in decision.kept for decision in new)
+        assert rays.goes_on(key, done, curve[done - 1], ended) == (not ended and not stopped), (key, done)
+        if stopped and not ended:
+            runs[key] = replace(runs[key], status="stopped")
 
 
 @pytest.mark.parametrize("wrong", [{"grace": 0}, {"reduction": 1.0}, {"grace": 1.5}, {"eta": 3}])

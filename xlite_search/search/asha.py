@@ -8,8 +8,9 @@ nor how many ran at a time, nor a kill in the night can change what it says.
 Of `n` members at a rung of `r` epochs, `n / reduction * (1 + 1 / (reduction * r))` are kept, rounded, at least one:
 scores of early epochs are the least telling, so that the first rungs are a little wider than halving's own.
 
-`ASHA(asynchronous=True)` judges each on arrival against those before it, and promotes nobody later: for wide clusters,
-where waiting for the last of a cohort costs more than a wrong stop. Its decisions depend on the order of arrival.
+`ASHA(asynchronous=True)` is the rule of Ray Tune's `AsyncHyperBandScheduler`: it judges each on arrival against those
+before it, and promotes nobody later: for wide clusters, where waiting for the last of a cohort costs more than a wrong
+stop. Its decisions depend on the order of arrival. One thing is not Ray's: a trial whose score has no value is stopped.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ class ASHA(Spec):
     asynchronous: bool = False
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Epochs at which trials of `epochs` epochs are judged, ascending; the last epoch is none: it is the end."""
-        return _rungs(self.grace, self.reduction, epochs)
+        """Epochs at which trials of `epochs` epochs are judged, ascending; the last epoch is none: it is the end.
+
+        Where grace * reduction^k is no whole number, cohorts are judged before it, on arrival as Ray does it after it.
+        """
+        return (_rays_rungs if self.asynchronous else _rungs)(self.grace, self.reduction, epochs)
 
     def kept(self, members: int, rung: int) -> int:
         """How many of a cohort go on from a rung."""
@@ -47,6 +51,21 @@ class ASHA(Spec):
 def _rungs(grace: int, reduction: float, epochs: int) -> tuple[int, ...]:
     steps = (math.floor(grace * reduction**power + 1e-9) for power in range(64))
     return tuple(sorted({rung for rung in steps if rung < epochs}))
+
+
+@lru_cache(maxsize=64)
+def _rays_rungs(grace: int, reduction: float, epochs: int) -> tuple[int, ...]:
+    """Ray's milestones are numbers, and an epoch is judged at the highest that it has reached and not been judged at:
+    where several lie between two epochs, the lower ones are made up for when no new one is reached."""
+    if epochs <= grace:
+        return ()
+    count = int(math.log(epochs / grace) / math.log(reduction) + 1)
+    open_, rungs = [grace * reduction**power for power in range(count)], []
+    for epoch in range(grace, epochs):
+        if reached := [milestone for milestone in open_ if milestone <= epoch]:
+            open_.remove(max(reached))
+            rungs.append(epoch)
+    return tuple(rungs)
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ def decisions(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Seque
     decided = list(decided)
     deciding = _on_arrival if spec.asynchronous else _by_cohort
     while True:
-        new = list(deciding(spec, metric, {run.key: run for run in runs}, decided))
+        new = list(deciding(spec, metric, runs, decided))
         if not new:
             return
         decided += new
@@ -105,19 +124,33 @@ def targets(spec: ASHA | None, runs: Iterable[RunRecord], decided: Iterable[Deci
     return found
 
 
-def _by_cohort(spec: ASHA, metric: str, runs: dict[str, RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
-    """One decision for every cohort whose members have all reported: those at the first rung that no decision knows,
-    and those that a decision kept and no later one judged."""
-    rungs = _all_rungs(spec, runs.values())
+@dataclass(frozen=True)
+class Cohort:
+    """Runs, in the study's order, that are judged together when all of them have reported; rung None: at no rung any
+    more, they are trained to their ends."""
+
+    rung: int | None
+    members: tuple[RunRecord, ...]
+
+
+def cohorts(spec: ASHA, runs: Sequence[RunRecord], decided: Sequence[Decision]) -> Iterator[Cohort]:
+    """Those that wait for a decision: all who have never been judged, a search's new round, are one; and those that a
+    decision kept are one, until a later one judges them."""
+    rungs = _all_rungs(spec, runs)
     judged = {(decision.rung, key) for decision in decided for key in decision.scores}
-    cohorts = [(rungs[0], list(runs))] if rungs else []
-    for decision in decided:
-        following = next((rung for rung in rungs if rung > decision.rung), None)
-        if following is not None:
-            cohorts.append((following, list(decision.kept)))
-    for rung, keys in cohorts:
-        members = [runs[key] for key in keys if key in runs and (rung, key) not in judged]
-        if members and all(_reported(run, rung) for run in members):
+    found: list[tuple[int | None, set[str]]] = [(next(iter(rungs), None), {run.key for run in runs})]
+    found += [(next((r for r in rungs if r > decision.rung), None), set(decision.kept)) for decision in decided]
+    for rung, keys in found:
+        members = tuple(run for run in runs if run.key in keys and (rung, run.key) not in judged)
+        if members:
+            yield Cohort(rung, members)
+
+
+def _by_cohort(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
+    """One decision for every cohort whose members have all reported."""
+    for cohort in cohorts(spec, runs, decided):
+        rung, members = cohort.rung, cohort.members
+        if rung is not None and all(_reported(run, rung) for run in members):
             yield _cut(spec, rung, {run.key: _score(run, rung, metric) for run in members})
 
 
@@ -129,20 +162,19 @@ def _cut(spec: ASHA, rung: int, scores: dict[str, float]) -> Decision:
     return Decision(rung, scores, len(scores), tuple(kept), cut)
 
 
-def _on_arrival(spec: ASHA, metric: str, runs: dict[str, RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
-    """Ray's rule: a report stays if it is at least the (1 - 1/reduction) quantile of those before it at its rung."""
-    for rung in _all_rungs(spec, runs.values()):
+def _on_arrival(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
+    """Ray's rule: a report stays if it is at least the (1 - 1/reduction) quantile, interpolated, of those before it at
+    its rung. Who ended before a rung, by failing or by early stopping, has not reported there."""
+    for rung in _all_rungs(spec, runs):
         before = {key: score for decision in decided if decision.rung == rung for key, score in decision.scores.items()}
-        for run in runs.values():
-            if run.key in before or not _reported(run, rung):
+        for run in runs:
+            if run.key in before or len(run.epochs) < rung:
                 continue
-            score, peers = _score(run, rung, metric), list(before.values())
-            cut = -math.inf
-            if peers:
-                cut = float(np.quantile(peers, 1 - 1 / spec.reduction, method="inverted_cdf"))
+            score, peers = _score(run, rung, metric), [peer for peer in before.values() if math.isfinite(peer)]
+            cut = float(np.percentile(peers, (1 - 1 / spec.reduction) * 100)) if peers else -math.inf
             before[run.key] = score
             stays = score >= cut and math.isfinite(score)
-            yield Decision(rung, {run.key: score}, len(before), (run.key,) if stays else (), cut)
+            yield Decision(rung, {run.key: score}, len(peers) + 1, (run.key,) if stays else (), cut if stays or peers else math.inf)
 
 
 def _all_rungs(spec: ASHA, runs: Iterable[RunRecord]) -> list[int]:
