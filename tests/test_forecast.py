@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trainables.baseline import baseline
 from trainables.distill import distill
@@ -23,7 +21,7 @@ from xlite_search.machine import Machine
 from xlite_search.records import RunRecord, follow
 from xlite_search.search import forecast as forecasting
 from xlite_search.search.asha import ASHA
-from xlite_search.search.forecast import costs_of, forecast, makespan, measured, stages, state_bytes
+from xlite_search.search.forecast import costs_of, forecast, measured, state_bytes
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import begin, run
 from xlite_search.search.study import Study, grid_search
@@ -37,43 +35,6 @@ def plan_of(tiny: RunConfig, **more: Any) -> Plan:
 
 def resumed(config: RunConfig, begun: RunRecord) -> Iterator[EpochResult]:
     return baseline(config, begun.resume_path())
-
-
-def epochs(scheduler: ASHA | None, lengths: list[int]) -> int:
-    return sum(map(sum, stages(scheduler, lengths)))
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "lengths", "expected"),
-    [
-        (None, [3, 5], 8),
-        # rungs 1, 2, 4; of 8 members max(1, round(8/2 * (1 + 1/2))) = 6 go on, then round(6/2 * 1.25) = 4 (3.75), then
-        # round(4/2 * 1.125) = 2 (2.25): 8*1 + 6*1 + 4*2 + 2*4
-        (ASHA(grace=1), [8] * 8, 30),
-        (ASHA(grace=3), [8] * 8, 8 * 3 + 5 * 3 + 3 * 2),  # rungs 3, 6: round(8/2 * 7/6) = 5, round(5/2 * 13/12) = 3
-        (ASHA(grace=4), [3, 3], 6),
-    ],
-)
-def test_epochs_are_those_of_the_rule(scheduler: ASHA | None, lengths: list[int], expected: int) -> None:
-    assert epochs(scheduler, lengths) == expected
-
-
-@given(st.lists(st.integers(1, 40), max_size=12), st.integers(1, 5), st.sampled_from([1.5, 2.0, 3.0]))
-def test_asha_never_adds_epochs_and_lets_one_trial_reach_its_end(
-    lengths: list[int], grace: int, reduction: float
-) -> None:
-    total = epochs(ASHA(grace=grace, reduction=reduction), lengths)
-    assert max(lengths, default=0) <= total <= sum(lengths)
-
-
-@given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4))
-def test_a_makespan_is_between_its_bounds(work: list[int], at_once: int) -> None:
-    least = max(max(work, default=0), -(-sum(work) // at_once))
-    assert least <= makespan(work, at_once) <= least * 4 / 3 + max(work, default=0)
-
-
-def test_makespans_by_hand() -> None:
-    assert [makespan([3, 3, 3], 2), makespan([5, 4, 3, 2], 2), makespan([], 3), makespan([4], 9)] == [6, 7, 0, 4]
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -98,12 +59,18 @@ def test_a_study_takes_no_more_disk_than_was_said(tiny: RunConfig) -> None:
     assert forecast(plan, Machine()).epochs == 0, "what is over takes nothing more"
 
 
-def test_a_budget_bounds_the_disk_from_the_first_rung_on(tiny: RunConfig) -> None:
+def test_a_budget_bounds_what_is_over_and_nothing_else(tiny: RunConfig) -> None:
+    """Those that train hold two states and two bests, and a finished run keeps its best weights."""
     config = tiny.with_settings({"epochs": 8})
+    state, weights = state_bytes(config, 14)
+    pair, best = 2 * (state + weights), weights + forecasting.BESIDE_WEIGHTS
     freely = forecast(plan_of(config), Machine()).disk
-    assert forecast(plan_of(config), Machine(checkpoints_gb=1e-4)).disk == 100_000
-    halved = forecast(plan_of(config, scheduler=ASHA(grace=1)), Machine(checkpoints_gb=1e-4)).disk
-    assert halved == freely // 2, "all wait at the first rung with one state and one best each"
+    assert freely == 4 * (pair + forecasting.BESIDE_WEIGHTS)
+    assert forecast(plan_of(config), Machine(cpus=1, checkpoints_gb=1e-4)).disk == 100_000 + pair + 4 * best
+    assert forecast(plan_of(config), Machine(cpus=1, checkpoints_gb=1)).disk == freely
+    # rungs 1, 2, 4 of four: 4 wait at the first with one state each, 3 at the second with two, 1 ends
+    halved = forecast(plan_of(config, scheduler=ASHA(grace=1)), Machine(cpus=1, checkpoints_gb=1e-4)).disk
+    assert halved == 100_000 + 3 * pair + best
 
 
 def test_a_teacher_and_its_answers_take_their_part(tiny: RunConfig) -> None:

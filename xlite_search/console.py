@@ -38,6 +38,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `4 min 10 s` or `12 s`: where nothing beside it says that it is a time."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if whole >= 3600 else f"{whole // 60} min {whole % 60:02d} s"
+
+
 class Counter:
     """`done of total` with rate and time left, at most a few times a second (a line every 15 s outside a terminal).
 

@@ -354,6 +354,7 @@ class StudyRecord:
     files       hashes of the files of its code, to say which ones changed
     accepted    changes that were accepted on the way: [{"time", "changes"}]
     tracked     MLflow has all that the records have
+    exhausted   a search's last round came back short, and there is no other
     """
 
     folder: Path
@@ -373,6 +374,7 @@ class StudyRecord:
     files: dict[str, str] = field(default_factory=dict)
     accepted: tuple[dict[str, Any], ...] = ()
     tracked: bool = False
+    exhausted: bool = False
 
     def save(self) -> StudyRecord:
         body = asdict(self)

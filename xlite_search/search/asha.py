@@ -174,7 +174,9 @@ def _on_arrival(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Seq
             cut = float(np.percentile(peers, (1 - 1 / spec.reduction) * 100)) if peers else -math.inf
             before[run.key] = score
             stays = score >= cut and math.isfinite(score)
-            yield Decision(rung, {run.key: score}, len(peers) + 1, (run.key,) if stays else (), cut if stays or peers else math.inf)
+            yield Decision(
+                rung, {run.key: score}, len(peers) + 1, (run.key,) if stays else (), cut if stays or peers else math.inf
+            )
 
 
 def _all_rungs(spec: ASHA, runs: Iterable[RunRecord]) -> list[int]:

@@ -1,14 +1,13 @@
 """What a study will take, before it takes it: epochs, disk, and where two steps were timed, hours and memory.
 
-Epochs follow from ASHA's rule, which keeps a known number of each cohort. Disk follows from the number of weights. Time
-and memory are measured: two training steps of the largest and of the smallest model, each in a process of its own with
-the run's own threads, loader and precision; models between them are placed by their multiply-accumulates. Trials that
-share a GPU are forecast as a range, from "sharing costs nothing" to "they take turns".
+Epochs are the most that the rule can train (`workload.py`), and all else follows from them. Disk follows from the number
+of weights. Time and memory are measured: two training steps of the largest and of the smallest model, each in a process
+of its own with the run's own threads, loader and precision; models between them are placed by their
+multiply-accumulates. Trials that share a GPU are forecast as a range, from "sharing costs nothing" to "they take turns".
 """
 
 from __future__ import annotations
 
-import heapq
 import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import torch
 
 from xlite_search import places
 from xlite_search.config import RunConfig
-from xlite_search.console import clock
+from xlite_search.console import duration
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.teacher import MANIFEST
@@ -28,11 +27,10 @@ from xlite_search.errors import BadInput, OutOfMemory
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.models.cost import macs
 from xlite_search.models.hybrid import build_model
-from xlite_search.records import KEPT_CHECKPOINTS, RunRecord
-from xlite_search.search.asha import ASHA
+from xlite_search.records import KEPT_CHECKPOINTS
 from xlite_search.search.plan import Plan
-from xlite_search.search.study import Trial
 from xlite_search.search.teaching import views_of
+from xlite_search.search.workload import Workload, makespan, workload
 from xlite_search.trainable import out_of_memory_named
 from xlite_search.training.loop import StepCost, settle, timed_steps
 
@@ -58,7 +56,7 @@ class Timing:
 class Forecast:
     """Of what is left of a study.
 
-    epochs    that the trials train together at most; `all_epochs` without ASHA
+    epochs    that the trials still train together at most; `all_epochs` without ASHA
     disk      bytes at the worst moment, beyond what is there, and `free` ones
     at_once   trials at a time
     timing    None where nothing was measured
@@ -77,9 +75,9 @@ class Forecast:
         saved = f", {1 - self.epochs / self.all_epochs:.0%} fewer than without ASHA" if self.all_epochs else ""
         yield f"{self.epochs:,} epochs at most{saved if self.epochs < self.all_epochs else ''}"
         if self.timing:
-            least, most = map(clock, self.timing.seconds)
-            asha = f"; ASHA saves {clock(self.timing.saved_s)}" if self.timing.saved_s >= 1 else ""
-            yield f"{least if least == most else f'{least} to {most}'}, {self.at_once} at a time{asha}"
+            least, most = map(duration, self.timing.seconds)
+            asha = f"; ASHA saves {duration(self.timing.saved_s)} at least" if self.timing.saved_s >= 1 else ""
+            yield f"{least if least == most else f'{least} to {most}'} at most, {self.at_once} at a time{asha}"
             if self.timing.kwh:
                 yield f"{self.timing.kwh:.2g} kWh for the GPU"
             kind = "GPU memory" if self.device == "cuda" else "memory"
@@ -101,42 +99,22 @@ def forecast(plan: Plan, machine: Machine, *, measure: bool = False) -> Forecast
 
     Raises:
         BadInput: a measured model does not fit into memory.
+        Damaged: a record or the journal of a study that has begun is not what was written.
     """
-    left = [trial.config for trial in plan.trials if not _is_over(plan, trial)]
-    lengths = [config.stop_after or config.epochs for config in left]
-    if plan.study.suggester:
-        lengths += [plan.study.base.epochs] * (plan.in_all - len(plan.trials))
+    work = workload(plan)
+    left = [trial.config for trial, run in zip(plan.trials, work.runs, strict=True) if not run.over]
     there = next(folder for folder in (plan.folder, *plan.folder.parents) if folder.is_dir())
     gpus = visible_gpus(machine)
+    at_once = max(1, min(_at_once(plan, machine, gpus), len(work.alone)))
     found = Forecast(
-        epochs=sum(map(sum, stages(plan.study.scheduler, lengths))),
-        all_epochs=sum(lengths),
-        disk=_disk(plan, left, len(lengths), machine),
+        epochs=sum(map(sum, work.stages)),
+        all_epochs=sum(work.alone),
+        disk=_disk(plan, left, work, machine, at_once),
         free=shutil.disk_usage(there).free,
-        at_once=max(1, min(_at_once(plan, machine, gpus), len(lengths))),
+        at_once=at_once,
         device="cuda" if gpus else "cpu",
     )
-    return replace(found, timing=_timing(found, plan, left, lengths, gpus)) if measure and left else found
-
-
-def stages(scheduler: ASHA | None, lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Epochs that each member of a cohort trains, cohort by cohort, for trials of these lengths.
-
-    Who is stopped is not known: the shortest are taken to be, so that the sum is a bound.
-    """
-    left, done = sorted(lengths, reverse=True), 0
-    for rung in scheduler.rungs(max(lengths, default=0)) if scheduler else ():
-        yield [min(length, rung) - min(length, done) for length in left]
-        left, done = left[: scheduler.kept(len(left), rung)] if scheduler else left, rung
-    yield [length - min(length, done) for length in left]
-
-
-def makespan(work: Sequence[int], at_once: int) -> int:
-    """When the last of some pieces of work ends, the longest begun first."""
-    busy = [0] * at_once
-    for piece in sorted(work, reverse=True):
-        heapq.heapreplace(busy, busy[0] + piece)
-    return max(busy)
+    return replace(found, timing=_timing(found, plan, left, work, gpus)) if measure and left else found
 
 
 def state_bytes(config: RunConfig, classes: int) -> tuple[int, int]:
@@ -148,11 +126,6 @@ def state_bytes(config: RunConfig, classes: int) -> tuple[int, int]:
     return weights + moments + (weights if config.ema else 0), weights
 
 
-def _is_over(plan: Plan, trial: Trial) -> bool:
-    folder = plan.folder / "trials" / trial.key
-    return (folder / "run.json").exists() and RunRecord.load(folder).over
-
-
 def _at_once(plan: Plan, machine: Machine, gpus: int) -> int:
     configs = [trial.config for trial in plan.trials]
     threads, augments = max(config.threads for config in configs), any(config.augment for config in configs)
@@ -161,22 +134,34 @@ def _at_once(plan: Plan, machine: Machine, gpus: int) -> int:
     return int(min(at_once, gpus / share["GPU"]) if gpus else at_once)
 
 
-def _disk(plan: Plan, left: Sequence[RunConfig], count: int, machine: Machine) -> int:
-    """Two states and two best weights of every trial and of a missing teacher, and its answers. A budget caps what the
-    losers hold, once a first rung has judged."""
+def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machine, at_once: int) -> int:
+    """Two states and two best weights of every trial and of a missing teacher, and its answers.
+
+    A budget caps what those that are over hold, but for the best weights of the finished; the others hold theirs.
+    """
     classes = len(open_data(plan.study.base.data).classes)
-    sizes: dict[tuple[str, bool], int] = {}
+    sizes: dict[tuple[str, bool], tuple[int, int]] = {}
     for config in left:
         kind = config.model, bool(config.ema)
-        sizes[kind] = sizes.get(kind) or KEPT_CHECKPOINTS * sum(state_bytes(config, classes)) + BESIDE_WEIGHTS
-    mean = sum(sizes[config.model, bool(config.ema)] for config in left) / max(len(left), 1)
-    trials = round(mean * count)
+        sizes[kind] = sizes.get(kind) or state_bytes(config, classes)
+    of = [sizes[config.model, bool(config.ema)] for config in left]
+    pair = sum(map(sum, of)) / max(len(of), 1)
+    best = sum(weights for _, weights in of) / max(len(of), 1) + BESIDE_WEIGHTS
+    trials = (KEPT_CHECKPOINTS * pair + BESIDE_WEIGHTS) * len(work.alone)
     if machine.checkpoints_gb:
-        first = next(iter(plan.study.scheduler.rungs(max(c.epochs for c in left))), 0) if plan.study.scheduler else 0
-        at_first_rung = trials // KEPT_CHECKPOINTS if first == 1 else trials
-        trials = min(trials, max(round(machine.checkpoints_gb * 1e9), at_first_rung if first else 0))
+        live = max((_live(cohort, at_once) for cohort in work.cohorts), default=0.0)
+        ends = sum(len(cohort[-1]) for cohort in work.cohorts)
+        trials = min(trials, machine.checkpoints_gb * 1e9 + KEPT_CHECKPOINTS * pair * live + best * ends)
     models = sum(KEPT_CHECKPOINTS * sum(state_bytes(c, classes)) + BESIDE_WEIGHTS for c in _untrained(plan))
-    return trials + models + max((_answers(config) for config in left), default=0) * classes * 2
+    return round(trials) + models + max((_answers(config) for config in left), default=0) * classes * 2
+
+
+def _live(cohort: Sequence[Sequence[int]], at_once: int) -> float:
+    """Runs of a cohort that are not over and hold two of each, at the worst moment. Who waits at a rung after its first
+    epoch has one of each: half."""
+    *waiting, _ = cohort
+    halved = [len(stage) / (KEPT_CHECKPOINTS if max(stage) == 1 else 1) for stage in waiting[:1]]
+    return max([*halved, *(len(stage) for stage in waiting[1:]), min(at_once, len(cohort[-1]))])
 
 
 def _untrained(plan: Plan) -> list[RunConfig]:
@@ -192,20 +177,20 @@ def _answers(config: RunConfig) -> int:
     return views_of(config) * len(open_data(config.data).train)
 
 
-def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], lengths: Sequence[int], gpus: int) -> Timing:
+def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Workload, gpus: int) -> Timing:
     """Trials that share a GPU are somewhere between as fast as alone and taking turns."""
     teachers = _untrained(plan)
     costs = costs_of([*left, *teachers])
     epoch_s = [_epoch_s(config, costs[config.model]) for config in left]
     mean = sum(epoch_s) / len(epoch_s)
-    first = START_S + TRIAL_S * len(lengths) / found.at_once
+    first = START_S + TRIAL_S * len(work.alone) / found.at_once
     answers = max(map(_answers, left))
     for teacher in teachers:
         cost = costs[teacher.model]
         first += (teacher.stop_after or teacher.epochs) * _epoch_s(teacher, cost) + answers * cost.answer_s
-    busy = sum(makespan(stage, found.at_once) for stage in stages(plan.study.scheduler, lengths)) * mean
+    busy = sum(makespan(stage, found.at_once) for stage in work.stages) * mean
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
-    saved = makespan(lengths, found.at_once) * mean - busy
+    saved = makespan(work.alone, found.at_once) * mean - busy
     memory = max(cost.memory for cost in costs.values())
     watts = sum(costs[config.model].watts for config in left) / len(left) * min(found.at_once, gpus)
     kwh = watts * (first + busy * (1 + turns) / 2) / 3.6e6

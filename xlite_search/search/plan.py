@@ -43,6 +43,7 @@ class Plan:
 
     maker, teacher_maker  what the keys of its runs and of its teacher hold: the code that the study began with
     files                 the hash of every file of its code as it is now
+    exhausted  a search's last round came back short: its space has no more
     """
 
     study: Study
@@ -53,6 +54,7 @@ class Plan:
     maker: str = ""
     teacher_maker: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    exhausted: bool = False
 
     @property
     def folder(self) -> Path:
@@ -71,7 +73,8 @@ class Plan:
     @property
     def in_all(self) -> int:
         """Trials that this study has when it is done; a search may exhaust its space before."""
-        return max(len(self.trials), self.study.samples) if self.study.suggester else len(self.trials)
+        more = self.study.suggester and not self.exhausted
+        return max(len(self.trials), self.study.samples) if more else len(self.trials)
 
     @property
     def root(self) -> Path:
@@ -131,7 +134,10 @@ def make_plan(study: Study, name: str) -> Plan:
     trainer = trainable_at(teaching.TRAINABLE) if taught and taught.trained else None
     trained_by = (begun and begun.teacher_maker) or (maker(trainer) if trainer else "")
     key = taught.key if taught else ""
-    trials = _searched(study, begun, key, made_by) if study.suggester else study.trials(key, made_by=made_by)
+    if study.suggester:
+        trials, exhausted = _searched(study, begun, key, made_by)
+    else:
+        trials, exhausted = study.trials(key, made_by=made_by), False
     teachers = [config for config in taught.members.values() if config] if taught else []
     configs = [trial.config for trial in trials] + teachers
     for model, weights in {(config.model, config.weights) for config in configs}:
@@ -141,7 +147,7 @@ def make_plan(study: Study, name: str) -> Plan:
     trainers = code_of(trainer) if trainer else None
     files = code.files | (trainers.files if trainers else {})
     definition = _definition(study, trials, taught, code, trainers)
-    return Plan(study, name, trials, taught, definition, made_by, trained_by, files)
+    return Plan(study, name, trials, taught, definition, made_by, trained_by, files, exhausted)
 
 
 def _begun(name: str) -> StudyRecord | None:
@@ -162,19 +168,23 @@ def _begun(name: str) -> StudyRecord | None:
     return begun
 
 
-def _searched(study: Study, record: StudyRecord | None, teacher: str, made_by: str) -> list[Trial]:
-    """The trials that a search has on record and, if all of them are over, its next round.
+def _searched(study: Study, record: StudyRecord | None, teacher: str, made_by: str) -> tuple[list[Trial], bool]:
+    """The trials that a search has on record and, if all of them are over, its next round; and whether it is the last
+    because it came back short.
 
     They are made again from their settings: those that another definition began have other keys, and are waiting.
     """
     begun = record.runs() if record else []
+    exhausted = record is not None and record.exhausted and record.definition["search"] == study.definition()["search"]
     trials = study.trials(teacher, [run.settings for run in begun], made_by=made_by)
     known = {run.key: run for run in begun if run.over}
-    if not all(trial.key in known for trial in trials):
-        return trials
+    if exhausted or not all(trial.key in known for trial in trials):
+        return trials, exhausted
     tried = [_tried(known[trial.key], study) for trial in trials]
-    fresh = study.trials(teacher, study.proposals(tried), made_by=made_by, beside=[run.settings for run in begun])
-    return trials + [trial for trial in fresh if trial.key not in known]
+    points = study.proposals(tried)
+    fresh = study.trials(teacher, points, made_by=made_by, beside=[run.settings for run in begun])
+    fresh = [trial for trial in fresh if trial.key not in known]
+    return trials + fresh, len(fresh) < study.asked(len(tried))
 
 
 def _tried(run: RunRecord, study: Study) -> Tried:

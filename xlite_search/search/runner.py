@@ -144,7 +144,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         if changed:
             note = {"time": time.time(), "changes": changed}
             study = replace(fresh, teacher_sha256=study.teacher_sha256, accepted=(*study.accepted, note), tracked=False)
-        study = replace(study, trials=fresh.trials, files=fresh.files)
+        study = replace(study, trials=fresh.trials, files=fresh.files, exhausted=plan.exhausted)
     facts = _facts(plan, study)
     for trial in plan.trials:
         folder = study.trial_folder(trial.key)

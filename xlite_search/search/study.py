@@ -195,6 +195,14 @@ class Study:
         """What a function suggests, in words: `{"optimizer.lr": "1e-05 .. 0.01, log"}`."""
         return suggest.described(self.suggester) if self.suggester else {}
 
+    @cached_property
+    def longest(self) -> int:
+        """The most epochs that a suggested trial can have: a space may suggest them."""
+        lengths = [self.base.epochs]
+        if self.suggester and "epochs" in self.ranges:
+            suggest.probe(self.suggester, lambda point: lengths.append(self.base.with_settings(point).epochs))
+        return max(lengths)
+
     def points(self) -> list[dict[str, Any]]:
         """The swept settings of every trial of the grids, in order, duplicates included."""
         random = np.random.RandomState(self.base.seed)
@@ -218,7 +226,7 @@ class Study:
         return suggest.suggest(
             self.suggester,
             tried,
-            min(self.search.batch, max(self.samples - len(tried), 0)),
+            self.asked(len(tried)),
             tpe=self.search,
             directions=("maximize", *down),
             seed=self.base.seed,
@@ -232,6 +240,10 @@ class Study:
         if config.weights and Path(config.weights.path).is_file():
             tree["weights"] = sha256_of(Path(config.weights.path))
         return digest(tree)
+
+    def asked(self, tried: int) -> int:
+        """Trials of the next round of a search."""
+        return min(self.search.batch, max(self.samples - tried, 0))
 
     def trials(
         self,
