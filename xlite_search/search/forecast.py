@@ -1,9 +1,10 @@
 """What a study will take, before it takes it: epochs, disk, and where two steps were timed, hours and memory.
 
-Epochs are the most that the rule can train (`workload.py`), and all else follows from them. Disk follows from the number
-of weights. Time and memory are measured: two training steps of the largest and of the smallest model, each in a process
-of its own with the run's own threads, loader and precision; models between them are placed by their
-multiply-accumulates. Trials that share a GPU are forecast as a range, from "sharing costs nothing" to "they take turns".
+Epochs are the most that the rule can train (`workload.py`), and all else follows from them. Disk follows from the
+number of weights. Time and memory are measured: two training steps of the largest and of the smallest model, each in a
+process of its own with the run's own threads, loader and precision; models between them are placed by their
+multiply-accumulates. Trials that share a GPU are forecast as a range, from "sharing costs nothing" to "they take
+turns".
 """
 
 from __future__ import annotations

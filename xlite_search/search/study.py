@@ -17,6 +17,7 @@ import numpy as np
 from xlite_search.config import RunConfig, run_key
 from xlite_search.distill.pretrained import Pretrained
 from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.models.hybrid import timm_name
 from xlite_search.search import space as spaces
 from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
@@ -237,8 +238,9 @@ class Study:
         """Two settings are one run if their configs are equal, and files of weights if their contents are."""
         config = self.base.with_settings(settings).canonical()
         tree = config.model_dump(mode="json")
-        if config.weights and Path(config.weights.path).is_file():
-            tree["weights"] = sha256_of(Path(config.weights.path))
+        file = config.weights.local_file(timm_name(config.model)) if config.weights else None
+        if file is not None:
+            tree["weights"] = sha256_of(file)
         return digest(tree)
 
     def asked(self, tried: int) -> int:
