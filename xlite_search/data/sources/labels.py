@@ -56,7 +56,7 @@ def read_labels(path: Path, classes: Sequence[str] = (), patient_column: str = "
     paths = read_paths(sheet)
     names = names_of(sheet, paths)
     patients, guessed = read_patients(sheet, names, paths, patient_column)
-    labels, left_out = read_findings(sheet, classes)
+    labels, left_out = read_findings(sheet, classes, patient_column)
     if not labels.any():
         raise BadInput(
             f"{path}: none of its {len(labels):,} rows has a finding, all labels are 0; they were lost when this file "
