@@ -37,8 +37,9 @@ import numpy as np
 import psutil
 
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.prepare import enhance, prepare
-from xlite_search.data.sources.chestxray14 import ChestXray14
+from xlite_search.data.prepare import prepare
+from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.sources.folder import Folder
 from xlite_search.data.sources.phantom import Phantom
 
 RAW, SIZE, DRAWN, BATCH, CORES = 1024, 224, 48, 32, 2
@@ -65,10 +66,10 @@ def main() -> None:
 
 
 def reading(packed: PackedSet, raw: Path) -> dict[str, float]:
-    files = [str(raw / name) for name in packed.table.names[:DRAWN]]
+    files, preprocess = [str(raw / name) for name in packed.table.names[:DRAWN]], Preprocess(SIZE)
 
     def decode() -> int:
-        return sum(int(enhance(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8), SIZE)[0, 0]) for f in files)
+        return sum(int(preprocess(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8))[0, 0]) for f in files)
 
     def gather() -> int:
         return sum(int(np.array(packed.pixels[row])[0, 0]) for row in range(DRAWN))
@@ -163,7 +164,8 @@ class _Bare:
 
 
 def _draw_views(pipe: Connection, packed: PackedSet, part: int, count: int) -> None:
-    from xlite_search.data.views import Medium, Views, image_key
+    from xlite_search.data.sources import image_key
+    from xlite_search.data.views import Medium, Views
 
     cv2.setNumThreads(1)
     made, keys, epoch = Views(Medium()), [image_key(name) for name in packed.table.names], 0
@@ -207,7 +209,7 @@ def preparing(raw: Path) -> dict[str, float]:
 
 def _prepared(raw: Path) -> PackedSet:
     shutil.rmtree(os.environ["XLITE_DATA"], ignore_errors=True)
-    return prepare("bench", ChestXray14(raw, raw / "labels.csv"), SIZE)
+    return prepare("bench", Folder(raw, raw / "labels.csv"), SIZE)
 
 
 def _peak_mib(raw: Path) -> float:

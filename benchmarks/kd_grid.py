@@ -291,7 +291,8 @@ def online_trial(config: dict[str, Any]) -> None:
     from torch.utils.data import DataLoader, Dataset
 
     from xlite_search.data.loaders import open_data
-    from xlite_search.data.views import Views, image_key
+    from xlite_search.data.sources import image_key
+    from xlite_search.data.views import Views
     from xlite_search.distill.losses import soft
     from xlite_search.models.hybrid import build_model
     from xlite_search.training.metrics import auroc

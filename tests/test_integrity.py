@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from xlite_search.data import integrity
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources import LabelTable, Loss
+from xlite_search.data.sources.folder import EMPTY_FILE
 from xlite_search.errors import BadInput
 
 
@@ -35,7 +36,7 @@ def test_what_is_tolerable_is_a_share(expected: int, share: float, accepted: boo
 
 
 def test_a_refusal_says_how_many_which_why_where_and_what_to_do() -> None:
-    lost = [("a.png", "the file is empty"), ("b.png", "cut off")]
+    lost = [("a.png", EMPTY_FILE), ("b.png", Loss("cut off", "damaged"))]
     assert integrity.refusal(1500, lost, Path("lost.csv")) == (
         "2 of 1,500 images cannot be used, which is more than 0.1 %: a.png (the file is empty), b.png (cut off); "
         "lost.csv lists them: fetch them again, or go on without them with --accept-losses"

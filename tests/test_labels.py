@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable, Unreadable, chestxray14, image_id
-from xlite_search.data.sources.chestxray14 import EMPTY_FILE, NO_FILE, ChestXray14
+from xlite_search.data.sources import CHEST_FINDINGS, LabelTable, Unreadable, folder, image_id
+from xlite_search.data.sources.folder import EMPTY_FILE, NO_FILE, Folder
 from xlite_search.data.sources.labels import NIH_COUNTS, read_labels, read_names, write_labels
 from xlite_search.errors import BadInput
 
@@ -634,13 +634,13 @@ def picture(seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (48, 48), np.uint8)
 
 
-def source_of(folder: Path, table: str = NIH, *, nested: bool = False) -> ChestXray14:
+def source_of(folder: Path, table: str = NIH, *, nested: bool = False) -> Folder:
     """The three images of ROWS, in one folder or as NIH's archives unpack, and their table."""
     for number, name in enumerate(NAMES):
         home = folder / "png" / f"images_{number % 2 + 1:03d}" / "images" if nested else folder / "png"
         home.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(home / name), picture(number))
-    return ChestXray14(folder / "png", written(folder, table))
+    return Folder(folder / "png", written(folder, table))
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -663,7 +663,7 @@ def test_lost_images_are_reported_and_the_table_stays_whole(tmp_path: Path) -> N
     (tmp_path / "png" / NAMES[1]).write_bytes(b"")
     assert len(source.table()) == 5
     assert source.lost() == {1: EMPTY_FILE, 3: NO_FILE, 4: NO_FILE}
-    for row, reason in ((1, "empty"), (3, NO_FILE)):
+    for row, reason in ((1, "empty"), (3, NO_FILE.reason)):
         with pytest.raises(Unreadable, match=reason):
             source.pixels(row)
     (tmp_path / "png" / NAMES[0]).unlink()
@@ -681,7 +681,7 @@ def test_a_name_in_two_folders_is_refused_if_the_table_has_it(table: str, tmp_pa
         source.lost()
     assert str(one) in str(caught.value) and str(other) in str(caught.value)
     written(tmp_path, table.replace(ROWS[0].split(",")[0].removesuffix(".png"), "00000001_007"))
-    assert set(ChestXray14(source.images, source.labels).lost()) == {0}
+    assert set(Folder(source.images, source.labels).lost()) == {0}
 
 
 def test_an_id_that_two_files_have_is_refused_but_a_name_is_not(tmp_path: Path) -> None:
@@ -692,14 +692,14 @@ def test_an_id_that_two_files_have_is_refused_but_a_name_is_not(tmp_path: Path) 
     with pytest.raises(
         BadInput, match=r"two files are image 00000001_000: .*00000001_000\.jpg and .*00000001_000\.png"
     ):
-        ChestXray14(source.images, source.labels).lost()
+        Folder(source.images, source.labels).lost()
 
 
 def test_a_converted_file_is_found_by_its_name(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     path = tmp_path / "png" / "00000002_000.png"
     path.rename(path.with_suffix(".jpg"))
-    assert ChestXray14(source.images, source.labels).lost() == {}
+    assert Folder(source.images, source.labels).lost() == {}
 
 
 def test_a_copy_in_another_process_reads_neither_table_nor_folder(
@@ -712,8 +712,8 @@ def test_a_copy_in_another_process_reads_neither_table_nor_folder(
     def not_again(_: Path) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(chestxray14, "read_labels", not_again)
-    monkeypatch.setattr(chestxray14, "find_images", not_again)
+    monkeypatch.setattr(folder, "read_labels", not_again)
+    monkeypatch.setattr(folder, "find_images", not_again)
     again = pickle.loads(carried)
     assert again == source
     assert all(np.array_equal(again.pixels(row), picture(row)) for row in range(3))
@@ -723,33 +723,33 @@ def test_a_pickled_source_has_some_bytes_an_image(tmp_path: Path) -> None:
     def size(images: int) -> int:
         rows = "".join(f"{n:08d}_000.png,Mass,{n}\n" for n in range(images))
         labels = written(tmp_path, f"Image Index,Finding Labels,Patient ID\n{rows}")
-        return len(pickle.dumps(ChestXray14(folder, labels)))
+        return len(pickle.dumps(Folder(home, labels)))
 
-    folder = tmp_path / "a folder with a name of some length" / "png"
-    folder.mkdir(parents=True)
+    home = tmp_path / "a folder with a name of some length" / "png"
+    home.mkdir(parents=True)
     for number in range(100):
-        (folder / f"{number:08d}_000.png").touch()
+        (home / f"{number:08d}_000.png").touch()
     assert size(100) < size(1) + 99 * 25
 
 
 def test_a_missing_folder_or_table_is_refused(tmp_path: Path) -> None:
     labels = written(tmp_path, NIH)
     with pytest.raises(BadInput, match=r"--images .*nowhere: there is no such folder"):
-        ChestXray14(tmp_path / "nowhere", labels)
+        Folder(tmp_path / "nowhere", labels)
     with pytest.raises(BadInput, match=r"--labels .*nowhere\.csv: there is no such file"):
-        ChestXray14(tmp_path, tmp_path / "nowhere.csv")
+        Folder(tmp_path, tmp_path / "nowhere.csv")
 
 
 def test_the_manifest_says_what_a_source_is(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     assert source.describe() == {"source": "chestxray14"}
     assert "CVPR 2017" in source.notice
-    assert replace(source, notice="").notice == ""
+    assert replace(source, cite="").notice == ""
 
 
 def test_real_images_belong_to_their_table(shared: Path) -> None:
     folder = nih(shared, "Data_Entry_images_64.csv").parent
-    source = ChestXray14(folder / "images_64", folder / "Data_Entry_images_64.csv")
+    source = Folder(folder / "images_64", folder / "Data_Entry_images_64.csv")
     assert source.lost() == {}
     assert (len(source.table()), len(set(source.table().patients))) == (1000, 264)
     for row in (0, 499, 999):

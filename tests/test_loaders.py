@@ -18,7 +18,8 @@ from xlite_search.config import RunConfig
 from xlite_search.data.loaders import Batch, Data, DataSpec, Loader, Part, _ahead, open_data, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity
-from xlite_search.data.views import Augment, Light, Medium, Strong, Views, image_key
+from xlite_search.data.sources import image_key
+from xlite_search.data.views import Augment, Light, Medium, Strong, Views
 from xlite_search.errors import XliteError
 
 CPU = torch.device("cpu")

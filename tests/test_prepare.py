@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from xlite_search import places, storage
 from xlite_search.data import decoding, integrity, processes, unfinished
 from xlite_search.data import prepare as preparing
-from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, PackedSet, digest_of, index_text, read_index
-from xlite_search.data.prepare import enhance, prepare
-from xlite_search.data.sources import LabelTable, Unreadable
-from xlite_search.data.sources.chestxray14 import ChestXray14
+from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, PackedSet, digest_of, index_text, read_index
+from xlite_search.data.prepare import prepare
+from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.sources import LabelTable, Loss, Unreadable
+from xlite_search.data.sources.folder import NO_FILE, Folder
 from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS
@@ -68,8 +69,11 @@ class Noise:
     def stamp(self, row: int) -> str:
         return ""
 
-    def lost(self) -> dict[int, str]:
-        return dict.fromkeys(self.gone, "no such file")
+    def stamps(self) -> tuple[str, ...]:
+        return tuple(self.stamp(row) for row in range(self.images))
+
+    def lost(self) -> dict[int, Loss]:
+        return dict.fromkeys(self.gone, NO_FILE)
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
         self.tried.append(row)
@@ -131,7 +135,7 @@ def fine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shape", [(100, 100), (120, 80), (81, 119), (33, 32)])
 @pytest.mark.parametrize("size", [32, 64])
-def test_enhance_is_clahe_padding_and_resize_by_opencv(shape: tuple[int, int], size: int) -> None:
+def test_an_image_is_prepared_by_clahe_padding_and_resize_by_opencv(shape: tuple[int, int], size: int) -> None:
     raw = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
     image = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(raw)
     side = max(shape)
@@ -139,11 +143,11 @@ def test_enhance_is_clahe_padding_and_resize_by_opencv(shape: tuple[int, int], s
     below, right = side - shape[0] - above, side - shape[1] - left
     padded = cv2.copyMakeBorder(image, above, below, left, right, cv2.BORDER_CONSTANT, value=0)
     how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    assert np.array_equal(enhance(raw, size), cv2.resize(padded, (size, size), interpolation=how))
+    assert np.array_equal(Preprocess(size)(raw), cv2.resize(padded, (size, size), interpolation=how))
 
 
 def test_an_image_that_is_not_square_is_padded_with_black() -> None:
-    found = enhance(np.full((32, 64), 200, np.uint8), 64)
+    found = Preprocess(64)(np.full((32, 64), 200, np.uint8))
     assert not found[:16].any()
     assert not found[48:].any()
     assert found[16:48].all()
@@ -153,14 +157,14 @@ def test_real_images_are_prepared(shared: Path) -> None:
     folder = shared / "data" / "chestxray14"
     if not (folder / "images_64").is_dir():
         pytest.skip(f"no {folder / 'images_64'}")
-    source = ChestXray14(folder / "images_64", folder / "Data_Entry_images_64.csv")
+    source = Folder(folder / "images_64", folder / "Data_Entry_images_64.csv")
     data = prepare("real", source, 64)
     data.verify()
     assert (len(data), data.manifest["patients"], data.set_aside) == (1000, 264, {})
     assert data.manifest["raw_sizes"] == {"64x64": 1000}
     assert np.array_equal(data.table.labels, source.table().labels)
     for row in (0, 499, 999):
-        assert np.array_equal(data.pixels[row], enhance(source.pixels(row), 64))
+        assert np.array_equal(data.pixels[row], Preprocess(64)(source.pixels(row)))
         assert data.table.digests[row] == digest_of(data.pixels[row].tobytes())
     assert "CVPR 2017" in data.manifest["notice"]
 
@@ -175,10 +179,10 @@ def test_preparing_twice_is_the_same_set_looks_at_few_images_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
 
 
-def test_preparing_leaves_one_folder_of_three_files_and_a_lock() -> None:
+def test_preparing_leaves_one_folder_of_four_files_and_a_lock() -> None:
     data = prepare("a", Noise(broken=(3,)), SIZE, accept_losses=True)
     assert [path.name for path in places.data_root().iterdir()] == ["a"]
-    assert {path.name for path in data.folder.iterdir()} - {"lock"} == {MANIFEST, INDEX, PIXELS}
+    assert {path.name for path in data.folder.iterdir()} - {"lock"} == {MANIFEST, INDEX, PIXELS, STAMPS}
 
 
 def test_many_processes_give_the_bytes_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +251,7 @@ def test_a_set_that_is_not_prepared_says_how_to() -> None:
 
 def test_a_set_of_another_format_is_never_read() -> None:
     data = prepare("a", Noise(), SIZE)
-    for older in ({k: v for k, v in data.manifest.items() if k != "format"}, data.manifest | {"format": 3}):
+    for older in ({k: v for k, v in data.manifest.items() if k != "format"}, data.manifest | {"format": 4}):
         storage.write_manifest(data.folder / MANIFEST, older)
         with pytest.raises(BadInput, match=r"'a' was prepared by another version.*remove .*prepare it again"):
             PackedSet.open("a")
@@ -496,9 +500,8 @@ def test_cut_off_at_every_step_it_goes_on_to_the_same_bytes(source: Noise) -> No
                     prepare("a", source, SIZE, accept_losses=True)
         data = prepare("a", source, SIZE, accept_losses=True)
         assert files_of(data) == wanted, steps[step]
-        assert {path.name for path in data.folder.iterdir()} - {"lock", "lock.owner"} == {MANIFEST, INDEX, PIXELS}, (
-            steps[step]
-        )
+        left = {path.name for path in data.folder.iterdir()} - {"lock", "lock.owner"}
+        assert left == {MANIFEST, INDEX, PIXELS, STAMPS}, steps[step]
         shutil.rmtree(data.folder)
 
 
@@ -709,7 +712,7 @@ def test_a_slow_writer_is_not_overrun() -> None:
             yield list(range(start, start + 4))
 
     rows: list[int] = []
-    started = processes.start(workers, decoding._decoder, Phantom(images=120, size=32), SIZE)
+    started = processes.start(workers, decoding._decoder, Phantom(images=120, size=32), Preprocess(SIZE))
     for got, chunk in enumerate(decoding._by_workers(started, chunks()), start=1):
         assert handed - got <= decoding.AHEAD * workers
         assert chunk.pixels.shape == (4, SIZE, SIZE)
@@ -726,7 +729,7 @@ def test_a_chunk_is_of_few_megabytes(size: int, longest: int, monkeypatch: pytes
         asked.append(len(rows))
 
     monkeypatch.setattr(decoding, "decode", count)
-    list(decoding.decoded(Noise(), list(range(40)), size))
+    list(decoding.decoded(Noise(), list(range(40)), Preprocess(size)))
     assert (max(asked), sum(asked)) == (longest, 40)
 
 
@@ -763,8 +766,9 @@ def test_more_than_one_in_a_thousand_wants_to_be_accepted(known: bool, monkeypat
         prepare("a", source, SIZE)
     listing = places.data_folder("a") / LOST
     first = f"00004.png ({why}), 00008.png ({why}), 00015.png ({why}), ..."
+    what = "fetch them, prepare what is there with --incomplete," if known else "fetch them again,"
     assert str(caught.value) == (
-        f"5 of 100 images cannot be used, which is more than 0.1 %: {first}; {listing} lists them: fetch them again, "
+        f"5 of 100 images cannot be used, which is more than 0.1 %: {first}; {listing} lists them: {what} "
         "or go on without them with --accept-losses"
     )
     assert listing.read_text(encoding="utf-8").splitlines() == ["name,reason", *(f"{r:05d}.png,{why}" for r in bad)]
@@ -869,11 +873,11 @@ def test_files_that_were_replaced_meanwhile_are_prepared_again(tmp_path: Path) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare("a", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32, stop)
+        prepare("a", Folder(tmp_path / "png", tmp_path / "labels.csv"), 32, stop)
     mended = 255 - phantom.pixels(3)
     cv2.imwrite(str(tmp_path / "png" / table.names[3]), mended)
     said: list[str] = []
-    data = prepare("a", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32, say=said.append)
+    data = prepare("a", Folder(tmp_path / "png", tmp_path / "labels.csv"), 32, say=said.append)
     assert "1 files have changed since" in said[0]
-    assert np.array_equal(data.pixels[3], enhance(mended, 32))
-    assert prepare("b", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32).fingerprint == data.fingerprint
+    assert np.array_equal(data.pixels[3], Preprocess(32)(mended))
+    assert prepare("b", Folder(tmp_path / "png", tmp_path / "labels.csv"), 32).fingerprint == data.fingerprint

@@ -17,7 +17,7 @@ from xlite_search.data.lists import write_lists
 from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
-from xlite_search.data.sources.chestxray14 import ChestXray14
+from xlite_search.data.sources.folder import Folder
 from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient
@@ -423,7 +423,7 @@ def test_what_could_spoil_the_night_is_said_before_it(tiny: RunConfig, tmp_path:
     for row, name in enumerate(table.names):
         cv2.imwrite(str(tmp_path / "png" / name), source.pixels(one if row == other else row))
     write_labels(tmp_path / "labels.csv", table)
-    prepare("twins", ChestXray14(tmp_path / "png", tmp_path / "labels.csv"), 32)
+    prepare("twins", Folder(tmp_path / "png", tmp_path / "labels.csv"), 32)
     validated = {table.patients[other], *table.patients[-20:]} - {table.patients[one]}
     codes = np.array([int(patient in validated) for patient in table.patients])
     write_lists(tmp_path / "lists", table, codes, {})

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from xlite_search import places
+from xlite_search.data.packed import FORMAT
 from xlite_search.places import study_folder
 from xlite_search.records import RunRecord, StoredFile, StudyRecord
 from xlite_search.results.compare import Comparison, as_json, compare, show, summary
@@ -146,7 +147,8 @@ def test_the_settings_over_seeds_keep_gap_interval_and_verdict(width: int, capsy
 def test_an_incomplete_data_set_is_told_under_every_table(capsys: pytest.CaptureFixture[str]) -> None:
     a_grid("s")
     where = places.data_folder("part") / "manifest.json"
-    write_manifest(where, {"images": 4_999, "expected": 112_120})
+    about = {"format": FORMAT, "source": {}, "expected": 112_120}
+    write_manifest(where, about | {"images": 4_999})
     comparison = compare(["s"])
     comparison = replace(comparison, settings=[Setting("a", (1, 2), 0.8, 0.1)])
     show(comparison, width=120)
@@ -155,7 +157,7 @@ def test_an_incomplete_data_set_is_told_under_every_table(capsys: pytest.Capture
     assert printed.count(told) == printed.count("┏") == 4
     assert as_json(comparison)["facts"] == [told]
     assert any(told in content.decode() for name, content in summary("s").items() if name.endswith(".md"))
-    write_manifest(where, {"images": 112_120, "expected": 112_120})
+    write_manifest(where, about | {"images": 112_120})
     assert compare(["s"]).facts == ()
 
 

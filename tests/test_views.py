@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from xlite_search.data.sources import image_key
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.transforms import ELASTIC_SIGMA, displacement
 from xlite_search.data.views import (
@@ -33,7 +34,6 @@ from xlite_search.data.views import (
     _Numbers,
     contact_sheet,
     fingerprint,
-    image_key,
     mixup,
     view_number,
 )

@@ -28,16 +28,6 @@ INTERRUPTED, STORAGE = 130, 3
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        "--classes", metavar="A,B,...", help="What the label table is read for.  [default: NIH's 14 findings]"
-    ),
-]
-PatientColumn = Annotated[
-    str | None,
-    typer.Option("--patient-column", metavar="COLUMN", help="What a split must not cut.  [default: the patient's]"),
-]
 Demo = Annotated[bool, typer.Option("--demo", help="On phantoms, with small models: minutes on a CPU, no data needed.")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even if there is a GPU.")]
 Settings = Annotated[
@@ -81,6 +71,20 @@ def prepare(
         Path | None, typer.Option(help="The label table: NIH's Data_Entry_2017*.csv, multi-hot columns, or a list.")
     ] = None,
     size: Annotated[int, typer.Option(help="Height and width of the prepared images, in pixels.")] = 224,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="What is learnt.  [default: NIH's 14 findings]")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="What a split must not cut.  [default: the patient's]")
+    ] = None,
+    notice: Annotated[
+        str | None,
+        typer.Option(help="What the data's owner asks for, told with every model.  [default: NIH's for NIH's]"),
+    ] = None,
+    no_clahe: Annotated[bool, typer.Option("--no-clahe", help="Resize only.")] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="The label table may name images that are not there; counted and told.")
+    ] = False,
     accept_losses: Annotated[
         bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
     ] = False,
@@ -91,25 +95,31 @@ def prepare(
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
     from xlite_search.data.prepare import prepare as prepare_data
+    from xlite_search.data.sources.folder import Folder
     from xlite_search.data.sources.phantom import Phantom
 
     source: Source
     if images is not None:
-        from xlite_search.data.sources.chestxray14 import ChestXray14
-
         if labels is None:
-            raise BadInput("--labels is missing: give NIH's Data_Entry_2017*.csv that belongs to --images")
-        source = ChestXray14(images, labels)
+            raise BadInput("--labels is missing: give the table that has the labels of --images")
+        named = tuple(part.strip() for part in classes.split(",")) if classes else ()
+        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
+        of_folders = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
+        for option, given in (of_folders | {"--incomplete": incomplete}).items():
+            if given:
+                raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
         source = Phantom(images=count, seed=seed, label_noise=label_noise)
     for note in source.table().notes:
         console.say(note)
     if source.notice:
         console.say(source.notice)
     counter = console.Counter("prepared")
-    data = prepare_data(name, source, size, counter, accept_losses=accept_losses, say=console.say)
+    data = prepare_data(name, source, size, counter, clahe=not no_clahe, accept_losses=accept_losses, say=console.say)
+    if data.incomplete:
+        console.say(data.incomplete)
     print(f"{data.folder}: {len(data):,} images of {data.manifest['patients']:,} patients at {data.size} px")
 
 
@@ -126,15 +136,12 @@ def split(
         bool, typer.Option("--incomplete", help="The official lists may name images that the table does not have.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Another one deals otherwise.")] = 0,
-    classes: Classes = None,
-    patient_column: PatientColumn = None,
     json_: Json = False,
 ) -> None:
     """Patient-wise, stratified lists from a label table alone: train.csv, val.csv, test.csv, patients, report."""
     from xlite_search.results.audit import show_split, write_splits
 
-    specs = _split_specs(ratios, folds, official, incomplete, seed)
-    found = write_splits(labels, output, specs, _listed(classes), patient_column or "")
+    found = write_splits(labels, output, _split_specs(ratios, folds, official, incomplete, seed))
     if json_:
         print(json.dumps(found))
     else:
@@ -156,8 +163,6 @@ def audit(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the data: data.split=folds, data.fraction=0.2."),
     ] = None,
     figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the figures into this folder.")] = None,
-    classes: Classes = None,
-    patient_column: PatientColumn = None,
     json_: Json = False,
 ) -> None:
     """Integrity, splits, and what each sampler will really draw, in closed form; every byte of NAME is checked."""
@@ -169,10 +174,7 @@ def audit(
     if labels is not None:
         if set_:
             raise BadInput(f"--set {set_[0]}: a label table alone has no data settings; give a NAME")
-        page = results.audit_labels(labels, samplers, _listed(classes), patient_column or "")
-    elif classes is not None or patient_column is not None:
-        option = "--patient-column" if classes is None else "--classes"
-        raise BadInput(f"{option} is for a label table: give --labels, not NAME")
+        page = results.audit_labels(labels, samplers)
     else:
         page = results.audit_data(results.data_spec(name or "", _settings(set_)), samplers)
     if json_:
@@ -479,10 +481,6 @@ def _value(text: str, name: str, what: str) -> Any:
 
     like = "weights" if name == "teacher" else name.removeprefix("teacher.")
     return written.value(text, RunConfig, like, what)
-
-
-def _listed(classes: str | None) -> tuple[str, ...]:
-    return () if classes is None else tuple(name.strip() for name in classes.split(","))
 
 
 def _split_specs(

@@ -1,4 +1,4 @@
-"""Raw images to prepared ones, on all cores: CLAHE and resize, a few images at a time.
+"""Raw images to prepared ones, on all cores, a few images at a time.
 
 The main process hands rows to workers through a pipe each, and no more than two chunks ahead, so memory does not grow
 with the data set.
@@ -12,15 +12,14 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import NamedTuple, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data import processes
 from xlite_search.data.packed import digest_of
-from xlite_search.data.sources import Source, Unreadable
+from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.sources import Loss, Source, Unreadable
 
-CLIP_LIMIT, TILES = 2.0, 8
 CHUNK, CHUNK_BYTES = 16, 8 << 20
 AHEAD = 2
 FEW = 64
@@ -45,45 +44,42 @@ class Chunk:
 
     kept: dict[int, Kept]
     pixels: NDArray[np.uint8]
-    lost: dict[int, str]
+    lost: dict[int, Loss]
 
 
-def enhance(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """CLAHE, padding to a square, area-averaging resize: uint8 `[h, w]` to uint8 `[size, size]`."""
-    clahe = cv2.createCLAHE(clipLimit=CLIP_LIMIT, tileGridSize=(TILES, TILES))
-    return _resized(_square(np.asarray(clahe.apply(image), np.uint8)), size)
-
-
-def decode(source: Source, rows: Iterable[int], size: int) -> Chunk:
+def decode(source: Source, rows: Iterable[int], preprocess: Preprocess) -> Chunk:
     """Reads and prepares some rows."""
     images: list[NDArray[np.uint8]] = []
     kept: dict[int, Kept] = {}
-    lost: dict[int, str] = {}
+    lost: dict[int, Loss] = {}
     for row in rows:
         stamp = source.stamp(row)
         try:
             raw = source.pixels(row)
         except Unreadable as reason:
-            lost[row] = str(reason)
+            lost[row] = Loss(str(reason), reason.cause)
             continue
-        image = enhance(raw, size)
+        image = preprocess(raw)
         images.append(image)
         kept[row] = Kept(digest_of(image.tobytes()), f"{raw.shape[1]}x{raw.shape[0]}", stamp)
+    size = preprocess.size
     return Chunk(kept, np.stack(images) if images else np.empty((0, size, size), np.uint8), lost)
 
 
-def decoded(source: Source, rows: list[int], size: int, workers: int | None = None) -> Generator[Chunk, None, None]:
+def decoded(
+    source: Source, rows: list[int], preprocess: Preprocess, workers: int | None = None
+) -> Generator[Chunk, None, None]:
     """All these rows, each exactly once, in chunks that come as they are ready. Closing it ends the workers.
 
     Raises:
         XliteError: a worker was killed.
     """
-    length = max(1, min(CHUNK, CHUNK_BYTES // size**2))
+    length = max(1, min(CHUNK, CHUNK_BYTES // preprocess.size**2))
     chunks = (rows[start : start + length] for start in range(0, len(rows), length))
     if len(rows) < FEW:
-        yield from (decode(source, chunk, size) for chunk in chunks)
+        yield from (decode(source, chunk, preprocess) for chunk in chunks)
         return
-    started = processes.start(workers or processes.cores(), _decoder, source, size)
+    started = processes.start(workers or processes.cores(), _decoder, source, preprocess)
     try:
         yield from _by_workers(started, chunks)
     finally:
@@ -106,22 +102,5 @@ def _by_workers(started: processes.Processes, chunks: Iterator[list[int]]) -> It
             yield done
 
 
-def _decoder(source: Source, size: int) -> Callable[[list[int]], Chunk]:
-    return lambda rows: decode(source, rows, size)
-
-
-def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape
-    if height == width:
-        return image
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    padded = np.zeros((side, side), np.uint8)
-    padded[top : top + height, left : left + width] = image
-    return padded
-
-
-def _resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    shrinks = image.shape[0] > size
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
+def _decoder(source: Source, preprocess: Preprocess) -> Callable[[list[int]], Chunk]:
+    return lambda rows: decode(source, rows, preprocess)

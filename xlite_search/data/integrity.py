@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.sources import LabelTable, image_id
+from xlite_search.data.sources import LabelTable, Loss, image_id
 from xlite_search.errors import BadInput
 
 #: Of 1,000 images, one may be set aside; of 100, five may be lost if somebody says so.
@@ -32,20 +32,29 @@ def tolerable(expected: int, lost: int, *, accepted: bool) -> bool:
     return few or (accepted and lost * 100 <= ACCEPTED_PER_100 * expected)
 
 
-def refusal(expected: int, lost: Sequence[tuple[str, str]], listing: Path) -> str:
-    """Why a set that lacks these images (name, reason) is not made, and what to do; `listing` has all of them."""
+def refusal(expected: int, lost: Sequence[tuple[str, Loss]], listing: Path) -> str:
+    """Why a set that lacks these images (name, loss) is not made, and what to do; `listing` has all of them."""
     acceptable = tolerable(expected, len(lost), accepted=True)
     bound = f"{SET_ASIDE_PER_1000 / 10:g}" if acceptable else f"{ACCEPTED_PER_100:g}"
-    otherwise = "or go on without them with --accept-losses" if acceptable else "or take them out of the label table"
+    causes = {loss.cause for _, loss in lost}
+    advice = ["fetch them again"] if "damaged" in causes else ["fetch them"] if "absent" in causes else []
+    if "absent" in causes:
+        advice.append("prepare what is there with --incomplete")
+    if acceptable:
+        advice.append("go on without them with --accept-losses")
+    if "unfit" in causes or not acceptable:
+        whole = " that are whole and of no use here" if "unfit" in causes and len(causes) > 1 else ""
+        advice.append(f"take {'those' if whole else 'them'}{whole} out of the label table")
+    *first, last = advice
     return (
         f"{len(lost):,} of {expected:,} images cannot be used, which is more than {bound} %: {some(lost)}; {listing} "
-        f"lists them: fetch them again, {otherwise}"
+        f"lists them: {', '.join([*first, f'or {last}']) if first else last}"
     )
 
 
-def some(lost: Sequence[tuple[str, str]]) -> str:
+def some(lost: Sequence[tuple[str, Loss]]) -> str:
     """The first few names with their reasons."""
-    named = ", ".join(f"{name} ({reason})" for name, reason in lost[:FEW_NAMES])
+    named = ", ".join(f"{name} ({loss.reason})" for name, loss in lost[:FEW_NAMES])
     return f"{named}, ..." if len(lost) > FEW_NAMES else named
 
 

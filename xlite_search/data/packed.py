@@ -2,8 +2,9 @@
 
     <XLITE_DATA>/<name>/
         manifest.json   what it was made from and how, counts, sha256 of the two files below
-        index.csv       name, patient, view, findings ("Mass|Nodule"), digest of the pixels; row i describes image i
+        index.csv       name, patient, view, sex, age, findings ("Mass|Nodule"), digest of the pixels; row i is image i
         pixels.u8       raw bytes, [image, height, width]
+        stamps.json     size and time of change of each raw file when it was prepared, or last compared
         splits/         who is in which split (`data/splits.py`)
         lock            held while it is being prepared (`data/unfinished.py`)
 
@@ -15,6 +16,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places, storage
-from xlite_search.data.sources import LabelTable
-from xlite_search.data.views import image_key
+from xlite_search.data.sources import LabelTable, image_key
 from xlite_search.errors import BadInput, Damaged
 
-PIXELS, INDEX, MANIFEST = "pixels.u8", "index.csv", "manifest.json"
-#: 2: with the digest of each image, and what was set aside
-FORMAT = 2
+PIXELS, INDEX, MANIFEST, STAMPS = "pixels.u8", "index.csv", "manifest.json", "stamps.json"
+#: 3: with sex and age of each image, how it was preprocessed, and stamps of the raw files
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,18 @@ class PackedSet:
         """Images of the label table that are not in it, and why: `{"00000013_005.png": "the file is empty"}`."""
         return {name: reason for name, reason, _ in self.manifest["set_aside"]}
 
+    @property
+    def incomplete(self) -> str:
+        """A sentence if it lacks images that its label table names: set aside, or not asked for (`--incomplete`)."""
+        whole = self.manifest["source"].get("part_of", {"images": self.manifest["expected"]})
+        if len(self) == whole["images"]:
+            return ""
+        patients = f", {self.manifest['patients']:,} of {whole['patients']:,} patients" if "patients" in whole else ""
+        return (
+            f"incomplete: data set '{self.folder.name}' has {len(self):,} of its label table's {whole['images']:,} "
+            f"images{patients}"
+        )
+
     def __len__(self) -> int:
         return int(self.manifest["images"])
 
@@ -103,6 +117,20 @@ class PackedSet:
     def keys(self) -> NDArray[np.uint64]:
         """What each image's views are drawn by, `[image]`."""
         return np.array([image_key(name) for name in self.table.names], np.uint64)
+
+    @property
+    def stamps(self) -> dict[int, str]:
+        """The stamp of each image's raw file by the image's row; none where what was remembered is lost."""
+        try:
+            return dict(enumerate(storage.read_manifest(self.folder / STAMPS)["stamps"]))
+        except (FileNotFoundError, Damaged):
+            return {}
+
+    def remember(self, stamps: Sequence[str]) -> None:
+        """Takes these stamps for the raw files of the images, which look as they are here. Nothing depends on it but
+        the time that the next comparison takes, so a folder that may not be written to is left as it is."""
+        with suppress(OSError):
+            storage.write_manifest(self.folder / STAMPS, {"stamps": list(stamps)})
 
     def verify(self) -> None:
         """Reads every byte once.
@@ -127,26 +155,34 @@ def digest_of(pixels: bytes) -> str:
 def index_text(table: LabelTable) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "patient", "view", "findings", "digest"])
+    writer.writerow(["name", "patient", "view", "sex", "age", "findings", "digest"])
     nothing = ("",) * len(table)
-    columns = (table.names, table.patients, table.views or nothing, table.labels, table.digests or nothing)
-    for name, patient, view, row, digest in zip(*columns, strict=True):
-        writer.writerow([name, patient, view, "|".join(table.classes[c] for c in np.flatnonzero(row)), digest])
+    about = [column or nothing for column in (table.views, table.sexes, table.ages)]
+    findings = ["|".join(table.classes[c] for c in np.flatnonzero(row)) for row in table.labels]
+    columns = (table.names, table.patients, *about, findings, table.digests or nothing)
+    writer.writerows(zip(*columns, strict=True))
     return out.getvalue()
 
 
 def read_index(text: str, classes: tuple[str, ...]) -> LabelTable:
     rows = list(csv.DictReader(io.StringIO(text)))
-    column = {name: number for number, name in enumerate(classes)}
+    number_of = {name: number for number, name in enumerate(classes)}
     labels = np.zeros((len(rows), len(classes)), np.uint8)
     for number, row in enumerate(rows):
         for finding in filter(None, row["findings"].split("|")):
-            labels[number, column[finding]] = 1
+            labels[number, number_of[finding]] = 1
+
+    def column(name: str) -> tuple[str, ...]:
+        values = tuple(row[name] for row in rows)
+        return values if any(values) else ()
+
     return LabelTable(
         names=tuple(row["name"] for row in rows),
         patients=tuple(row["patient"] for row in rows),
         labels=labels,
         classes=classes,
-        views=tuple(row["view"] for row in rows),
-        digests=tuple(row["digest"] for row in rows if row["digest"]),
+        views=column("view"),
+        sexes=column("sex"),
+        ages=column("age"),
+        digests=column("digest"),
     )

@@ -1,8 +1,10 @@
 """Raw images to the packed set: CLAHE and resize, done once, on all cores, and cut off at any moment without harm.
 
-CLAHE (clip limit 2.0, 8 x 8 tiles; Zuiderveld 1994, as OpenCV has it) runs on the raw image, before it is resized, as
-in the lab's EXP-001. Images that are not square are padded with black, never stretched. `data/decoding.py` does this
-in worker processes; `data/unfinished.py` writes, in this one only.
+CLAHE runs on the raw image, before it is resized: its clip limit and tiles are those of the lab's EXP-001, which does
+not say which of the two comes first. Images that are not square are padded with black, never stretched
+(`data/preprocess.py`). `data/decoding.py` does this in worker processes; `data/unfinished.py` writes, in this one only.
+
+A finished set remembers size and time of change of every raw file: the same command looks at those that changed.
 """
 
 from __future__ import annotations
@@ -17,19 +19,18 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 
 from xlite_search import places, storage
 from xlite_search.data import integrity, packed
-from xlite_search.data.decoding import CLIP_LIMIT, TILES, Kept, decode, decoded, enhance
-from xlite_search.data.sources import LabelTable, Source
+from xlite_search.data.decoding import Kept, decode, decoded
+from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.sources import LabelTable, Loss, Source
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, on_disk, tidy
 from xlite_search.errors import BadInput, Damaged
-
-__all__ = ["enhance", "prepare"]
 
 SMALLEST, LARGEST = 32, 1024
 #: Images that are prepared again before older work is gone on with: do they still look the same?
@@ -47,6 +48,7 @@ def prepare(
     size: int,
     progress: Progress = lambda done, total: None,
     *,
+    clahe: bool = True,
     accept_losses: bool = False,
     say: Say = lambda sentence: None,
 ) -> packed.PackedSet:
@@ -56,16 +58,16 @@ def prepare(
     `accept_losses` (`data/integrity.py`). The set is the same, byte for byte, however often the work was cut off.
 
     Raises:
-        BadInput: the name is taken by another data set or another `prepare`, the size is out of range, too many images
-            are lost, no space.
+        BadInput: the name is taken by another data set or another `prepare`, images look otherwise than when it was
+            prepared, the size is out of range, too many images are lost, no space.
         Damaged: the disk is full or does not keep what is written.
         XliteError: a worker process was killed.
     """
     if not SMALLEST <= size <= LARGEST:
         raise BadInput(f"--size {size}: expected {SMALLEST} to {LARGEST} pixels")
-    folder = places.data_folder(name)
+    folder, preprocess = places.data_folder(name), Preprocess(size, clahe)
     table = replace(source.table(), digests=())
-    asked = _asked(source, table, size)
+    asked = _asked(source, table, preprocess)
     if not (folder / packed.MANIFEST).exists():
         lost = source.lost()
         _expect_tolerable(folder, table, lost, accept_losses)
@@ -74,17 +76,16 @@ def prepare(
             with on_disk(folder):
                 held.enter_context(storage.alone(folder, f"`prepare {name}`"))
             if not (folder / packed.MANIFEST).exists():
-                return _made(folder, source, table, asked, lost, accept_losses, progress, say)
-    return _same_or_refuse(name, asked, source, say)
+                return _made(folder, source, table, preprocess, asked, lost, accept_losses, progress, say)
+    return _same_or_refuse(name, asked, source, preprocess, progress, say)
 
 
-def _asked(source: Source, table: LabelTable, size: int) -> dict[str, Any]:
+def _asked(source: Source, table: LabelTable, preprocess: Preprocess) -> dict[str, Any]:
     """What a set must agree on to be the one that is asked for."""
     asked = {
         "format": packed.FORMAT,
         "source": source.describe(),
-        "size": size,
-        "clahe": {"clip_limit": CLIP_LIMIT, "tiles": TILES},
+        **preprocess.describe(),
         "classes": table.classes,
         "expected": len(table),
         "table_sha256": hashlib.sha256(packed.index_text(table).encode()).hexdigest(),
@@ -96,16 +97,18 @@ def _made(
     folder: Path,
     source: Source,
     table: LabelTable,
+    preprocess: Preprocess,
     asked: Mapping[str, Any],
-    lost: dict[int, str],
+    lost: dict[int, Loss],
     accept_losses: bool,
     progress: Progress,
     say: Say,
 ) -> packed.PackedSet:
     plan = {**asked, "opencv": cv2.__version__}
-    size, lost = asked["size"], dict(lost)
-    with Unfinished(folder, plan, size, _begun(folder, plan, source, lost, say)) as unfinished:
-        sha256 = _complete(unfinished, source, table, lost, accept_losses, progress)
+    lost = dict(lost)
+    kept_before = _begun(folder, plan, source, preprocess, lost, say)
+    with Unfinished(folder, plan, preprocess.size, kept_before) as unfinished:
+        sha256 = _complete(unfinished, source, table, preprocess, lost, accept_losses, progress)
     rows = [row for row in range(len(table)) if row not in lost]
     kept = [unfinished.kept[row] for row in rows]
     found = replace(table.part(np.array(rows, np.int64)), digests=tuple(image.digest for image in kept))
@@ -113,40 +116,48 @@ def _made(
     manifest = plan | {
         "images": len(rows),
         "patients": len(set(found.patients)),
-        "set_aside": [[table.names[row], lost[row], table.patients[row]] for row in sorted(lost)],
+        "set_aside": [[table.names[row], lost[row].reason, table.patients[row]] for row in sorted(lost)],
         "raw_sizes": _raw_sizes(kept),
-        "notes": list(table.notes),
         "notice": source.notice,
         "index_sha256": hashlib.sha256(index).hexdigest(),
         "pixels_sha256": sha256,
     }
-    unfinished.finish(rows, index, manifest)
+    unfinished.finish(rows, index, [image.stamp for image in kept], manifest)
     if lost:
         some = integrity.some(_named(table, lost))
         say(f"{len(lost):,} of {len(table):,} images are set aside, as {folder / packed.MANIFEST} lists: {some}")
     return packed.PackedSet.open(folder.name)
 
 
-def _begun(folder: Path, plan: Mapping[str, Any], source: Source, lost: Mapping[int, str], say: Say) -> dict[int, Kept]:
+def _begun(
+    folder: Path,
+    plan: Mapping[str, Any],
+    source: Source,
+    preprocess: Preprocess,
+    lost: Mapping[int, Loss],
+    say: Say,
+) -> dict[int, Kept]:
     """The rows that an earlier process prepared, if it was about to make the same set from the same images."""
     before, kept = journalled(folder)
     changed = [name for name in plan if before and before.get(name) != plan[name]]
-    if not changed and kept and not _look_the_same(source, {r: k for r, k in kept.items() if r not in lost}, plan):
+    found = {row: image for row, image in kept.items() if row not in lost}
+    if not changed and kept and not _look_the_same(source, found, preprocess):
         changed = ["what its images look like"]
     if changed:
         say(f"what was begun in {folder} differs in {', '.join(changed)}: it is prepared anew")
         return {}
-    same = {row: image for row, image in kept.items() if image.stamp == source.stamp(row)}
+    stamps = source.stamps() if kept else ()
+    same = {row: image for row, image in kept.items() if image.stamp == stamps[row]}
     if kept:
         anew = f"; {len(kept) - len(same):,} files have changed since" if len(same) < len(kept) else ""
         say(f"goes on: {len(same):,} of {plan['expected']:,} images were prepared before{anew}")
     return same
 
 
-def _look_the_same(source: Source, kept: Mapping[int, Kept], plan: Mapping[str, Any]) -> bool:
+def _look_the_same(source: Source, kept: Mapping[int, Kept], preprocess: Preprocess) -> bool:
     """A few rows, from first to last, give the same pixels again. Those that can no longer be read say nothing."""
     rows = sorted(kept)
-    again = decode(source, [rows[place] for place in _spots(len(rows))], plan["size"]).kept
+    again = decode(source, [rows[place] for place in _spots(len(rows))], preprocess).kept
     return all(kept[row].digest == image.digest for row, image in again.items() if kept[row].stamp == image.stamp)
 
 
@@ -154,7 +165,8 @@ def _complete(
     unfinished: Unfinished,
     source: Source,
     table: LabelTable,
-    lost: dict[int, str],
+    preprocess: Preprocess,
+    lost: dict[int, Loss],
     accept_losses: bool,
     progress: Progress,
 ) -> str:
@@ -164,7 +176,7 @@ def _complete(
         done = len(table) - len(missing)
         if missing:
             progress(done, len(table))
-        with closing(decoded(source, missing, unfinished.size)) as chunks:
+        with closing(decoded(source, missing, preprocess)) as chunks:
             for chunk in chunks:
                 unfinished.add(chunk)
                 lost.update(chunk.lost)
@@ -178,18 +190,19 @@ def _complete(
     raise Damaged(f"{unfinished.folder}: what is written there comes back changed; prepare on another disk")
 
 
-def _expect_tolerable(folder: Path, table: LabelTable, lost: Mapping[int, str], accepted: bool) -> None:
+def _expect_tolerable(folder: Path, table: LabelTable, lost: Mapping[int, Loss], accepted: bool) -> None:
     if integrity.tolerable(len(table), len(lost), accepted=accepted):
         return
     named = _named(table, lost)
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([("name", "reason"), *named])
+    listed = [(name, loss.reason) for name, loss in named]
+    csv.writer(out, lineterminator="\n").writerows([("name", "reason"), *listed])
     with on_disk(folder):
         storage.write_atomic(folder / LOST, out.getvalue().encode())
     raise BadInput(integrity.refusal(len(table), named, folder / LOST))
 
 
-def _named(table: LabelTable, lost: Mapping[int, str]) -> list[tuple[str, str]]:
+def _named(table: LabelTable, lost: Mapping[int, Loss]) -> list[tuple[str, Loss]]:
     return [(table.names[row], lost[row]) for row in sorted(lost)]
 
 
@@ -200,7 +213,9 @@ def _raw_sizes(kept: list[Kept]) -> dict[str, int]:
     return dict(counts[:SIZES_LISTED]) | ({"other": rare} if rare else {})
 
 
-def _same_or_refuse(name: str, asked: Mapping[str, Any], source: Source, say: Say) -> packed.PackedSet:
+def _same_or_refuse(
+    name: str, asked: Mapping[str, Any], source: Source, preprocess: Preprocess, progress: Progress, say: Say
+) -> packed.PackedSet:
     there = packed.PackedSet.open(name)
     differs = [key for key in asked if there.manifest.get(key) != asked[key]]
     if differs:
@@ -208,7 +223,7 @@ def _same_or_refuse(name: str, asked: Mapping[str, Any], source: Source, say: Sa
             f"data set '{name}' exists and differs in {', '.join(differs)}; take another name, or remove {there.folder}"
         )
     there.verify()
-    _expect_the_same_images(there, source)
+    _expect_the_same_images(there, source, preprocess, progress, say)
     if (there.folder / JOURNAL).exists():
         tidy(there.folder)
     if there.set_aside:
@@ -217,19 +232,44 @@ def _same_or_refuse(name: str, asked: Mapping[str, Any], source: Source, say: Sa
     return there
 
 
-def _expect_the_same_images(there: packed.PackedSet, source: Source) -> None:
-    """Raises BadInput if a few of the images, from first to last, look otherwise than in the set."""
+def _expect_the_same_images(
+    there: packed.PackedSet, source: Source, preprocess: Preprocess, progress: Progress, say: Say
+) -> None:
+    """Prepares again the images whose files changed, and a few others, from first to last.
+
+    Raises:
+        BadInput: one looks otherwise than in the set.
+    """
     row_of = {name: row for row, name in enumerate(source.table().names)}
-    places = _spots(len(there))
-    again = decode(source, [row_of[there.table.names[place]] for place in places], there.size).kept
-    for place in places:
-        name = there.table.names[place]
-        image = again.get(row_of[name])
-        if image and image.digest != there.table.digests[place]:
-            raise BadInput(
-                f"data set '{there.folder.name}' exists and was made from other images: {name} looks otherwise; take "
-                f"another name, or remove {there.folder}"
-            )
+    stamps, rows = source.stamps(), [row_of[name] for name in there.table.names]
+    now = [stamps[row] for row in rows]
+    known = there.stamps
+    changed = {place for place, stamp in enumerate(now) if stamp and stamp != known.get(place)}
+    if changed:
+        say(f"{len(changed):,} of {len(now):,} files have changed since it was prepared: they are compared")
+    place_of = {rows[place]: place for place in {*changed, *_spots(len(there))}}
+    done, unread = 0, dict[int, Loss]()
+    with closing(decoded(source, sorted(place_of), preprocess)) as chunks:
+        for chunk in chunks:
+            for row, image in chunk.kept.items():
+                if image.digest != there.table.digests[place_of[row]]:
+                    _refuse_other_image(there, place_of[row])
+            unread.update((place_of[row], loss) for row, loss in chunk.lost.items())
+            done += len(chunk.kept) + len(chunk.lost)
+            if changed:
+                progress(done, len(place_of))
+    if unread := {place: loss for place, loss in unread.items() if place in changed}:
+        some = integrity.some([(there.table.names[place], unread[place]) for place in sorted(unread)])
+        say(f"{len(unread):,} of them cannot be read: {some}; the data set has their images as they were")
+    if changed:
+        there.remember([known.get(place, "") if place in unread else stamp for place, stamp in enumerate(now)])
+
+
+def _refuse_other_image(there: packed.PackedSet, place: int) -> NoReturn:
+    raise BadInput(
+        f"data set '{there.folder.name}' exists and was made from other images: {there.table.names[place]} looks "
+        f"otherwise; take another name, or remove {there.folder}"
+    )
 
 
 def _spots(count: int) -> list[int]:

@@ -16,14 +16,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from xlite_search import storage
 from xlite_search.data.decoding import Chunk, Kept
-from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, digest_of
+from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, digest_of
 from xlite_search.errors import Damaged
 
 SLOTS, JOURNAL, LOST = "slots.partial", "journal.partial", "lost.csv"
@@ -100,7 +100,7 @@ class Unfinished:
             del self.kept[row]
         return damaged, sha.hexdigest()
 
-    def finish(self, rows: list[int], index: bytes, manifest: Mapping[str, Any]) -> None:
+    def finish(self, rows: list[int], index: bytes, stamps: Sequence[str], manifest: Mapping[str, Any]) -> None:
         """A packed set of these rows, once the files are closed. Until the manifest is there, all can be repeated."""
         with on_disk(self.folder):
             if (self.folder / SLOTS).stat().st_size == len(rows) * self._each:  # no slot is empty
@@ -109,6 +109,7 @@ class Unfinished:
                 self._write_pixels(rows)
             storage.sync_folder(self.folder)
             storage.write_atomic(self.folder / INDEX, index)
+            storage.write_manifest(self.folder / STAMPS, {"stamps": list(stamps)})
             storage.write_manifest(self.folder / MANIFEST, manifest)
             tidy(self.folder)
 

@@ -11,7 +11,6 @@ What is done to the pixels is in `transforms.py`, which imports albumentations f
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import random
 import threading
@@ -26,6 +25,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from xlite_search import storage
+from xlite_search.data.sources import image_key
 from xlite_search.spec import Spec, named
 
 #: Raise it when the same settings come to mean other pixels.
@@ -114,11 +114,6 @@ Augment = Annotated[
     Annotated[Light | Medium | Strong, Field(discriminator="name")],
     BeforeValidator(named),
 ]
-
-
-def image_key(name: str) -> int:
-    """64 bits of an image's name (BLAKE2b): its views are the same in every data set, subset and order."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def fingerprint(spec: Augment) -> str:

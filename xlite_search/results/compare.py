@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from xlite_search import places
 from xlite_search.console import clock, plain
+from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord, StudyRecord, homes
@@ -25,7 +26,6 @@ from xlite_search.results.columns import ENDLESS
 from xlite_search.results.front import figure, front
 from xlite_search.results.paired import Setting, over_seeds
 from xlite_search.results.tables import tables
-from xlite_search.storage import read_manifest
 
 if TYPE_CHECKING:
     from xlite_search.data.loaders import Data
@@ -195,14 +195,10 @@ def _over_seeds(ranked: list[RunRecord], metric: str, studies: list[StudyRecord]
 def _facts(runs: list[RunRecord]) -> tuple[str, ...]:
     """That the data set lacks images of its label table, if it is here."""
     try:
-        manifest = read_manifest(places.data_folder(runs[0].config["data"]["name"]) / "manifest.json")
-        there, expected = int(manifest["images"]), int(manifest["expected"])
-    except (OSError, XliteError, KeyError, IndexError):
+        said = PackedSet.open(runs[0].config["data"]["name"]).incomplete
+    except (OSError, XliteError, IndexError):
         return ()
-    name = runs[0].config["data"]["name"]
-    return (f"incomplete: data set '{name}' has {there:,} of its label table's {expected:,} images",)[
-        : expected > there
-    ]
+    return (said,) if said else ()
 
 
 def summary(study: str) -> dict[str, bytes]:

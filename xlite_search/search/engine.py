@@ -3,9 +3,8 @@
     with engine(machine) as leaving:
         ...
 
-One Ctrl+C finishes the epochs that are running (`Leaving.asked`) and begins no other trial; the second, or a
-termination signal, ends at once. A Ray that dies would leave its driver waiting for ever: a thread looks after its
-processes and ends the wait.
+One Ctrl+C finishes the epochs that are running (`Leaving.asked`), the second, or a termination signal, ends at once. A
+Ray that dies would leave its driver waiting for ever: a thread looks after its processes and ends the wait.
 """
 
 from __future__ import annotations
@@ -54,24 +53,20 @@ class Leaving:
         self.ending: Interrupted | EngineDied | None = None
         self.closing = False
         self.dead = False
-        self.notice: Path | None = None
+        self.waiting_for_epochs = False
 
     @contextmanager
-    def after_the_epoch(self, notice: Path) -> Iterator[None]:
+    def after_the_epoch(self) -> Iterator[None]:
         """While trials run, the first Ctrl+C lets them finish their epoch; elsewhere it ends at once.
-
-        Then there is a file `notice`: whoever is about to begin a trial, in any process, looks for it.
 
         Raises:
             Interrupted: it was asked for.
         """
-        notice.unlink(missing_ok=True)  # of a search that was killed
-        self.notice = notice
+        self.waiting_for_epochs = True
         try:
             yield
         finally:
-            self.notice = None
-            notice.unlink(missing_ok=True)
+            self.waiting_for_epochs = False
         if self.asked:
             self._end(Interrupted(CTRL_C))
 
@@ -86,10 +81,8 @@ class Leaving:
             self._end(EngineDied(DEAD))
         elif number == WAKE != signal.SIGINT:
             return  # it says nothing else
-        elif number == signal.SIGINT and self.notice and not self.asked:
+        elif number == signal.SIGINT and self.waiting_for_epochs and not self.asked:
             self.asked = True
-            with contextlib.suppress(OSError):  # a disk that is full: the driver still hands out nothing more
-                self.notice.touch()
             say("Ctrl+C: the running epochs are finished first; once more ends at once, and costs these epochs")
         else:
             self._end(Interrupted(CTRL_C if number == signal.SIGINT else TERMINATED))

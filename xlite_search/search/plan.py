@@ -102,6 +102,7 @@ class Plan:
             about = f"sampler {drawn.audit.sampler}, loss {drawn.loss.name}"
             found += [f"{about}: {warning}" for warning in balance.warnings(drawn.audit, drawn.loss)]
         data = open_data(self.trials[0].config.data)
+        found += [data.packed.incomplete] if data.packed.incomplete else []
         found += data.missed_shares
         twins = integrity.duplicates_across(data.packed.table, data.split.rows)
         if twins:

@@ -6,9 +6,10 @@ A reader answers two questions, and nothing else: which images are there, with w
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,8 @@ class LabelTable:
     labels    multi-hot uint8, `[image, class]`; an all-zero row is "No Finding"
     classes   class names, in column order
     views     projection of each image ("PA", "AP" or ""), `[image]` or empty
+    sexes     sex of each image's patient, as the table has it ("M", "F" or ""), `[image]` or empty
+    ages      age in years at each image, as text ("57", or "" where it is not known), `[image]` or empty
     digests   hash of each image's prepared pixels, `[image]`; empty before there are any
     notes     what was guessed or left out when the table was read, a sentence each
     """
@@ -53,6 +56,8 @@ class LabelTable:
     labels: NDArray[np.uint8]
     classes: tuple[str, ...] = CHEST_FINDINGS
     views: tuple[str, ...] = ()
+    sexes: tuple[str, ...] = ()
+    ages: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -71,6 +76,8 @@ class LabelTable:
             patients=of(self.patients),
             labels=self.labels[rows],
             views=of(self.views),
+            sexes=of(self.sexes),
+            ages=of(self.ages),
             digests=of(self.digests),
         )
 
@@ -83,8 +90,32 @@ def image_id(name: str) -> str:
     return found if found.isascii() else unicodedata.normalize("NFC", found)
 
 
+def image_key(name: str) -> int:
+    """64 bits of an image's name (BLAKE2b): its views are the same in every data set, subset and order."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+#: What is wrong with an image: its file is not there, is no whole image, or is one of no use here.
+Cause = Literal["absent", "damaged", "unfit"]
+
+
 class Unreadable(Exception):
     """An image that cannot be used. Its text says why in a phrase that fits behind the file's name."""
+
+    cause: ClassVar[Cause] = "damaged"
+
+
+class Unfit(Unreadable):
+    """A whole image that is of no use here: to fetch it again would not help."""
+
+    cause = "unfit"
+
+
+class Loss(NamedTuple):
+    """Why an image is not used: a phrase that fits behind its name, and what kind of trouble it is."""
+
+    reason: str
+    cause: Cause
 
 
 class Source(Protocol):
@@ -100,11 +131,14 @@ class Source(Protocol):
     def table(self) -> LabelTable:
         """Every image that there should be, with its labels, in a fixed order."""
 
-    def lost(self) -> dict[int, str]:
-        """Rows whose image is known to be of no use before any is decoded, and why: `{7: "no such file"}`."""
+    def lost(self) -> dict[int, Loss]:
+        """Rows whose image is known to be of no use before any is decoded, and why."""
 
     def stamp(self, row: int) -> str:
         """Changes when the raw image of a row does, as far as can be told without reading it."""
+
+    def stamps(self) -> tuple[str, ...]:
+        """That of every row, `[image]`, empty where there is no file."""
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """Image `row` of the table as gray uint8, `[height, width]`, bright = dense. Raises Unreadable."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from xlite_search.data.sources import image_id
 from xlite_search.data.sources.sheet import IMAGE, Sheet, is_blank, show
@@ -67,12 +66,6 @@ def mangled(cell: str) -> str:
     if SPREADSHEET_ERROR.fullmatch(cell):
         return f"{show(cell)} is a spreadsheet's error value"
     return ""
-
-
-def is_part_of(name: str, path: Path) -> bool:
-    """Whether a file's path ends with an image's name and the folders in it, whatever their suffixes."""
-    parts = tuple(image_id(part) for part in name.split("/"))
-    return tuple(map(image_id, path.parts[-len(parts) :])) == parts
 
 
 def _expect_names(sheet: Sheet, names: Sequence[str]) -> None:

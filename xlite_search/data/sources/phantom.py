@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable
+from xlite_search.data.sources import CHEST_FINDINGS, LabelTable, Loss
 from xlite_search.data.sources.phantom_drawing import Chest, Pose, stream
 from xlite_search.data.sources.phantom_findings import CHRONIC, DRAWING, Box, draw
 from xlite_search.errors import BadInput
@@ -104,11 +104,14 @@ class Phantom:
             views=tuple("AP" if bedside else "PA" for bedside in self._bedside.tolist()),
         )
 
-    def lost(self) -> dict[int, str]:
+    def lost(self) -> dict[int, Loss]:
         return {}
 
     def stamp(self, row: int) -> str:
         return ""
+
+    def stamps(self) -> tuple[str, ...]:
+        return ("",) * self.images
 
     def truth(self) -> NDArray[np.uint8]:
         """What is drawn, before label noise: multi-hot, `[image, class]`."""
