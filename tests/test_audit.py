@@ -153,6 +153,61 @@ def test_a_split_that_is_none_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def headerless(tmp_path: Path) -> Path:
+    """A list of 40 phantoms without header: whose each column is has to be guessed."""
+    table = Phantom(images=40, prevalence=0.3).table()
+    named = [f"{number + 1:08d}_000.png {' '.join(map(str, row))}" for number, row in enumerate(table.labels.tolist())]
+    (tmp_path / "list.txt").write_text("\n".join(named))
+    return tmp_path / "list.txt"
+
+
+def test_what_is_guessed_of_a_table_is_told_and_kept(
+    headerless: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first row is read aloud on stderr by each verb that reads a table, for who knows what it should say."""
+    table = read_labels(headerless)
+    row = next(n for n, found in enumerate(table.labels) if found.any())
+    first = " and ".join(c for c, there in zip(table.classes, table.labels[row], strict=True) if there)
+    aloud = f"{row + 1:08d}_000.png (line {row + 1}) has {first}"
+    for name in table.names:
+        (tmp_path / "png").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "png" / name), np.random.default_rng(int(name[:8])).integers(0, 255, (40, 40)))
+    given = ["--labels", str(headerless)]
+    verbs = {
+        "audit": ["audit", *given, "--json"],
+        "split": ["split", *given, "-o", str(tmp_path / "lists")],
+        "prepare": ["prepare", "some", "--images", str(tmp_path / "png"), *given, "--size", "32"],
+    }
+    said = {verb: call(capsys, *arguments) for verb, arguments in verbs.items()}
+    for verb, (code, out, err) in said.items():
+        assert (code, aloud in " ".join(err.split()), aloud in out) == (0, True, verb == "audit"), (verb, err)
+        assert "its columns are taken for Atelectasis, Cardiomegaly" in " ".join(err.split())
+        assert "00000001_000.png' is of patient 1" in " ".join(err.split())
+    kept = [PackedSet.open("some").manifest, storage.read_manifest(tmp_path / "lists" / "split.json")]
+    assert [about["notes"] for about in kept] == [list(table.notes)] * 2 == [json.loads(said["audit"][1])["notes"]] * 2
+    assert len(table.notes) == 2
+
+
+def test_other_classes_and_other_groups_are_split_and_audited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{n}.png,{n // 2},{n // 4},{n % 2},{1 - n % 2},{n}" for n in range(80)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["image,patient,ward,Covid,Fracture,note", *rows]))
+    asked = ["--labels", str(path), "--classes", "Covid, Fracture", "--patient-column", "ward"]
+    code, out, err = call(capsys, "audit", *asked, "--json")
+    assert (code, "column 'note' left out" in err) == (0, True), err
+    found = json.loads(out)
+    assert (found["patients"], found["counts"]) == (20, {"Covid": 40, "Fracture": 40, "No Finding": 0})
+    assert call(capsys, "split", *asked, "-o", str(tmp_path / "lists"))[0] == 0
+    parts = [
+        read_labels(tmp_path / "lists" / f"{name}.csv", ("Covid", "Fracture")) for name in ("train", "val", "test")
+    ]
+    assert sum(map(len, parts)) == 80
+    assert sum(len(set(part.patients)) for part in parts) == 20
+
+
 def test_audit_of_a_table_prints_what_samplers_draw(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "audit", "--labels", str(labels))
     assert code == 0
@@ -226,6 +281,13 @@ def test_audit_draws_its_figures(phantom: PackedSet, tmp_path: Path, capsys: pyt
         (["--labels", "LABELS", "--sampler", "mean"], "sampler = 'mean' is not known"),
         (["--labels", "LABELS", "--sampler", "{name: max_rarity, no_finding: lteral}"], "'lteral' is not known"),
         (["--labels", "LABELS", "--set", "data.fraction=0.5"], "has no data settings"),
+        (["phantom", "--classes", "Mass"], "--classes is for a label table: give --labels"),
+        (["phantom", "--patient-column", "lesion"], "--patient-column is for a label table: give --labels"),
+        (["--labels", "LABELS", "--classes", ""], "class '': expected a name of letters"),
+        (["--labels", "LABELS", "--classes", "Mass,,Edema"], "class '': expected a name of letters"),
+        (["--labels", "LABELS", "--classes", "Mass,mass"], "classes 'Mass' and 'mass' are the same"),
+        (["--labels", "LABELS", "--classes", "Masss"], "never says 'Masss'; did you mean 'Mass'?"),
+        (["--labels", "LABELS", "--patient-column", "patent id"], "no column 'patent id'; did you mean 'Patient ID'?"),
         (["x", "--set", "data.fration=0.5"], "did you mean 'data.fraction'"),
         (["x", "--set", "sampler=none"], "see --sampler"),
     ],

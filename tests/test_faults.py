@@ -113,6 +113,11 @@ class Night:
         assert ended.returncode == code, ended.stdout
         return ended.stdout
 
+    def begun(self) -> int:
+        """Trials that were ever begun."""
+        there = (self.folder / "study.json").exists()
+        return sum(run.started > 0 for run in self.study.runs()) if there else 0
+
     def epochs(self) -> list[tuple[int, int, int]]:
         return [(int(seed), int(epoch), int(pid)) for seed, epoch, pid, _ in self._lines()]
 
@@ -340,6 +345,35 @@ def test_signals(folder: Path, tiny: RunConfig, signals: tuple[int, ...], code: 
     print(f"{night.repeated()} epochs repeated after {before}")
     assert night.repeated() <= (0 if signals == (signal.SIGINT,) else 2)
     assert verify(night.study) == []
+
+
+def test_nothing_begins_after_ctrl_c(folder: Path, tiny: RunConfig) -> None:
+    """Ten tries, at random moments, two at a time and six that wait, every other while the first workers are still
+    being started; a second Ctrl+C ends every third try at once."""
+    seed = random.SystemRandom().randrange(1000)
+    chance = random.Random(seed)
+    print(f"\nseed {seed}")
+    for number in range(10):
+        night = Night(folder, tiny, seeds=8, epochs=4, scheduler="None", after="time.sleep(0.3)", name=f"night{number}")
+        driver = night.start("--cpu")
+        early = number % 2 == 1
+        wanted, more = (0, chance.uniform(0, 15)) if early else (chance.randint(1, 20), chance.uniform(0, 2))
+        there = (night.folder / "study.json").exists
+        assert wait_until(lambda: there() and len(night.epochs()) >= wanted, driver)  # noqa: B023
+        time.sleep(more)
+        os.killpg(driver.pid, signal.SIGINT)
+        sent, before = time.time(), night.begun()
+        if number % 3 == 2:
+            time.sleep(0.1)
+            os.killpg(driver.pid, signal.SIGINT)
+        said, _ = driver.communicate(timeout=120)
+        took = time.time() - sent
+        began = [run.started for run in night.study.runs() if run.started]
+        late = [round(when - sent, 3) for when in began if when > sent]
+        print(f"signal at {wanted} epochs + {more:.1f} s, {before} begun: {late} after it, over in {took:.1f} s")
+        assert driver.returncode == 130, said
+        assert late == []
+        assert_no_orphans(driver.pid)
 
 
 def test_two_drivers(folder: Path, tiny: RunConfig) -> None:

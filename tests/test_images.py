@@ -22,12 +22,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.processing import apply_voi_lut
 from pydicom.uid import (
     MPEG2MPML,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -99,7 +102,7 @@ def dicom(
         "Columns": pixels.shape[1],
         "BitsAllocated": bits,
         "BitsStored": bits,
-        "HighBit": tags.get("BitsStored", bits) - 1,
+        "HighBit": (tags.get("BitsStored") or bits) - 1,
         "PixelRepresentation": int(pixels.dtype.kind == "i"),
         "PixelData": pixels.tobytes() if data is None else data,
     }
@@ -110,6 +113,17 @@ def dicom(
         file["PixelData"].VR = "OW" if bits == 16 else "OB"
     out = io.BytesIO()
     file.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def bare(data: bytes, *, implicit: bool = True, big: bool = False) -> bytes:
+    """A DICOM file without preamble and file meta, as old modalities and exports leave it."""
+    file = pydicom.dcmread(io.BytesIO(data))
+    file.file_meta = FileMetaDataset()
+    file.preamble = None
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, file, implicit_vr=implicit, little_endian=not big, enforce_file_format=False)
+    assert b"DICM" not in out.getvalue()
     return out.getvalue()
 
 
@@ -379,7 +393,11 @@ RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}
             [0, 30, 128, 225],
         ),
         ([100, 304, 1120], {"WindowCenter": 300, "WindowWidth": 0}, [0, 51, 255]),
-        ([0, 99, 100, 101, 102, 999], {"VOILUTSequence": lookup(100, 12, [5, 10, 105])}, [0, 0, 0, 13, 255, 255]),
+        (
+            [0, 99, 100, 101, 102, 999],
+            {"VOILUTSequence": lookup(100, 12, [819, 1638, 2457])},
+            [51, 51, 51, 102, 153, 153],
+        ),
         (
             [99, 100, 101, 102],
             {"VOILUTSequence": lookup(100, 8, [0, 51, 255]), "WindowCenter": 1, "WindowWidth": 2},
@@ -387,7 +405,7 @@ RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}
         ),
         ([600, 601, 602], {"VOILUTSequence": lookup(200, 8, [0, 9, 51, 9, 255]), **RESCALED}, [0, 51, 255]),
         ([0, 1, 3], {"VOILUTSequence": lookup(0, 8, [0, 51, 255], "u1")}, [0, 51, 255]),
-        ([0, 1, 3], {"VOILUTSequence": lookup(0, 12, [100, 304, 1120], "<u2")}, [0, 51, 255]),
+        ([0, 1, 3], {"VOILUTSequence": lookup(0, 12, [819, 1638, 2457], "<u2")}, [51, 102, 153]),
         (
             [0, 1, 4],
             {"VOILUTSequence": lookup(0, 8, [0, 51, 102, 255]), "RescaleSlope": 0.7, "RescaleIntercept": 0},
@@ -433,9 +451,9 @@ def test_dicom_values_become_light(
 def test_dicom_of_the_other_byte_order(tmp_path: Path) -> None:
     stored = np.zeros((32, 32), ">u2")
     stored[0, :3] = 0, 1, 2
-    table = lookup(0, 12, [100, 304, 1120], ">u2")
+    table = lookup(0, 12, [819, 1638, 2457], ">u2")
     found = read(dicom(stored, syntax=ExplicitVRBigEndian, VOILUTSequence=table), tmp_path)
-    assert found[0, :3].tolist() == [0, 51, 255]
+    assert found[0, :3].tolist() == [51, 102, 153]
 
 
 def test_signed_dicom_values(tmp_path: Path) -> None:
@@ -459,6 +477,79 @@ def test_8_bits_of_dicom_without_a_window_stay_as_they_are(tmp_path: Path) -> No
     assert shown(tmp_path, [20, 71, 122], "u1", RescaleSlope=2, RescaleIntercept=0) == [0, 128, 255]
     assert shown(tmp_path, [0, 10, 50], "u1", BitsStored=6) == [0, 51, 255]
     assert shown(tmp_path, [20, 71, 275], "u2", BitsStored=9) == [0, 51, 255]
+
+
+@settings(IN_A_FOLDER, max_examples=50)
+@given(
+    bits=st.integers(10, 16),
+    first=st.integers(-5, 40),
+    table=st.lists(st.integers(0, 2**9 - 1), min_size=2, max_size=300),
+    seed=st.integers(0, 99),
+)
+def test_a_voi_lut_gives_the_values_of_the_standard(
+    tmp_path: Path, bits: int, first: int, table: list[int], seed: int
+) -> None:
+    """pydicom's `apply_voi_lut` as the oracle: its values are of the bits that the table declares."""
+    stored = np.random.default_rng(seed).integers(-20, 400, (32, 32), np.int16)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS", [len(table), first, bits])
+    item.add_new("LUTData", "US", [value << bits - 9 for value in table])
+    data = dicom(stored, VOILUTSequence=[item])
+    right = np.rint(apply_voi_lut(stored, pydicom.dcmread(io.BytesIO(data))) / (2.0**bits - 1) * 255)
+    assume(((right > 0) & (right < 255)).any() and right.min() < right.max())
+    assert np.array_equal(read(data, tmp_path), right)
+
+
+@pytest.mark.parametrize(
+    ("tags", "shape"),
+    [
+        ({"PixelAspectRatio": [2, 1]}, (80, 48)),
+        ({"PixelAspectRatio": [1, 2]}, (40, 96)),
+        ({"PixelAspectRatio": [5, 4]}, (50, 48)),
+        ({"PixelSpacing": [0.15, 0.1]}, (60, 48)),
+        ({"ImagerPixelSpacing": [0.1, 0.2]}, (40, 96)),
+        ({"NominalScannedPixelSpacing": [0.2, 0.1]}, (80, 48)),
+        ({"PixelSpacing": [0.1, 0.1], "PixelAspectRatio": [2, 1]}, (40, 48)),
+        ({"PixelSpacing": None, "PixelAspectRatio": [2, 1]}, (80, 48)),
+        ({"PixelSpacing": [0.143, 0.1435]}, (40, 48)),
+        ({"PixelSpacing": [0, 0]}, (40, 48)),
+        ({"PixelAspectRatio": [1, 1]}, (40, 48)),
+    ],
+    ids=str,
+)
+def test_pixels_that_are_not_square_become_so(tags: dict[str, Any], shape: tuple[int, int], tmp_path: Path) -> None:
+    """The first value is the height of a pixel. What lies in the middle of the picture stays there."""
+    disc = np.zeros((40, 48), np.uint8)
+    disc[10:30, 12:36] = 255
+    disc[20:30, 24:36] = 99
+    for pixels in (disc, np.stack([disc] * 3, axis=2)):
+        found = read(dicom(pixels, **tags), tmp_path)
+        assert found.shape == shape
+        quarters = found[1::2, 1::2][: shape[0] // 2, : shape[1] // 2]
+        height, width = quarters.shape
+        inside = quarters[height // 4 + 1 : 3 * height // 4 - 1, width // 4 + 1 : 3 * width // 4 - 1]
+        assert inside[0, 0] == 255 and inside[-1, -1] == 99
+        assert found[: shape[0] // 4 - 1].max() == found[:, : shape[1] // 4 - 1].max() == 0
+        if shape == disc.shape:
+            assert np.array_equal(found, disc)
+
+
+def test_pixels_cannot_be_of_an_absurd_shape(tmp_path: Path) -> None:
+    for ratio in ([9, 1], [1, 9], [10**8, 1], [1, 10**8]):
+        with pytest.raises(Unreadable, match=r"expected sides of at most 4:1|expected at most 67 million"):
+            read(dicom(picture(), PixelAspectRatio=ratio), tmp_path)
+
+
+@pytest.mark.parametrize(("implicit", "order"), [(True, "little"), (False, "little"), (False, "big")])
+def test_dicom_without_preamble(implicit: bool, order: str, tmp_path: Path) -> None:
+    stored = picture().astype(np.uint16) * 16
+    syntax = ExplicitVRBigEndian if order == "big" else ExplicitVRLittleEndian
+    tags: dict[str, Any] = {"BitsStored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+    whole = dicom(stored.astype(">u2") if order == "big" else stored, syntax=syntax, **tags)
+    right = read(whole, tmp_path)
+    assert np.array_equal(read(bare(whole, implicit=implicit, big=order == "big"), tmp_path, "IM0001"), right)
+    assert np.array_equal(read(whole[128:], tmp_path), right)  # cut behind the preamble
+    assert np.array_equal(read(whole[132:], tmp_path), right)  # file meta first, nothing before it
 
 
 def test_compressed_dicom(tmp_path: Path) -> None:
@@ -571,7 +662,43 @@ UNREADABLE: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "DICOM without pixels": (dicom(picture(), PixelData=None), "a DICOM file without pixel data"),
     "DICOM cut off": (dicom(picture())[:-100], r"\('Explicit VR Little Endian'\) are cut off, damaged or"),
     "DICOM of garbage": (bytes(128) + b"DICM" + bytes(range(256)) * 9, "without pixel data, or cut off"),
-    "DICOM without rows": (dicom(picture(), Rows=None), "a DICOM file that is damaged or cut off"),
+    **{
+        f"DICOM without {name}": (
+            dicom(picture(), **dict[str, Any]({name: None})),
+            f"a DICOM file that lacks {name}, without which",
+        )
+        for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
+    },
+    "DICOM of no kind": (dicom(picture(), PhotometricInterpretation=None), "that lacks PhotometricInterpretation, "),
+    "DICOM without preamble, its compression not said": (
+        bare(dicom(picture(), syntax=JPEGBaseline8Bit, data=encapsulate([jpeg(picture())])), implicit=False),
+        "that lacks TransferSyntaxUID, without which nobody can decode",
+    ),
+    "DICOM without preamble, cut off": (bare(dicom(picture()))[:-100], "are cut off, damaged or"),
+    "DICOM, JPEG without loss": (
+        dicom(picture(), syntax=JPEGLosslessSV1, data=encapsulate([b"packed"])),
+        "compressed as 'JPEG Lossless.*: `pip install pylibjpeg pylibjpeg-libjpeg`",
+    ),
+    "DICOM, a JPEG of 12 bits": (
+        dicom(picture(), syntax=JPEGExtended12Bit, data=encapsulate([b"packed"])),
+        "'JPEG Extended.* or cannot be decoded: `pip install pylibjpeg pylibjpeg-libjpeg`",
+    ),
+    "DICOM whose VOI LUT goes beyond itself": (
+        dicom(picture(), VOILUTSequence=lookup(0, 8, [0, 51, 256])),
+        "VOI LUT goes up to 256 and declares 8 bits",
+    ),
+    "DICOM with a VOI LUT of no bits": (
+        dicom(picture(), VOILUTSequence=lookup(0, 0, [0, 51, 255])),
+        "VOI LUT goes up to 255 and declares 0 bits",
+    ),
+    "DICOM with a black VOI LUT": (
+        dicom(picture(), VOILUTSequence=lookup(0, 16, [0, 1, 2])),
+        r"whose lookup table \(VOI LUT\) leaves nothing to see of its values, 0 to 255",
+    ),
+    "DICOM in black and white by its window": (
+        dicom(picture(), WindowCenter=100, WindowWidth=1),
+        r"whose window \(centre 100, width 1\) leaves nothing to see of its values, 0 to 255",
+    ),
     "DICOM of three frames": (dicom(picture(), NumberOfFrames=3), "a DICOM file of 3 frames; expected one"),
     "DICOM, a film": (
         dicom(picture(), syntax=MPEG2MPML, data=encapsulate([b"film"])),
@@ -595,7 +722,10 @@ UNREADABLE: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
         "unknown VOI LUT function 'CUBIC'",
     ),
     "DICOM bomb": (dicom(picture(), Rows=60_000, Columns=60_000), "60000 x 60000 px by its header"),
-    "DICOM outside its window": (dicom(picture(), WindowCenter=5000, WindowWidth=10), "all its pixels are equal"),
+    "DICOM outside its window": (
+        dicom(picture(), WindowCenter=5000, WindowWidth=10),
+        r"whose window \(centre 5000, width 10\) leaves nothing to see of its values, 0 to 255",
+    ),
     "DICOM of padding": (
         dicom(picture().astype(np.uint16), PixelPaddingValue=0, PixelPaddingRangeLimit=255),
         "all its pixels are equal",

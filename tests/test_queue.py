@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from power import cut_at, steps_of
 
-from xlite_search.errors import Damaged
+from xlite_search.errors import Damaged, Interrupted
 from xlite_search.records import RunRecord, Status, StudyRecord
 from xlite_search.search.asha import ASHA, Decision
 from xlite_search.search.engine import Leaving
 from xlite_search.search.journal import Journal
-from xlite_search.search.queue import Queue
+from xlite_search.search.queue import Queue, _Door
+from xlite_search.search.worker import Job, _epochs
 
 METRIC = "val/auroc_macro"
 CONFIG: dict[str, Any] = {"epochs": 4, "monitor": METRIC, "batch_size": 8}
@@ -165,6 +168,46 @@ def test_who_is_asked_to_leave_hands_out_nothing_and_loses_nobody(study: StudyRe
     assert driver.ask() == "FINISHED"
     record = RunRecord.load(study.trial_folder("a"))
     assert (record.status, record.cause, record.lost) == ("waiting", "interrupted", 0)
+
+
+class Tune:
+    """Ray's controller: trials by status, and who was stopped."""
+
+    def __init__(self, **trials: str) -> None:
+        self.trials = [SimpleNamespace(name=name, status=status) for name, status in trials.items()]
+        self.stopped: list[str] = []
+
+    def get_trials(self) -> list[SimpleNamespace]:
+        return self.trials
+
+    def stop_trial(self, trial: SimpleNamespace) -> None:
+        self.stopped.append(trial.name)
+
+
+def test_who_was_handed_out_and_waits_for_a_place_gets_none_after_a_signal(study: StudyRecord) -> None:
+    driver = Driver(study)
+    tune, door = Tune(a="RUNNING", b="PENDING", c="PENDING"), _Door(driver.queue)
+    assert door.choose_trial_to_run(tune).name == "b"
+    driver.leaving.asked = True
+    assert door.choose_trial_to_run(tune) is None
+    assert tune.stopped == ["b", "c"]
+
+
+def test_a_worker_that_is_asked_after_a_signal_begins_nothing(study: StudyRecord) -> None:
+    """Its job was on the way when the signal came."""
+    driver, begun = Driver(study), list[RunRecord]()
+
+    def search() -> None:
+        with driver.leaving.after_the_epoch(study.folder / "stopping"):
+            _, job = driver.job()
+            driver.leaving.on_signal(signal.SIGINT, None)
+            begun.extend(_epochs(Job(**job | {"trainable": "trainables.baseline:baseline"})))  # type: ignore[typeddict-item]
+
+    with pytest.raises(Interrupted):
+        search()
+    assert begun == []
+    assert driver.status()["a"] == ("waiting", 0)
+    assert not (study.folder / "stopping").exists()
 
 
 def test_a_full_disk_ends_the_search_and_is_no_runs_fault(study: StudyRecord) -> None:

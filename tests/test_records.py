@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from power import cut_at, flip, steps_of
 from xlite_search import storage
 from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed
 from xlite_search.records import RunRecord, StudyRecord, follow
-from xlite_search.storage import alone, read_manifest, write_atomic, write_manifest
+from xlite_search.storage import alone, held_by, read_manifest, write_atomic, write_manifest
 
 MONITOR = "val/auroc_macro"
 CONFIG = {"epochs": 5, "monitor": MONITOR, "batch_size": 32}
@@ -488,6 +489,28 @@ def test_the_second_driver_is_told_who_the_first_is(tmp_path: Path) -> None:
         pass
     with alone(tmp_path, "study 's'"):
         pass
+
+
+def test_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    """`status` in a loop beside a start; who holds it is named meanwhile, and nobody is where nobody does."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            held_by(tmp_path)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(200):
+            with alone(tmp_path, "study 's'"):
+                assert held_by(tmp_path).startswith(f"process {os.getpid()} on ")
+            assert held_by(tmp_path) == ""
+    finally:
+        over.set()
+        for looker in lookers:
+            looker.join()
 
 
 def test_a_study_is_loaded_as_it_was_saved(tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ INTERRUPTED, STORAGE = 130, 3
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes", metavar="A,B,...", help="What the label table is read for.  [default: NIH's 14 findings]"
+    ),
+]
+PatientColumn = Annotated[
+    str | None,
+    typer.Option("--patient-column", metavar="COLUMN", help="What a split must not cut.  [default: the patient's]"),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="On phantoms, with small models: minutes on a CPU, no data needed.")]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Compute on the CPU even if there is a GPU.")]
 Settings = Annotated[
@@ -136,12 +146,15 @@ def split(
         bool, typer.Option("--incomplete", help="The official lists may name images that the table does not have.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Another one deals otherwise.")] = 0,
+    classes: Classes = None,
+    patient_column: PatientColumn = None,
     json_: Json = False,
 ) -> None:
     """Patient-wise, stratified lists from a label table alone: train.csv, val.csv, test.csv, patients, report."""
     from xlite_search.results.audit import show_split, write_splits
 
-    found = write_splits(labels, output, _split_specs(ratios, folds, official, incomplete, seed))
+    specs = _split_specs(ratios, folds, official, incomplete, seed)
+    found = write_splits(labels, output, specs, _listed(classes), patient_column or "")
     if json_:
         print(json.dumps(found))
     else:
@@ -163,6 +176,8 @@ def audit(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the data: data.split=folds, data.fraction=0.2."),
     ] = None,
     figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the figures into this folder.")] = None,
+    classes: Classes = None,
+    patient_column: PatientColumn = None,
     json_: Json = False,
 ) -> None:
     """Integrity, splits, and what each sampler will really draw, in closed form; every byte of NAME is checked."""
@@ -174,7 +189,10 @@ def audit(
     if labels is not None:
         if set_:
             raise BadInput(f"--set {set_[0]}: a label table alone has no data settings; give a NAME")
-        page = results.audit_labels(labels, samplers)
+        page = results.audit_labels(labels, samplers, _listed(classes), patient_column or "")
+    elif classes is not None or patient_column is not None:
+        option = "--patient-column" if classes is None else "--classes"
+        raise BadInput(f"{option} is for a label table: give --labels, not NAME")
     else:
         page = results.audit_data(results.data_spec(name or "", _settings(set_)), samplers)
     if json_:
@@ -481,6 +499,10 @@ def _value(text: str, name: str, what: str) -> Any:
 
     like = "weights" if name == "teacher" else name.removeprefix("teacher.")
     return written.value(text, RunConfig, like, what)
+
+
+def _listed(classes: str | None) -> tuple[str, ...]:
+    return () if classes is None else tuple(name.strip() for name in classes.split(","))
 
 
 def _split_specs(

@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 from xlite_search.errors import BadInput, Damaged
 
 SCHEMA = 1
+#: what is behind a lock's name where it is only looked at, and how long one who looks may keep it from another
+SHOWN, LOOK_S = ".held", 0.005
 #: what a disk says that does not take any more
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EROFS)
 
@@ -102,6 +104,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") -> Iterator[None]:
     """Holds a folder against other processes; the lock goes with its process, however that ends.
 
+    There are two: one that only holders want, and behind it one that `held_by` looks at, by taking it for a moment. So
+    nobody who looks can keep a holder out.
+
     Raises:
         BadInput: another process holds it, and we do not wait; the sentence names it.
     """
@@ -112,24 +117,26 @@ def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") ->
     except Timeout:
         raise BadInput(f"{what} is being run by {_owner(owner)}; wait for it, or stop it") from None
     try:
-        with suppress(OSError):  # a name is a courtesy, which a full disk may refuse
-            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                owner.unlink(missing_ok=True)
+        with FileLock(folder / f"{lock}{SHOWN}").acquire(poll_interval=LOOK_S):
+            with suppress(OSError):  # a name is a courtesy, which a full disk may refuse
+                owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    owner.unlink(missing_ok=True)
     finally:
         held.release()
 
 
 def held_by(folder: Path, lock: str = "lock") -> str:
-    """Who holds a folder now, in words; empty if nobody does."""
-    held = FileLock(folder / lock, timeout=0)
+    """Who holds a folder now, in words; empty if nobody does. It is nothing to whoever wants to hold it."""
+    held, owner = FileLock(folder / f"{lock}{SHOWN}"), folder / f"{lock}.owner"
+    others = LOOK_S if owner.exists() else 20 * LOOK_S  # they look too, and have no name
     try:
-        held.acquire()
+        held.acquire(timeout=others, poll_interval=LOOK_S / 5)
     except Timeout:
-        return _owner(folder / f"{lock}.owner")
+        return _owner(owner)
     held.release()
     return ""
 

@@ -138,7 +138,8 @@ def write_lists(folder: Path, table: LabelTable, codes: NDArray[np.int64], spec:
     rows = rows_by_split(codes)
     named = {split: [table.names[row] for row in found] for split, found in rows.items() if len(found)}
     fingerprint = storage.digest(named)[:16]
-    about = {"spec": dict(spec), "fingerprint": fingerprint, **balance(table, {s: rows[s] for s in named})}
+    about = {"spec": dict(spec), "fingerprint": fingerprint, "notes": list(table.notes)}
+    about |= balance(table, {split: rows[split] for split in named})
     if folder.is_dir() and any(folder.iterdir()):
         ours = (folder / REPORT).exists() and storage.read_manifest(folder / REPORT)["fingerprint"] == fingerprint
         if not ours:

@@ -118,6 +118,7 @@ def _made(
         "patients": len(set(found.patients)),
         "set_aside": [[table.names[row], lost[row].reason, table.patients[row]] for row in sorted(lost)],
         "raw_sizes": _raw_sizes(kept),
+        "notes": list(table.notes),
         "notice": source.notice,
         "index_sha256": hashlib.sha256(index).hexdigest(),
         "pixels_sha256": sha256,

@@ -79,11 +79,13 @@ def data_spec(name: str, settings: Mapping[str, Any]) -> DataSpec:
     return _Asked().with_settings({"data.name": name, **settings}).data
 
 
-def audit_labels(path: Path, samplers: tuple[Sampler, ...]) -> Page:
+def audit_labels(
+    path: Path, samplers: tuple[Sampler, ...], classes: Sequence[str] = (), patient_column: str = ""
+) -> Page:
     """A label table alone: what is in it, and what samplers would draw from all of it. Raises BadInput."""
-    found = read_labels(path)
-    warnings = integrity.label_warnings(found)
-    return Page({"labels": str(path), **_contents(found), "warnings": warnings}, found, samplers)
+    found = _told(read_labels(path, classes, patient_column))
+    about = {"labels": str(path), **_contents(found), "notes": list(found.notes)}
+    return Page(about | {"warnings": integrity.label_warnings(found)}, found, samplers)
 
 
 def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
@@ -111,13 +113,15 @@ def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
     return Page(about, packed.table.part(data.train.rows), samplers, data)
 
 
-def write_splits(labels: Path, output: Path, specs: Sequence[AnySplit]) -> dict[str, dict[str, Any]]:
+def write_splits(
+    labels: Path, output: Path, specs: Sequence[AnySplit], classes: Sequence[str] = (), patient_column: str = ""
+) -> dict[str, dict[str, Any]]:
     """Lists for each split of a label table, in `output`, or in a folder per fold; what was written, by folder.
 
     Raises:
         BadInput: the table or the lists cannot be read, a split would be empty, or a folder holds other files.
     """
-    found = read_labels(labels)
+    found = _told(read_labels(labels, classes, patient_column))
     dealt = [(spec, deal(found, spec)) for spec in specs]
     for spec, codes in dealt:
         integrity.expect_parts(found, rows_by_split(codes), spec.parts, str(labels))
@@ -128,6 +132,13 @@ def write_splits(labels: Path, output: Path, specs: Sequence[AnySplit]) -> dict[
         missed = integrity.missed_shares(linked(found), rows_by_split(codes), spec.shares)
         written[str(folder)] = write_lists(folder, found, codes, about) | {"warnings": missed}
     return written
+
+
+def _told(found: LabelTable) -> LabelTable:
+    """The table, once it is said what was guessed when it was read."""
+    for note in found.notes:
+        say(note)
+    return found
 
 
 def draw(page: Page, folder: Path) -> None:

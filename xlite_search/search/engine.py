@@ -3,8 +3,9 @@
     with engine(machine) as leaving:
         ...
 
-One Ctrl+C finishes the epochs that are running (`Leaving.asked`), the second, or a termination signal, ends at once. A
-Ray that dies would leave its driver waiting for ever: a thread looks after its processes and ends the wait.
+One Ctrl+C finishes the epochs that are running (`Leaving.asked`) and begins no other trial; the second, or a
+termination signal, ends at once. A Ray that dies would leave its driver waiting for ever: a thread looks after its
+processes and ends the wait.
 """
 
 from __future__ import annotations
@@ -53,20 +54,24 @@ class Leaving:
         self.ending: Interrupted | EngineDied | None = None
         self.closing = False
         self.dead = False
-        self.waiting_for_epochs = False
+        self.notice: Path | None = None
 
     @contextmanager
-    def after_the_epoch(self) -> Iterator[None]:
+    def after_the_epoch(self, notice: Path) -> Iterator[None]:
         """While trials run, the first Ctrl+C lets them finish their epoch; elsewhere it ends at once.
+
+        Then there is a file `notice`: whoever is about to begin a trial, in any process, looks for it.
 
         Raises:
             Interrupted: it was asked for.
         """
-        self.waiting_for_epochs = True
+        notice.unlink(missing_ok=True)  # of a search that was killed
+        self.notice = notice
         try:
             yield
         finally:
-            self.waiting_for_epochs = False
+            self.notice = None
+            notice.unlink(missing_ok=True)
         if self.asked:
             self._end(Interrupted(CTRL_C))
 
@@ -81,8 +86,10 @@ class Leaving:
             self._end(EngineDied(DEAD))
         elif number == WAKE != signal.SIGINT:
             return  # it says nothing else
-        elif number == signal.SIGINT and self.waiting_for_epochs and not self.asked:
+        elif number == signal.SIGINT and self.notice and not self.asked:
             self.asked = True
+            with contextlib.suppress(OSError):  # a disk that is full: the driver still hands out nothing more
+                self.notice.touch()
             say("Ctrl+C: the running epochs are finished first; once more ends at once, and costs these epochs")
         else:
             self._end(Interrupted(CTRL_C if number == signal.SIGINT else TERMINATED))

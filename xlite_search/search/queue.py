@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.air.execution._internal import RayActorManager
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -65,7 +66,7 @@ class Queue(Searcher):  # type: ignore[misc]
             return None
         key, until = next(iter(waiting.items()))
         self.active[trial_id] = key
-        return {"job": job_for(self.runs[key], self.study.trainable, self.root, until)}
+        return {"job": job_for(self.runs[key], self.study.trainable, self.root, until, self.leaving.notice)}
 
     def waiting(self) -> dict[str, int | None]:
         """The runs that could go on now, and how far. Those that are further come first, that their memory is freed."""
@@ -170,7 +171,8 @@ def _workers_may_starve() -> Iterator[None]:
 
 
 class _Door(FIFOScheduler):  # type: ignore[misc]
-    """First come, first served; whoever has finished an epoch leaves, once somebody asked the search to end.
+    """First come, first served; once somebody asked the search to end, whoever has finished an epoch leaves, and
+    whoever waits for a place does not get one.
 
     It also sees why a worker is lost, which Ray does not tell the queue.
     """
@@ -178,6 +180,15 @@ class _Door(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, queue: Queue) -> None:
         super().__init__()
         self.queue = queue
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Asked before any place is given away."""
+        if not self.queue.leaving.asked:
+            return super().choose_trial_to_run(tune_controller)
+        for trial in tune_controller.get_trials():
+            if trial.status == Trial.PENDING:
+                tune_controller.stop_trial(trial)
+        return None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         return str(TrialScheduler.STOP if self.queue.leaving.asked else TrialScheduler.CONTINUE)

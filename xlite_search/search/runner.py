@@ -37,6 +37,8 @@ from xlite_search.tracking import Recorder
 from xlite_search.trainable import reference
 from xlite_search.training import balance
 
+#: there, in the study's folder, while a search that was asked to end waits for epochs
+STOPPING = "stopping"
 #: a study's name -> files by name
 Summary = Callable[[str], Mapping[str, bytes]]
 
@@ -239,7 +241,8 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
         f"{len(records)} trials" if not plan.study.suggester else f"{len(records)} trials so far, {plan.in_all} in all,"
     )
     say(f"{len(waiting)} of {of} to go, {at_once} at a time on {machine.words(gpus())}:")
-    with Board(records, at_once=at_once, resources=machine.words(gpus())) as board, leaving.after_the_epoch():
+    showing = Board(records, at_once=at_once, resources=machine.words(gpus()))
+    with showing as board, leaving.after_the_epoch(study.folder / STOPPING):
 
         def tell(record: RunRecord) -> None:
             board.update(record)

@@ -35,7 +35,8 @@ WORKER = "worker.lock"
 class Job(TypedDict):
     """`root` is the project's folder, where trainables are; `places` is JSON. The run's config is in its record.
 
-    `until` is the epoch after which the run is paused; None: it goes to its end.
+    `until` is the epoch after which the run is paused; None: it goes to its end. Where there is a file `stop`, nothing
+    begins any more; empty: there never is.
     """
 
     key: str
@@ -44,9 +45,10 @@ class Job(TypedDict):
     places: str
     root: str
     until: int | None
+    stop: str
 
 
-def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = None) -> Job:
+def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = None, stop: Path | None = None) -> Job:
     return Job(
         key=record.key,
         folder=str(record.folder),
@@ -54,6 +56,7 @@ def job_for(record: RunRecord, trainable: str, root: Path, until: int | None = N
         places=json.dumps(places.environment()),
         root=str(root),
         until=until,
+        stop=str(stop or ""),
     )
 
 
@@ -120,10 +123,12 @@ def verify_answers(config: str, where: dict[str, str]) -> None:
 
 
 def _epochs(job: Job) -> Generator[RunRecord]:
-    """The record after every epoch, on disk already."""
+    """The record after every epoch, on disk already; none if the search was asked to end before it begins."""
     trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
     with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
         record = RunRecord.load(folder)
+        if job["stop"] and Path(job["stop"]).exists():
+            return
         yield from drive(record, trainable, parse(RunConfig, record.config), until=job["until"])
         record = record.reload()
         if record.status == "running":

@@ -1,4 +1,8 @@
-"""A radiograph in a DICOM file (PS3): modality LUT or rescale, window, inversion of MONOCHROME1. An extra: pydicom."""
+"""A radiograph in a DICOM file (PS3): modality LUT or rescale, window, inversion of MONOCHROME1. An extra: pydicom.
+
+A file without its preamble, as old modalities and exports leave it, is read as well. Pixels that are not square become
+so. A window or lookup table that leaves nothing to see is refused, and no other is tried: nobody knows which was meant.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -13,19 +18,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.sources import Unreadable
-from xlite_search.data.sources.gray import eight_bits, expect_size, stretched, to_gray
+from xlite_search.data.sources.gray import eight_bits, expect_size, squared, stretched, to_gray
 from xlite_search.errors import BadInput
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOM_KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR")
+PREFIX, PREAMBLE = b"DICM", 128
+#: Groups that the elements of a file without preamble may begin with: file meta, identification, image.
+FIRST_GROUPS = (0x0002, 0x0008, 0x0028)
+#: What the pixels cannot be told without (PS3.3, C.7.6.3).
+NEEDED = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored"),
+    "PixelRepresentation",
+)
+#: Where the size of a pixel is said, height first; the standard has the ratio only where there is no spacing.
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+#: Packages that decode a family of transfer syntaxes, as pydicom's guide to compressed pixels lists them.
+PACKAGES = {
+    "JPEGTransferSyntaxes": "pylibjpeg pylibjpeg-libjpeg",
+    "JPEGLSTransferSyntaxes": "pylibjpeg pylibjpeg-libjpeg",
+    "JPEG2000TransferSyntaxes": "pylibjpeg pylibjpeg-openjpeg",
+}
 #: Stored value to 0..1, by centre and width: DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3.
 WINDOWS: dict[str, Callable[[NDArray[np.float64], float, float], NDArray[np.float64]]] = {
     "LINEAR": lambda x, centre, width: np.clip((x - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5, 0, 1),
     "LINEAR_EXACT": lambda x, centre, width: np.clip((x - centre) / width + 0.5, 0, 1),
     "SIGMOID": lambda x, centre, width: (1 + np.tanh(2 * (x - centre) / width)) / 2,
 }
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file's bytes begin as DICOM does, with its preamble or without."""
+    if data[PREAMBLE : PREAMBLE + len(PREFIX)] == PREFIX or data.startswith(PREFIX):
+        return True
+    if len(data) < 12:
+        return False
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    little, big = (unpack_from(f"{order}HHI", data) for order in "<>")
+    return (little[0] in FIRST_GROUPS and (explicit or little[2] < len(data))) or (big[0] in FIRST_GROUPS and explicit)
 
 
 def read_dicom(data: bytes, path: Path) -> NDArray[np.uint8]:
@@ -41,30 +73,50 @@ def read_dicom(data: bytes, path: Path) -> NDArray[np.uint8]:
         raise BadInput(f"{path} is a DICOM file; to read it, `pip install pydicom pillow`") from None
     try:
         with warnings.catch_warnings(action="ignore"):
-            return _radiograph(pydicom.dcmread(io.BytesIO(data)))
+            file = pydicom.dcmread(io.BytesIO(data.removeprefix(PREFIX)), force=True)
+            return _radiograph(_with_syntax(file))
     except Unreadable:
         raise
     except Exception:  # pydicom raises whatever it meets in a damaged file
         raise Unreadable("a DICOM file that is damaged or cut off") from None
 
 
+def _with_syntax(file: Dataset) -> Dataset:
+    """The file with its transfer syntax; where it is not said, pixels are plain and ordered as the elements are."""
+    from pydicom import uid
+    from pydicom.dataset import FileMetaDataset
+
+    if not hasattr(file, "file_meta"):
+        file.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in file.file_meta:
+        if "PixelData" in file and file["PixelData"].is_undefined_length:
+            raise Unreadable("a DICOM file that lacks TransferSyntaxUID, without which nobody can decode its pixels")
+        implicit, little = file.original_encoding
+        plain = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        file.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else plain
+    return file
+
+
 def _radiograph(file: Dataset) -> NDArray[np.uint8]:
     """Modality LUT, window, inversion of MONOCHROME1, padding to black: the pipeline of DICOM PS3.4, annex N.2."""
     _expect_one_image(file)
-    stored = _stored(file)
+    stored, aspect = _stored(file), _aspect(file)
     if stored.ndim == 3:
-        return to_gray(stored, cv2.COLOR_RGB2GRAY)
+        return squared(to_gray(stored, cv2.COLOR_RGB2GRAY), aspect)
     padding = _padding(file, stored)
     image = eight_bits(_windowed(file, stored, ~padding))
     if file.PhotometricInterpretation == "MONOCHROME1":
         image = 255 - image
     image[padding] = 0
-    return image
+    return squared(image, aspect)
 
 
 def _expect_one_image(file: Dataset) -> None:
     if "PixelData" not in file:
         raise Unreadable("a DICOM file without pixel data, or cut off before them")
+    missing = [name for name in NEEDED if file.get(name) is None]
+    if missing:
+        raise Unreadable(f"a DICOM file that lacks {', '.join(missing)}, without which nobody can tell its pixels")
     frames = int(file.get("NumberOfFrames") or 1)
     if frames != 1:
         raise Unreadable(f"a DICOM file of {frames} frames; expected one")
@@ -76,24 +128,45 @@ def _expect_one_image(file: Dataset) -> None:
     expect_size(file.Columns, file.Rows)
 
 
+def _aspect(file: Dataset) -> float:
+    """Height of a pixel by its width; 1 where the file does not say."""
+    for name in SPACINGS:
+        size = np.atleast_1d(np.array(file.get(name), np.float64))
+        if size.shape == (2,) and np.isfinite(size).all() and size.min() > 0:
+            return float(size[0] / size[1])
+    return 1.0
+
+
 def _stored(file: Dataset) -> NDArray[Any]:
     """The pixels as they are stored: `[height, width]`, or RGB in the last axis."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import JPEGExtended12Bit
 
     syntax = file.file_meta.TransferSyntaxUID
     try:
         known = get_decoder(syntax).is_available
     except NotImplementedError:
         known = False
+    install = _install(syntax)
     if not known:
-        raise Unreadable(f"a DICOM file compressed as {syntax.name!r}, which no package installed here decodes")
+        raise Unreadable(
+            f"a DICOM file compressed as {syntax.name!r}, which no package installed here decodes{install}"
+        )
     try:
         return pixel_array(file)
     except Exception:
+        more = install if syntax == JPEGExtended12Bit else ""  # pillow takes it for its own and decodes 8 bits only
         raise Unreadable(
-            f"a DICOM file whose pixels ({syntax.name!r}) are cut off, damaged or cannot be decoded"
+            f"a DICOM file whose pixels ({syntax.name!r}) are cut off, damaged or cannot be decoded{more}"
         ) from None
+
+
+def _install(syntax: str) -> str:
+    from pydicom import uid
+
+    packages = next((names for family, names in PACKAGES.items() if syntax in getattr(uid, family)), "")
+    return f": `pip install {packages}`" if packages else ""
 
 
 def _padding(file: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
@@ -109,20 +182,46 @@ def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_
     """Stored values to 0..1 by the file's first VOI LUT, its first window, or else their own range.
 
     Eight bits without any of these are shown as they are, as in a PNG.
+
+    Raises:
+        Unreadable: what the file says makes no sense, or leaves nothing to see of pixels that differ.
     """
     values = _rescaled(file, stored)
     if tables := file.get("VOILUTSequence"):
-        first, table = _table(file, tables[0])
-        return _looked_up(values, first, stretched(table))
+        shown = _looked_up(values, *_scaled_table(file, tables[0]))
+        return _expect_something(shown, values, of_interest, "lookup table (VOI LUT)")
     centre, width = (_first(file, name) for name in ("WindowCenter", "WindowWidth"))
     function = str(file.get("VOILUTFunction") or "LINEAR")
     if function not in WINDOWS:
         raise Unreadable(f"a DICOM file with the unknown VOI LUT function {function!r}")
     if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-9):
-        return WINDOWS[function](values.astype(np.float64), centre, width)
+        shown = WINDOWS[function](values.astype(np.float64), centre, width)
+        return _expect_something(shown, values, of_interest, f"window (centre {centre:g}, width {width:g})")
     if values is stored and stored.dtype == np.uint8 and file.BitsStored == 8:
         return stored / 255
     return stretched(values, of_interest)
+
+
+def _scaled_table(file: Dataset, lut: Dataset) -> tuple[int, NDArray[np.float64]]:
+    """The stored value that a VOI LUT begins at, and the table to 0..1 of the bits that it declares (C.11.2.1.1)."""
+    first, table = _table(file, lut)
+    bits = int(lut.LUTDescriptor[2])
+    top = 2**bits - 1 if 1 <= bits <= 16 else 0
+    if table.max(initial=0) > top:
+        raise Unreadable(f"a DICOM file whose VOI LUT goes up to {table.max():.0f} and declares {bits} bits")
+    return first, table / top
+
+
+def _expect_something(
+    shown: NDArray[np.float64], values: NDArray[Any], of_interest: NDArray[np.bool_], by: str
+) -> NDArray[np.float64]:
+    """That what is shown is more than black and white, unless the values are no more themselves."""
+    light = eight_bits(shown)[of_interest]
+    if light.size and not ((light > 0) & (light < 255)).any():
+        low, high = values[of_interest].min(), values[of_interest].max()
+        if ((values > low) & (values < high))[of_interest].any() or (low < high and light.min() == light.max()):
+            raise Unreadable(f"a DICOM file whose {by} leaves nothing to see of its values, {low:g} to {high:g}")
+    return shown
 
 
 def _rescaled(file: Dataset, stored: NDArray[Any]) -> NDArray[Any]:

@@ -44,11 +44,12 @@ def expect_classes(classes: Sequence[str]) -> None:
             raise BadInput(f"classes {show(other)} and {show(name)} are the same; name each once")
 
 
-def read_findings(sheet: Sheet, classes: Sequence[str] = (), group: str = "") -> tuple[NDArray[np.uint8], list[str]]:
+def read_findings(
+    sheet: Sheet, classes: Sequence[str] = (), patient_column: str = ""
+) -> tuple[NDArray[np.uint8], list[str]]:
     """Multi-hot, `[image, class]`, and what was left out; where a table says a thing twice, both have to agree.
 
     Without `classes` they are the 14 of NIH and the table may have no other; with them, others are left out and told.
-    `group` is the column of what a split must not cut, if it has a name of its own.
 
     Raises:
         BadInput: a class is missing, a cell is no label, or the table contradicts itself.
@@ -65,7 +66,7 @@ def read_findings(sheet: Sheet, classes: Sequence[str] = (), group: str = "") ->
     else:
         _expect_columns(sheet, named, asked, chosen=bool(classes))
         labels = _multi_hot(sheet, [named[number] for number in range(len(asked))])
-    unread = _unread(sheet, (*asked, group), words)
+    unread = _unread(sheet, (*asked, patient_column), words)
     if not classes:
         _expect_no_labels(sheet, unread)
     _expect_normal(sheet, labels, whole=not classes)
@@ -183,9 +184,9 @@ def _offer(sheet: Sheet) -> str:
     return f"; to learn other classes name them: --classes '{some}{',...' if len(found) > NAMED_AT_ONCE else ''}'"
 
 
-def _unread(sheet: Sheet, read: Iterable[str], words: int | None) -> list[int]:
-    """Columns with a name that mean nothing here; `read` are those that do."""
-    known = {*map(plain, read), NORMAL, *IMAGE, *PATIENT, *VIEW, *ATTRIBUTES}
+def _unread(sheet: Sheet, used: Iterable[str], words: int | None) -> list[int]:
+    """Columns with a name that mean nothing here."""
+    known = {*map(plain, used), NORMAL, *IMAGE, *PATIENT, *VIEW, *ATTRIBUTES}
     return [
         column
         for column, name in enumerate(sheet.header)

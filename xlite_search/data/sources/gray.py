@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from xlite_search.data.sources import Unfit
 
 SHORTEST_SIDE, LONGEST_RATIO, MOST_PIXELS = 32, 4, 2**26
+#: Pixels whose sides differ by less count as square: a spacing is measured, and written with few digits.
+SQUARE_ENOUGH = 0.01
 
 
 def expect_size(width: int, height: int) -> None:
@@ -35,6 +37,17 @@ def stretched(values: NDArray[Any], of_interest: NDArray[np.bool_] | None = None
     judged = values if of_interest is None else values[of_interest]
     low, high = (float(judged.min()), float(judged.max())) if judged.size else (0.0, 0.0)
     return np.clip((values - low) / (high - low or 1.0), 0, 1)
+
+
+def squared(image: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """The image with square pixels: `aspect` is the height of a pixel by its width. The longer side of a pixel is
+    divided (linear interpolation), so nothing that was measured is lost."""
+    if abs(aspect - 1) < SQUARE_ENOUGH:
+        return image
+    height, width = image.shape
+    width, height = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+    expect_size(width, height)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def eight_bits(shares: NDArray[np.float64]) -> NDArray[np.uint8]:

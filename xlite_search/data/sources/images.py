@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.sources import SUFFIXES, Unfit, Unreadable
-from xlite_search.data.sources.dicom import read_dicom
+from xlite_search.data.sources.dicom import is_dicom, read_dicom
 from xlite_search.data.sources.gray import expect_size, to_gray
 from xlite_search.errors import BadInput
 
 ENDINGS = tuple(f".{suffix}" for suffix in SUFFIXES)
 
-PNG, JPEG, DICOM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 #: A PNG's colour types: gray with or without alpha; colour, palette, colour with alpha.
 GRAY_TYPES, COLOUR_TYPES = {0, 4}, {2, 3, 6}
 #: Chunks that pixels and orientation need; about others libpng only complains, on stderr.
@@ -72,7 +72,7 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
         image = _png(data)
     elif data.startswith(JPEG):
         image = _jpeg(data)
-    elif data[128:132] == DICOM:
+    elif is_dicom(data):
         image = read_dicom(data, path)
     else:
         raise Unreadable(f"not a PNG, JPEG or DICOM file: it begins with {data[:12]!r}")
