@@ -123,7 +123,7 @@ def test_where_a_study_stands(study: StudyRecord) -> None:
     assert found.line() == (
         "s: 1 finished, 1 stopped, 1 failed, 1 waiting; 8 of 12 epochs; nobody runs it; 0.0 MB of checkpoints"
     )
-    with alone(study.folder, "study 's'"):
+    with alone(study.folder, "study 's'", shown=True):
         assert standing("s").owner.startswith("process ")
 
 

@@ -124,6 +124,10 @@ def test_hours_by_hand(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None
     assert found.timing.seconds[0] == pytest.approx(forecasting.START_S + 0.5 * 4 / 2 + (2 + 2 + 2) * epoch_s)
     assert found.timing.saved_s == pytest.approx((8 - 6) * epoch_s)
     assert any("3 GB of memory for a trial" in line for line in found.words())
+    monkeypatch.setattr("xlite_search.limits.memory", lambda: 6 * 10**9)
+    assert not any("may not fit" in line for line in found.words())
+    monkeypatch.setattr("xlite_search.limits.memory", lambda: 5 * 10**9)
+    assert any("2 such trials at a time may not fit into the 5 GB" in line for line in found.words())
 
 
 def test_trials_that_share_a_gpu_are_a_range(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -504,7 +504,7 @@ def test_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
         looker.start()
     try:
         for _ in range(200):
-            with alone(tmp_path, "study 's'"):
+            with alone(tmp_path, "study 's'", shown=True):
                 assert held_by(tmp_path).startswith(f"process {os.getpid()} on ")
             assert held_by(tmp_path) == ""
     finally:

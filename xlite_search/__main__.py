@@ -345,7 +345,7 @@ def clean(study: Annotated[str, typer.Argument(metavar="STUDY")]) -> None:
     from xlite_search.storage import alone
 
     found = open_study(study)
-    with alone(found.folder, f"study '{study}'"):
+    with alone(found.folder, f"study '{study}'", shown=True):
         before = disk.taken(found.runs())
         disk.free(found.runs())
         left = disk.taken(found.runs())

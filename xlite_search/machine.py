@@ -2,7 +2,7 @@
 
 `machine.toml` in the working folder (or the file that `XLITE_MACHINE` names) may say
 
-    cpus = 8              # cores that the search may use; default: all
+    cpus = 8              # cores that the search may use; default: all that this process may use
     gpus = 1              # GPUs that the search may use; default: all that torch sees
     gpus_per_trial = 0.5  # a fraction shares a GPU between trials: two at a time
     cpus_per_trial = 2    # default: the run's `threads`, and its loader's workers
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from xlite_search import places
+from xlite_search import limits, places
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
 
@@ -49,7 +49,7 @@ class Machine(Spec):
 
     @property
     def cores(self) -> int:
-        return self.cpus or os.cpu_count() or 1
+        return self.cpus or limits.cores()
 
     def resources(self, threads: int, gpus: int, *, augments: bool) -> dict[str, float]:
         """What Ray reserves for one run that computes with `threads` threads, and with workers if it augments; never
@@ -136,6 +136,7 @@ def examine() -> list[Finding]:
     if both:
         advice = "two packages bring cv2: `pip uninstall opencv-python opencv-python-headless`, then install again"
         findings.append(Finding("OpenCV", "installed twice", advice))
+    findings.append(Finding("may use", f"{limits.cores()} CPU cores, {limits.memory() / 1e9:.1f} GB of memory"))
     if gpu_without_support():
         findings.append(Finding("NVIDIA GPU", "present, but torch is built for CPUs only", CPU_TORCH))
     for what, folder in (("runs", places.runs_root()), ("data", places.data_root())):

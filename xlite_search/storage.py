@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") -> Iterator[None]:
+def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock", shown: bool = False) -> Iterator[None]:
     """Holds a folder against other processes; the lock goes with its process, however that ends.
 
-    There are two: one that only holders want, and behind it one that `held_by` looks at, by taking it for a moment. So
-    nobody who looks can keep a holder out.
+    If it is `shown`, there is a second lock behind it for `held_by` to look at, which takes it for a moment: who looks
+    must not keep a holder out.
 
     Raises:
         BadInput: another process holds it, and we do not wait; the sentence names it.
@@ -117,7 +117,7 @@ def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") ->
     except Timeout:
         raise BadInput(f"{what} is being run by {_owner(owner)}; wait for it, or stop it") from None
     try:
-        with FileLock(folder / f"{lock}{SHOWN}").acquire(poll_interval=LOOK_S):
+        with FileLock(folder / f"{lock}{SHOWN}").acquire(poll_interval=LOOK_S) if shown else nullcontext():
             with suppress(OSError):  # a name is a courtesy, which a full disk may refuse
                 owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
             try:
@@ -130,7 +130,7 @@ def alone(folder: Path, what: str, *, wait: bool = False, lock: str = "lock") ->
 
 
 def held_by(folder: Path, lock: str = "lock") -> str:
-    """Who holds a folder now, in words; empty if nobody does. It is nothing to whoever wants to hold it."""
+    """Who holds a folder now and shows it, in words; empty if nobody does. Who wants to hold it does not notice."""
     held, owner = FileLock(folder / f"{lock}{SHOWN}"), folder / f"{lock}.owner"
     others = LOOK_S if owner.exists() else 20 * LOOK_S  # they look too, and have no name
     try:

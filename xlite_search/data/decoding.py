@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search import limits
 from xlite_search.data import processes
 from xlite_search.data.packed import digest_of
 from xlite_search.data.preprocess import Preprocess
@@ -79,7 +80,7 @@ def decoded(
     if len(rows) < FEW:
         yield from (decode(source, chunk, preprocess) for chunk in chunks)
         return
-    started = processes.start(workers or processes.cores(), _decoder, source, preprocess)
+    started = processes.start(workers or limits.cores(), _decoder, source, preprocess)
     try:
         yield from _by_workers(started, chunks)
     finally:

@@ -7,7 +7,6 @@ Queues or a pool would leave orphans, and complaints about their semaphores, aft
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import traceback
@@ -71,11 +70,6 @@ def answer(processes: Processes, pipe: Connection) -> Any:
     if isinstance(found, Exception):
         raise found
     return found
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _serve(pipe: Connection, make: Callable[..., Callable[[Any], object]], what: tuple[object, ...]) -> None:

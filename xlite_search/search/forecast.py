@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from xlite_search import places
+from xlite_search import limits, places
 from xlite_search.config import RunConfig
 from xlite_search.console import duration
 from xlite_search.data.loaders import open_data
@@ -83,6 +83,11 @@ class Forecast:
                 yield f"{self.timing.kwh:.2g} kWh for the GPU"
             kind = "GPU memory" if self.device == "cuda" else "memory"
             yield f"{self.timing.memory / 1e9:.2g} GB of {kind} for a trial of the largest model"
+            if self.device == "cpu" and self.at_once * self.timing.memory > (there := limits.memory()):
+                yield (
+                    f"{self.at_once} such trials at a time may not fit into the {there / 1e9:.2g} GB that may be used "
+                    f"here: a smaller `cpus`, or a larger `cpus_per_trial`, in machine.toml has fewer at a time"
+                )
         yield f"{self.disk / 1e9:.2g} GB of disk at most; {self.free / 1e9:,.1f} GB are free"
 
     def expect_room(self) -> None:

@@ -59,7 +59,7 @@ def run(
         EngineDied: Ray did not start, or died.
         Interrupted: somebody asked it to end.
     """
-    with alone(plan.folder, f"study '{plan.name}'"):
+    with alone(plan.folder, f"study '{plan.name}'", shown=True):
         return _run(plan, accept_changes, summary, address)
 
 
