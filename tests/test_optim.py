@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -148,6 +149,23 @@ def test_warm_restarts_after_a_warm_up_by_hand() -> None:
     half = 0.5 * (1 + math.cos(math.pi / 4))
     expected = [0.5, 1.0, 1.0, half, 0.5, 1 - half, 1.0, half]
     assert rates(WarmRestarts(period=2, growth=1, warmup=1), epochs=4, steps=2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("period", "growth", "warmup", "steps"),
+    [("0.1", "1", "0", 1), ("0.2", "2", "0", 1), ("0.7", "1", "0.1", 10), ("0.3", "1.5", "0.07", 100)],
+)
+def test_restarts_are_where_the_settings_decimals_say(period: str, growth: str, warmup: str, steps: int) -> None:
+    """In exact fractions: 1 - 0.1 - ... - 0.1 is a whole cosine's end, and the next one's start, not a rate of 0."""
+    expected = []
+    for step in range(8 * steps):
+        since, length = step - Fraction(warmup) * steps, Fraction(period) * steps
+        while since >= length:
+            since, length = since - length, length * Fraction(growth)
+        rising = min(1.0, float((step + 1) / (Fraction(warmup) * steps))) if since < 0 else 1.0
+        expected.append(rising if since < 0 else 0.5 * (1 + math.cos(math.pi * float(since / length))))
+    schedule = WarmRestarts(period=float(period), growth=float(growth), warmup=float(warmup))
+    assert rates(schedule, epochs=8, steps=steps) == pytest.approx(expected, abs=1e-6)
 
 
 def test_recorded_factors_are_followed_epoch_by_epoch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import claims
@@ -17,6 +18,7 @@ from xlite_search.config import RunConfig, run_key
 from xlite_search.data.loaders import Data, open_data
 from xlite_search.places import study_folder
 from xlite_search.records import ARTIFACTS, RunRecord, StoredFile, StudyRecord
+from xlite_search.results import inference
 from xlite_search.results.compare import as_json, compare, show
 from xlite_search.results.inference import Influence, Patients, Training, half_widths, influence, joint
 from xlite_search.results.paired import Judge, Setting
@@ -129,6 +131,34 @@ def test_training_noise_alone_gives_students_range(runs: int, dof: int) -> None:
     training = Training(np.full(len(pairs), 2.0), np.zeros(len(pairs)), dof)
     half = half_widths(pairs, nothing, training, draws=400_000)
     assert half == pytest.approx(studentized_range.ppf(0.95, runs, dof), rel=0.02)
+
+
+def test_many_settings_are_no_matter_of_memory() -> None:
+    """Sixty settings of three runs: 1,770 pairs, whose 10,000 draws would take 135 MiB at a time."""
+    runs, seeds = 180, 3
+    values = np.random.default_rng(1).normal(size=(runs, 400))
+    patients = Patients(values @ values.T, (values @ values.T)[None], np.array([399.0]))
+    pairs = np.kron(every_pair(runs // seeds), np.full((1, seeds), 1 / seeds))
+    training = Training(np.full(len(pairs), 2.0), np.zeros(len(pairs)), 118)
+    tracemalloc.start()
+    try:
+        half_widths(pairs, patients, training)
+        assert tracemalloc.get_traced_memory()[1] < 128 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_pairs_are_drawn_with_changes_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(2).normal(size=(2, 6, 30))
+    parts = np.einsum("krg,ksg->krs", values, values)
+    patients, pairs = Patients(parts.sum(axis=0), parts, np.array([7.0, 22.0])), every_pair(6)
+    training = Training(np.full(len(pairs), 2.0), np.full(len(pairs), 0.5), 10)
+    assert patients.variance(pairs) == pytest.approx([pair @ patients.covariance @ pair for pair in pairs])
+    shares = np.array([sum(pair @ part @ pair for pair in pairs) for part in parts])
+    assert patients.dof_of(pairs) == pytest.approx(shares.sum() ** 2 / (shares**2 / patients.dof).sum())
+    together = half_widths(pairs, patients, training)
+    monkeypatch.setattr(inference, "AT_ONCE", 4)
+    assert half_widths(pairs, patients, training) == pytest.approx(together)
 
 
 def test_equal_runs_have_no_chance_in_their_gap() -> None:

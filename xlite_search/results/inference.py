@@ -20,6 +20,8 @@ from xlite_search.training.metrics import expect_numbers
 CONFIDENCE, DRAWS = 0.95, 10_000
 #: part of the runs' variance below which a gap's is that of equal runs, zero
 ROUNDING = 1e-12
+#: pairs whose draws are in memory at once
+AT_ONCE = 64
 
 Array = NDArray[np.float64]
 
@@ -92,11 +94,11 @@ class Patients:
 
     def variance(self, contrasts: Array) -> Array:
         """Of contrasts `[pair, run]`: `[pair]`. NaN if a finding has no variance that could be known."""
-        return np.asarray(np.einsum("pr,rs,ps->p", contrasts, self.covariance, contrasts))
+        return np.asarray((contrasts @ self.covariance * contrasts).sum(axis=1))
 
     def dof_of(self, contrasts: Array) -> float:
         """Of these variances, taken together (Satterthwaite 1946)."""
-        shares = np.einsum("pr,krs,ps->k", contrasts, self.parts, contrasts)
+        shares = np.tensordot(self.parts, contrasts.T @ contrasts, axes=2)
         total = float((shares**2 / self.dof).sum())
         return float(shares.sum() ** 2 / total) if total else np.inf
 
@@ -141,15 +143,21 @@ def half_widths(contrasts: Array, patients: Patients, training: Training | None 
     if not known.any():
         return halves
     random, chosen = np.random.default_rng(0), contrasts[known]
-    error = _normal(random, patients.covariance, draws) @ chosen.T
+    sampled = _normal(random, patients.covariance, draws)
     of_settings = of_patients - training.sampling if training else of_patients
-    spread = of_settings[known].clip(min=0) * _scale(random, patients.dof_of(chosen), draws)
+    off = _scale(random, patients.dof_of(chosen), draws)
     if training:
-        unit = random.standard_normal((draws, chosen.shape[1])) @ (chosen / np.linalg.norm(chosen, axis=1)[:, None]).T
-        error = error + unit * np.sqrt(of_training[known])
-        spread = spread + training.variance[known] * _scale(random, training.dof, draws)
-    largest = np.sqrt((error**2 / spread).max(axis=1))
-    halves[known] = np.quantile(largest, CONFIDENCE) * np.sqrt((of_patients + of_training)[known])
+        trained, off_in_training = random.standard_normal(sampled.shape), _scale(random, training.dof, draws)
+    largest = np.zeros(draws)
+    for some in np.array_split(np.flatnonzero(known), -(-len(chosen) // AT_ONCE)):
+        error = sampled @ contrasts[some].T
+        spread = of_settings[some].clip(min=0) * off
+        if training:
+            unit = contrasts[some] / np.linalg.norm(contrasts[some], axis=1)[:, None]
+            error += trained @ unit.T * np.sqrt(of_training[some])
+            spread += training.variance[some] * off_in_training
+        largest = np.maximum(largest, (error**2 / spread).max(axis=1))
+    halves[known] = np.quantile(np.sqrt(largest), CONFIDENCE) * np.sqrt((of_patients + of_training)[known])
     return halves
 
 

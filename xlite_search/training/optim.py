@@ -107,6 +107,10 @@ class Cosine(Spec):
         return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
 
 
+#: Parts of a step: a cosine that ends so near after a step has ended there, for 0.1 + 0.2 is not 0.3.
+NEAR = 1e-6
+
+
 class WarmRestarts(Spec):
     """Cosines one after another (SGDR; Loshchilov and Hutter 2017), after a linear warm-up over `warmup` epochs.
 
@@ -125,8 +129,8 @@ class WarmRestarts(Spec):
             if step < rising:
                 return risen(step, rising)
             since, length = step - rising, self.period * steps
-            while since >= length:
-                since, length = since - length, length * self.growth
+            while since >= length - NEAR:
+                since, length = max(0.0, since - length), length * self.growth
             return 0.5 * (1 + math.cos(math.pi * since / length))
 
         return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
