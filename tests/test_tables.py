@@ -85,6 +85,14 @@ def test_settings_are_columns_and_secondary_figures_go_first(
     assert whole == f"why failed: {CAUSE}", "folded, and all there"
 
 
+def test_what_all_ranked_runs_share_of_the_swept_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    a_grid("s", failed=4)
+    show(compare(["s"]))
+    printed = capsys.readouterr().out
+    assert rows(printed, "ranked by")[0][:4] == ["#", "tau", "alpha", "best"]
+    assert f"all of them: model {MODELS[1]}" in printed
+
+
 def test_the_least_is_left_out_first(capsys: pytest.CaptureFixture[str]) -> None:
     a_grid("s")
     comparison = compare(["s"])

@@ -70,7 +70,7 @@ def ranking(comparison: Comparison, console: Console) -> RenderableType:
         columns.append(Column("params", [f"{size / 1e6:.2f} M" if size else ABSENT for size in sizes], spare=4))
     columns.append(Column("time", [clock(run.seconds) for run in runs], spare=3))
     title = f"{', '.join(comparison.names)}: trained to the end, ranked by {name}"
-    return fitted(title, columns, [*_notes(comparison), *comparison.facts], console)
+    return fitted(title, columns, [*_shared(runs), *_notes(comparison), *comparison.facts], console)
 
 
 def factors(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Column]:
@@ -87,6 +87,14 @@ def factors(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Column]:
     found = [column for column in found if len(set(column.cells)) > 1]
     rows = set(zip(*(column.cells for column in found), strict=True))
     return found if found and len(rows) == len(runs) else [Column("trial", labels, text=True)]
+
+
+def _shared(runs: Sequence[RunRecord]) -> list[str]:
+    """What was swept and is the same in all of several runs, and has no column therefore: a sentence, or nothing."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    values = {name: texts([_value(run, name) for run in runs]) for name in names}
+    same = [f"{name} {values[name][0]}" for name in names if len(set(values[name])) == 1]
+    return [f"all of them: {', '.join(same)}"] if same and len(runs) > 1 else []
 
 
 def _value(run: RunRecord, name: str) -> Any:
