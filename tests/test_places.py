@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +70,23 @@ def test_a_study_does_not_share_an_experiment_with_what_is_no_study(name: str) -
     with pytest.raises(BadInput, match="MLflow has an experiment of that name"):
         places.study_folder(name)
     assert places.model_folder(name).name == name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a home otherwise")
+@pytest.mark.parametrize("home", ["/", "/there/is/none"])
+def test_who_has_no_home_gets_one_with_the_runs(home: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    places.give_home()
+    assert Path.home() == runs / "home"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a home otherwise")
+def test_who_has_no_name_is_a_number_and_a_home_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    places.give_home()
+    assert (Path.home(), getpass.getuser()) == (tmp_path, "987654")

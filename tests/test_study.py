@@ -21,13 +21,11 @@ from xlite_search.data.sources.folder import Folder
 from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient
-from xlite_search.errors import BadInput, EngineDied
-from xlite_search.machine import Machine
+from xlite_search.errors import BadInput
 from xlite_search.models.cost import Cost
 from xlite_search.records import RunRecord, StoredFile
 from xlite_search.search import runner
 from xlite_search.search.asha import ASHA
-from xlite_search.search.engine import engine
 from xlite_search.search.plan import _tried, changes, make_plan
 from xlite_search.search.runner import begin, run
 from xlite_search.search.space import Space
@@ -437,16 +435,3 @@ def test_what_could_spoil_the_night_is_said_before_it(tiny: RunConfig, tmp_path:
     assert any("sampler mean_rarity" in warning and "of draws are No Finding" in warning for warning in warnings)
     fair = study_of(base.with_settings({"data.split": "patient"}), {})
     assert make_plan(fair, "day").warnings() == []
-
-
-def test_ray_that_does_not_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(**_: Any) -> None:
-        raise Exception("The current node timed out during startup.\nThis could happen because ...")
-
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setattr("ray.init", busy)
-    monkeypatch.setattr("ray.shutdown", lambda: None)
-    sentence = r"^Ray did not start: The current node timed out during startup\. Nothing"
-    with pytest.raises(EngineDied, match=sentence), engine(Machine(cpus=1)):
-        pass
-    assert EngineDied.exit_code == 4

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlite_search import __version__
+from xlite_search import __version__, places
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 if TYPE_CHECKING:
@@ -320,7 +320,6 @@ def status(
     json_: Json = False,
 ) -> None:
     """Where a study stands: who runs it, which trials are where and why, what it takes of the disk."""
-    from xlite_search import places
     from xlite_search.results import status as results
 
     found = [results.standing(name) for name in ([study] if study else places.studies())]
@@ -451,7 +450,6 @@ def doctor(json_: Json = False) -> None:
 
 def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:
     """The study as the command line asks for it, and its name. Draws the demo's phantoms if they are not there."""
-    from xlite_search import places
     from xlite_search.search.study import load_study
 
     settings, called = _settings(set_), name or Path(space).stem + ("-demo" if demo else "")
@@ -468,7 +466,7 @@ def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> 
 
 
 def _draw_phantoms(name: str) -> None:
-    from xlite_search import console, places
+    from xlite_search import console
     from xlite_search.data.prepare import prepare as prepare_data
     from xlite_search.data.sources.phantom import Phantom
     from xlite_search.search.study import DEMO_DATA, DEMO_IMAGES, DEMO_SIZE
@@ -567,7 +565,7 @@ def _is_complete(plan: Plan) -> bool:
 
 def _closing_words(name: str) -> int:
     """The table, the best config, where things are. The exit code: 1 if a trial failed or is not over."""
-    from xlite_search import console, places
+    from xlite_search import console
     from xlite_search.results import compare as results
 
     comparison = results.compare([name])
@@ -598,6 +596,7 @@ def _write_any_name() -> None:
 
 def main() -> None:
     _write_any_name()
+    places.give_home()
     if Path("trainables").is_dir():  # the installed command does not have the working folder on its path
         sys.path.insert(0, os.getcwd())
     try:

@@ -27,6 +27,22 @@ def variable(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
+def give_home() -> None:
+    """A home and a name for who has none, a user of a container without an entry in passwd: libraries keep caches in
+    the one, and ask for the other. It lies with the runs; a home that is there is left as it is."""
+    if os.name == "nt":
+        return
+    import pwd
+
+    home = Path(os.path.expanduser("~"))
+    if home == Path("/") or not home.is_dir():
+        os.environ["HOME"] = str(runs_root() / "home")
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("USER", str(os.getuid()))
+
+
 def runs_root() -> Path:
     return Path(variable("XLITE_RUNS") or "mlruns").absolute()
 

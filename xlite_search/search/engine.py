@@ -13,10 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
+import secrets
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,14 +27,15 @@ from typing import Any, NoReturn
 import psutil
 import ray
 
+from xlite_search import places
 from xlite_search.console import clock, say
-from xlite_search.errors import EngineDied, Interrupted
+from xlite_search.errors import BadInput, EngineDied, Interrupted
 from xlite_search.machine import Machine, visible_gpus
+from xlite_search.search.ray_files import ray_folder, remove_orphans, remove_ours
+from xlite_search.storage import FULL
 
 #: in the environment of all processes of an engine: the driver's process
 OWNER = "XLITE_ENGINE"
-#: how folders of Ray's own files begin; the driver's process follows
-CACHE = "xlite-ray-"
 CTRL_C, TERMINATED = 130, 143
 #: how a thread wakes the main thread; of a higher number than SIGTERM, which Python therefore hears first
 WAKE: signal.Signals = getattr(signal, "SIGURG", signal.SIGINT)
@@ -115,6 +115,7 @@ def engine(machine: Machine, address: str | None = None, last: Callable[[], None
     Where the process has to be ended because Ray does not return to it, `last` is called before.
 
     Raises:
+        BadInput: nothing here can hold Ray's files, or the cluster wants a token that nobody gave.
         EngineDied: it does not start, or dies on the way.
         Interrupted: somebody asked it to end.
     """
@@ -123,21 +124,23 @@ def engine(machine: Machine, address: str | None = None, last: Callable[[], None
         with leaving.listening():
             yield leaving
         return
-    _start(machine, address)
-    with leaving.listening():
-        try:
-            with _watched(leaving, last):
-                yield leaving
-        except BaseException:
-            if leaving.ending is None:
-                raise
-            raise leaving.ending from None  # Ray's compiled code makes a SystemError of what a handler raised in it
-        finally:
-            leaving.closing = True
-            if leaving.ending:
-                end_children()
-            else:
-                ray.shutdown()
+    end_orphans()
+    with ray_folder() as folder:
+        _start(machine, address, folder)
+        with leaving.listening():
+            try:
+                with _watched(leaving, last):
+                    yield leaving
+            except BaseException:
+                if leaving.ending is None:
+                    raise
+                raise leaving.ending from None  # Ray's compiled code makes a SystemError of what a handler raised in it
+            finally:
+                leaving.closing = True
+                if leaving.ending:
+                    end_children()
+                else:
+                    ray.shutdown()
 
 
 def gpus() -> int:
@@ -145,22 +148,48 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def _start(machine: Machine, address: str | None) -> None:
-    end_orphans()
+def _start(machine: Machine, address: str | None, folder: Path) -> None:
+    """A Ray of our own, whatever others run here and whatever `RAY_ADDRESS` says; or the cluster that was asked for."""
     started = time.monotonic()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's failure is told by its record, in a sentence
     os.environ[OWNER] = str(os.getpid())
-    ours: dict[str, Any] = {"num_cpus": machine.cores, "num_gpus": visible_gpus(machine), "include_dashboard": False}
-    where: dict[str, Any] = {"address": address} if address else ours
+    ours: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": machine.cores,
+        "num_gpus": visible_gpus(machine),
+        "include_dashboard": False,
+        "_temp_dir": str(folder),
+    }
+    if not (address or places.variable("RAY_AUTH_TOKEN") or places.variable("RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would keep one in the home, which not everybody has
     try:
-        ray.init(**where, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # a bare one, if the machine is too busy to start it in time
+        ray.init(**({"address": address} if address else ours), log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        reason = str(error).partition("\n")[0]
-        raise EngineDied(f"Ray did not start: {reason} Nothing is lost; the same command goes on") from None
+        raise _not_started(error, address, folder) from None
     what = f"Joined the Ray cluster at {address}" if address else "Ray started"
     say(f"{what} in {clock(time.monotonic() - started)}")
+
+
+def _not_started(error: Exception, address: str | None, folder: Path) -> BadInput | EngineDied:
+    """Ray says by an exception of no particular kind that it was not up in time; any other comes again."""
+    reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return BadInput(
+            f"--address {address}: the cluster wants a token, or another one; give the one of its `ray start` in "
+            f"RAY_AUTH_TOKEN, or the file that has it in RAY_AUTH_TOKEN_PATH"
+        )
+    if type(error) is Exception:
+        return EngineDied(
+            f"Ray did not start: {reason}. Nothing is lost; when the machine is free the same command goes on"
+        )
+    if isinstance(error, OSError) and error.errno in FULL:
+        return EngineDied(f"Ray did not start: {error.filename or folder}: {error.strerror}; make room and run again")
+    return EngineDied(
+        f"Ray did not start ({type(error).__name__}: {reason}). Nothing is lost, but it will not start until that is "
+        f"mended"
+    )
 
 
 @contextmanager
@@ -178,6 +207,7 @@ def _watched(leaving: Leaving, last: Callable[[], None]) -> Iterator[None]:
         if not over.wait(GRACE_S):
             end_children()
             last()
+            remove_ours()
             end_process(leaving.ending or EngineDied(DEAD))
 
     thread = threading.Thread(target=look, name="engine", daemon=True)
@@ -216,10 +246,7 @@ def end_orphans() -> None:
     if orphans:
         say(f"{len(orphans)} processes of a search that was killed were still there, and are ended")
         _kill(orphans)
-    for folder in Path(tempfile.gettempdir()).glob(f"{CACHE}*-*"):
-        owner = folder.name.removeprefix(CACHE).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+    remove_orphans()
 
 
 def _kill(processes: list[psutil.Process]) -> None:

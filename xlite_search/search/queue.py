@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -26,8 +25,9 @@ from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import asha
 from xlite_search.search.asha import ASHA
-from xlite_search.search.engine import CACHE, Leaving
+from xlite_search.search.engine import Leaving
 from xlite_search.search.journal import Journal
+from xlite_search.search.ray_files import ray_folder
 from xlite_search.search.worker import Activation, job_for
 
 #: told of every run that has news
@@ -128,7 +128,7 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nobody reads its state, which holds every trial twice
     with (
-        TemporaryDirectory(prefix=f"{CACHE}{os.getpid()}-", ignore_cleanup_errors=True) as cache,
+        ray_folder() as cache,
         _workers_may_starve(),
     ):
         tune.Tuner(
@@ -143,7 +143,7 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=cache,
+                storage_path=str(cache),
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the record has it
             ),

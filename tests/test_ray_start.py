@@ -1,0 +1,153 @@
+"""How Ray is started: in a folder that takes its sockets, with a token of our own, whatever the environment says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from xlite_search.errors import BadInput, EngineDied, XliteError
+from xlite_search.machine import Machine
+from xlite_search.search import ray_files
+from xlite_search.search.engine import _start, engine
+from xlite_search.search.ray_files import CACHE, ray_folder, remove_orphans
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows' Ray has no sockets in folders")
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Says which folder is the one for temporary files."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+
+    def is_(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        return folder
+
+    return is_
+
+
+@pytest.fixture
+def short() -> Any:
+    """An empty folder with a short name."""
+    with tempfile.TemporaryDirectory(prefix="x", dir=None if os.name == "nt" else "/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_folder_is_made_where_temporary_files_go_and_is_removed(short: Path, temporary: Any) -> None:
+    temporary(short)
+    with ray_folder() as folder:
+        assert folder.parent == short
+        assert folder.name.startswith(f"{CACHE}{os.getpid()}-")
+        (folder / "session").mkdir()
+    assert list(short.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("name", ["x" * 90, "für-mich", "сюда"])
+def test_a_folder_that_cannot_hold_sockets_is_passed_over(name: str, short: Path, temporary: Any) -> None:
+    tried = temporary(short / name)
+    with ray_folder() as folder:
+        assert tried not in folder.parents
+        assert str(folder).isascii() and len(str(folder / ray_files.LONGEST)) < 108
+    assert list(tried.iterdir()) == []
+
+
+@posix
+def test_what_somebody_names_for_ray_comes_first(short: Path, temporary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary(short / "general")
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    with ray_folder() as folder:
+        assert folder.parent == short
+
+
+def test_where_no_folder_will_do_it_is_said_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_files, "_takes_sockets", lambda folder: False)
+    with pytest.raises(BadInput, match="name one in RAY_TMPDIR"), ray_folder():
+        pass
+
+
+def test_folders_of_drivers_that_are_dead_are_removed_and_no_others(short: Path, temporary: Any) -> None:
+    temporary(short)
+    for name in (f"{CACHE}999999999-a", f"{CACHE}{os.getppid()}-b", f"{CACHE}notes-c", "else"):
+        (short / name).mkdir()
+    remove_orphans()
+    assert {path.name for path in short.iterdir()} == {f"{CACHE}{os.getppid()}-b", f"{CACHE}notes-c", "else"}
+
+
+class Init:
+    """`ray.init`, which writes down what it was asked for, or raises."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: dict[str, Any] = {}
+        self.error = error
+
+    def __call__(self, **asked: Any) -> None:
+        self.asked = asked
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Without a Ray, and with an environment that is given back."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "XLITE_ENGINE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return monkeypatch
+
+
+def test_a_ray_of_our_own_whoever_runs_one(quiet: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quiet.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    init = Init()
+    quiet.setattr(ray, "init", init)
+    _start(Machine(cpus=3), None, tmp_path)
+    assert (init.asked["address"], init.asked["num_cpus"], init.asked["_temp_dir"]) == ("local", 3, str(tmp_path))
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64, "nothing is kept in a home, which not everybody has"
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_token_that_somebody_gives_is_the_token(name: str, quiet: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quiet.setenv(name, "theirs")
+    quiet.setattr(ray, "init", Init())
+    _start(Machine(cpus=1), None, tmp_path)
+    assert {os.environ["RAY_AUTH_TOKEN"], os.environ["RAY_AUTH_TOKEN_PATH"]} == {"theirs", ""}
+
+
+def test_a_cluster_is_joined_as_it_is(quiet: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    init = Init()
+    quiet.setattr(ray, "init", init)
+    _start(Machine(cpus=3), "10.0.0.1:6379", tmp_path)
+    assert init.asked["address"] == "10.0.0.1:6379"
+    assert "num_cpus" not in init.asked and "_temp_dir" not in init.asked
+    assert os.environ["RAY_AUTH_TOKEN"] == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (
+            Exception("Timed out.\nMore."),
+            EngineDied,
+            r"start: Timed out\. Nothing is lost; .* the same command goes on$",
+        ),
+        (ValueError("no"), EngineDied, r"start \(ValueError: no\)\. Nothing is lost, but it will not start until"),
+        (OSError(errno.ENOSPC, "No space left on device"), EngineDied, r"No space left on device; make room"),
+        (ray.exceptions.AuthenticationError("who?"), BadInput, "RAY_AUTH_TOKEN_PATH"),
+    ],
+    ids=["busy", "for good", "full", "token"],
+)
+def test_ray_that_does_not_start_is_told_in_a_sentence(
+    error: Exception, kind: type[XliteError], sentence: str, quiet: pytest.MonkeyPatch
+) -> None:
+    quiet.setattr(ray, "init", Init(error))
+    with pytest.raises(kind, match=sentence), engine(Machine(cpus=1)):
+        pass
+    assert EngineDied.exit_code == 4
