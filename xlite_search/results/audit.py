@@ -24,6 +24,7 @@ from xlite_search.data.splits import AnySplit, Folds, deal
 from xlite_search.data.stratify import balance, linked
 from xlite_search.data.views import Light, Medium, Strong, contact_sheet
 from xlite_search.errors import BadInput
+from xlite_search.results.attributes import Attribute, attributes, lines
 from xlite_search.spec import Spec, parse
 from xlite_search.training.balance import figure, table
 from xlite_search.training.losses import BCE, WeightedBCE
@@ -43,19 +44,22 @@ SHEET_IMAGES, FEW = 6, 5
 
 @dataclass(frozen=True)
 class Page:
-    """An audit. `about` is JSON; `drawn_from` the images that samplers draw from; `data` is None for a table alone."""
+    """An audit. `about` is JSON; `drawn_from` the images that samplers draw from; `data` is None for a table alone;
+    `attributes` is what the table says beside findings."""
 
     about: dict[str, Any]
     drawn_from: LabelTable
     samplers: tuple[Sampler, ...]
     data: Data | None = None
+    attributes: Sequence[Attribute] = ()
 
     @property
     def audits(self) -> list[Audit]:
         return [audit_of(one, self.drawn_from.labels, self.drawn_from.classes) for one in self.samplers]
 
     def as_dict(self) -> dict[str, Any]:
-        return self.about | {"samplers": [one.as_dict() for one in self.audits]}
+        attributes = {one.name: one.as_dict() for one in self.attributes}
+        return self.about | {"attributes": attributes, "samplers": [one.as_dict() for one in self.audits]}
 
 
 class _Asked(Spec):
@@ -85,7 +89,8 @@ def audit_labels(
     """A label table alone: what is in it, and what samplers would draw from all of it. Raises BadInput."""
     found = _told(read_labels(path, classes, patient_column))
     about = {"labels": str(path), **_contents(found), "notes": list(found.notes)}
-    return Page(about | {"warnings": integrity.label_warnings(found)}, found, samplers)
+    about |= {"warnings": integrity.label_warnings(found)}
+    return Page(about, found, samplers, attributes=attributes(found))
 
 
 def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
@@ -110,7 +115,7 @@ def audit_data(spec: DataSpec, samplers: tuple[Sampler, ...]) -> Page:
         "split": split | balance(packed.table, rows) | {"warnings": data.missed_shares},
         "fitted_on": {"fit": spec.fit, "fraction": spec.fraction, "images": len(data.train)},
     }
-    return Page(about, packed.table.part(data.train.rows), samplers, data)
+    return Page(about, packed.table.part(data.train.rows), samplers, data, attributes(packed.table))
 
 
 def write_splits(
@@ -179,6 +184,8 @@ def show(page: Page) -> None:
     else:
         print("\nsamplers, on all of its images")
     print(table(page.audits))
+    if page.attributes:
+        _show_attributes(page.attributes)
 
 
 def show_split(about: Mapping[str, Any]) -> None:
@@ -194,6 +201,20 @@ def show_split(about: Mapping[str, Any]) -> None:
         print(f"{name}: at most {worst['points']:.3f} percentage points off the whole ({worst['label']})")
     for warning in about["warnings"]:
         print(f"warning: {warning}")
+
+
+def _show_attributes(found: Sequence[Attribute]) -> None:
+    *names, last = [one.name for one in found]
+    words = f"{', '.join(names)} and {last}" if names else last
+    tell = f"{words} alone {'tell' if names else 'tells'}"
+    print(f"\nwhat {tell} of a finding: AUROC (0.50 is nothing), and prevalence by value")
+    for line in lines(found):
+        print(line)
+    for one in found:
+        if one.unknown:
+            print(f"{one.name}: not known of {one.unknown:,} images, which do not count here")
+        if one.warning:
+            print(f"warning: {one.warning}")
 
 
 def _show_integrity(about: Mapping[str, Any]) -> None:

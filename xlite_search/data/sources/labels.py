@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from xlite_search import storage
 from xlite_search.data.sources import CHEST_FINDINGS, LabelTable
+from xlite_search.data.sources.attributes import read_ages, read_sexes, read_views
 from xlite_search.data.sources.findings import expect_classes, read_findings
 from xlite_search.data.sources.names import names_of, read_paths
 from xlite_search.data.sources.patients import read_patients
-from xlite_search.data.sources.sheet import VIEW, WORDS, Sheet, is_blank, is_number, plain, read_sheet
+from xlite_search.data.sources.sheet import WORDS, Sheet, is_number, plain, read_sheet
 from xlite_search.errors import BadInput
 
 #: Images with each finding among NIH's 112,120 (Data_Entry_2017_v2020.csv), in CHEST_FINDINGS' order.
@@ -66,7 +67,16 @@ def read_labels(path: Path, classes: Sequence[str] = (), patient_column: str = "
         if not classes:
             _expect_order(path, labels)
         guessed = [_read_aloud(sheet, names, labels, asked), *guessed]
-    return LabelTable(names, patients, labels, asked, views=_views(sheet), notes=(*guessed, *left_out))
+    return LabelTable(
+        names,
+        patients,
+        labels,
+        asked,
+        views=read_views(sheet),
+        sexes=read_sexes(sheet),
+        ages=read_ages(sheet),
+        notes=(*guessed, *left_out),
+    )
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -95,12 +105,14 @@ def labels_in(path: Path, classes: Sequence[str] = CHEST_FINDINGS) -> tuple[tupl
 
 
 def write_labels(path: Path, table: LabelTable) -> None:
-    """Writes the multi-hot form, `image_id,patient,view,<findings>` (no `view` if the table has none); `read_labels`
-    reads the same table back."""
+    """Writes the multi-hot form, `image_id,patient,view,sex,age,<findings>` (of view, sex and age those that the table
+    has); `read_labels` reads the same table back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["image_id", "patient", *(["view"] if table.views else []), *table.classes])
-    columns = [table.names, table.patients, *([table.views] if table.views else [])]
+    there = {"view": table.views, "sex": table.sexes, "age": table.ages}
+    there = {name: column for name, column in there.items() if column}
+    writer.writerow(["image_id", "patient", *there, *table.classes])
+    columns = [table.names, table.patients, *there.values()]
     for *about, row in zip(*columns, table.labels.tolist(), strict=True):
         writer.writerow([*about, *row])
     storage.write_atomic(path, out.getvalue().encode())
@@ -136,11 +148,6 @@ def _read_aloud(sheet: Sheet, names: Sequence[str], labels: NDArray[np.uint8], c
         f"{sheet.path} has no header; its columns are taken for {', '.join(classes)}: {', '.join(said)}; if that is "
         "not so, add a header line that names the columns"
     )
-
-
-def _views(sheet: Sheet) -> tuple[str, ...]:
-    column = sheet.column(VIEW)
-    return () if column is None else tuple("" if is_blank(cell) else cell.upper() for cell in sheet.cells(column))
 
 
 def _expect_order(path: Path, labels: NDArray[np.uint8]) -> None:

@@ -24,7 +24,9 @@ IMAGE = (
     *("path", "image", "imgid", "img", "name", "id"),
 )
 PATIENT = ("patientid", "patient", "patientnumber", "subjectid", "subject", "pid")
-VIEW = ("viewposition", "view", "projection")
+VIEW = ("viewposition", "view", "projection", "appa")
+SEX = ("patientsex", "patientgender", "sex", "gender")
+AGE = ("patientage", "age", "ageyears")
 WORDS, NORMAL = "findinglabels", "nofinding"
 
 _BLANK = {"", "nan", "na", "n/a", "<na>", "none", "null"}
@@ -89,7 +91,7 @@ def plain(name: str) -> str:
 
 #: Columns that may well be 0 and 1 and are no findings, and the rest of NIH's own.
 ATTRIBUTES = (
-    *("followup", "patientsex", "patientgender", "sex", "gender", "patientage", "age", "fold", "split", "istest"),
+    *(*SEX, *AGE, "followup", "fold", "split", "istest"),
     *("originalimagewidth", "originalimagewidthheight", "height", "originalimagepixelspacingx", "y"),
     "originalimagepixelspacingxy",
 )
