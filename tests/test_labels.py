@@ -4,6 +4,7 @@ import csv
 import gzip
 import pickle
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -509,7 +510,7 @@ def label_tables(draw: st.DrawFn) -> LabelTable:
     )
     names = draw(st.lists(usable, min_size=1, max_size=12, unique_by=image_id))
     patient = st.integers(0, 99).map(str) | WORD.filter(
-        lambda w: not re.match(r"[0-9.]+$|(nan?|none|null|<na>)$", w, re.I)
+        lambda w: not re.match(r"[0-9.]+$|(nan?|none|null|<na>)$", w, re.I) and unicodedata.is_normalized("NFKC", w)
     )
     patients = [draw(patient) for _ in names]
     labels = draw(st.lists(st.integers(0, 2**14 - 1), min_size=len(names), max_size=len(names)))

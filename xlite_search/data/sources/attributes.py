@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 from xlite_search.data.sources.sheet import AGE, SEX, VIEW, Sheet, is_blank
 
@@ -16,19 +17,17 @@ _SEX = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F"
 
 def read_views(sheet: Sheet) -> tuple[str, ...]:
     """Projection of each image as the table has it, in capitals; '' where it says nothing; empty without a column."""
-    return tuple("" if is_blank(cell) else cell.upper() for cell in _cells(sheet, VIEW))
+    return _each(sheet, VIEW, lambda cell: "" if is_blank(cell) else cell.upper())
 
 
 def read_sexes(sheet: Sheet) -> tuple[str, ...]:
     """'M', 'F', or '' where it is not known or neither; empty without a column."""
-    return tuple(_SEX.get(cell.casefold(), "") for cell in _cells(sheet, SEX))
+    return _each(sheet, SEX, lambda cell: _SEX.get(cell.casefold(), ""))
 
 
 def read_ages(sheet: Sheet) -> tuple[str, ...]:
     """Age in years, as text without needless digits ('57', '1.5'); '' where it is not known; empty without a column."""
-    cells = _cells(sheet, AGE)
-    known = {cell: _years(cell) for cell in set(cells)}
-    return tuple(known[cell] for cell in cells)
+    return _each(sheet, AGE, _years)
 
 
 def _years(cell: str) -> str:
@@ -37,6 +36,9 @@ def _years(cell: str) -> str:
     return f"{years:.4g}" if years <= OLDEST else ""
 
 
-def _cells(sheet: Sheet, names: tuple[str, ...]) -> list[str]:
+def _each(sheet: Sheet, names: Sequence[str], read: Callable[[str], str]) -> tuple[str, ...]:
+    """What a column's cells mean, each different one read once."""
     column = sheet.column(names)
-    return [] if column is None else sheet.cells(column)
+    cells = [] if column is None else sheet.cells(column)
+    meant = {cell: read(cell) for cell in set(cells)}
+    return tuple(meant[cell] for cell in cells)

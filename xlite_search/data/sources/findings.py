@@ -86,8 +86,10 @@ def _column_of_words(sheet: Sheet, classes: Sequence[str], *, chosen: bool, name
 
 
 def _words(cell: str) -> list[str]:
-    """'Mass|Nodule', or as Python writes a list: ['Mass', 'Nodule']."""
+    """'Mass|Nodule', or as Python writes a list: ['Mass', 'Nodule'], [] if there is nothing."""
     if cell.startswith("[") and cell.endswith("]"):
+        if not cell[1:-1].strip():
+            return [NO_FINDING]
         return [word.strip().strip("'\"") for word in cell[1:-1].split(",")]
     return cell.split("|")
 
@@ -246,7 +248,7 @@ def _zero_or_one(cell: str) -> int:
     """0, 1, or -1 for anything else; also as pandas and numpy write them (1.0, True, 1.000e+00)."""
     text = {"true": "1", "false": "0"}.get(cell.strip().casefold(), cell)
     try:
-        return {0.0: 0, 1.0: 1}.get(float(text), -1)
+        return {0.0: 0, 1.0: 1}.get(float(text), -1) if "_" not in text else -1
     except ValueError:
         return -1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from xlite_search.data.sources.names import NIH_PATIENTS, folder_patient, mangled, nih_patient
@@ -11,7 +12,7 @@ from xlite_search.errors import BadInput, did_you_mean
 
 _NUMBER = re.compile(r"0*([0-9]+)(\.0*)?")
 #: What is written where nobody knows; as an id it would make one patient of all of them.
-_UNKNOWN = {"unknown", "anonymous", "anon", "anonymized", "anonymised", "?", "-", "--", "tbd", "missing"}
+_UNKNOWN = {"unknown", "anonymous", "anon", "anonymized", "anonymised", "?", "-", "--", "-1", "-1.0", "tbd", "missing"}
 
 
 def read_patients(
@@ -57,7 +58,9 @@ def _in_column(sheet: Sheet, column: int, names: Sequence[str]) -> list[str]:
 
 
 def _patient(cell: str) -> str:
-    """A patient's id, empty if there is none; of a number neither leading zeros nor the decimals that pandas adds."""
+    """A patient's id, empty if there is none; of a number neither leading zeros nor the decimals that pandas adds.
+    Accents and widths are composed (NFKC): two tables that were joined may write them differently."""
+    cell = unicodedata.normalize("NFKC", cell)
     number = _NUMBER.fullmatch(cell)
     return number[1] if number else "" if is_blank(cell) else cell
 

@@ -1,6 +1,7 @@
 """A table in a file, as cells that know where they stand: text, CSV, what its columns mean.
 
 UTF-8, gzipped or not, with commas, semicolons, tabs or, in lists, spaces. What counts is the content, not the suffix.
+Excel's `sep=;` and lines that begin with `#` may stand above the table; of `="00013"` the text counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from xlite_search.errors import BadInput
 #: How columns are called, the clearest name first; case, spaces and punctuation do not matter.
 IMAGE = (
     *("imageindex", "imageid", "imagename", "imagefilename", "imagefile", "filename", "file", "imagepath", "filepath"),
-    *("path", "image", "imgid", "img", "name", "id"),
+    *("path", "image", "imgid", "img", "fname", "dicomid", "sopinstanceuid", "name", "id"),
 )
 PATIENT = ("patientid", "patient", "patientnumber", "subjectid", "subject", "pid")
 VIEW = ("viewposition", "view", "projection", "appa")
@@ -33,11 +34,29 @@ _BLANK = {"", "nan", "na", "n/a", "<na>", "none", "null"}
 _IMAGE_FILE = re.compile(rf"[0-9]{{8}}_[0-9]{{3}}|.*\.({'|'.join(SUFFIXES)})", re.IGNORECASE)
 _FORMATS = (
     (b"PK\x03\x04", "an Excel workbook or a zip archive"),
+    (b"\x1f\x8b", "packed with gzip twice"),
+    (b"BZh", "packed with bzip2"),
+    (b"\xfd7zXZ", "packed with xz"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstandard"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"%PDF", "a PDF document"),
+    (b"{\\rtf", "an RTF document"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file that it stands for"),
     (b"\xff\xfe", "text in UTF-16"),
     (b"\xfe\xff", "text in UTF-16"),
 )
+#: Characters that nobody sees, in cells that were copied from web pages or files that were joined: no part of an id.
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
+_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
+#: A line above the table: blank, Excel's `sep=;`, or a comment.
+_ABOVE = re.compile(
+    r'[^\S\n]*(?:"?sep=(?P<separator>[,;\t|])"?[,;\t |]*|#(?P<comment>[^\n]*))?(?:\n|\Z)', re.IGNORECASE
+)
+#: How Excel is told to leave a number as it is written.
+_AS_TEXT = re.compile(r'="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ def is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return is_blank(cell)
-    return True
+    return "_" not in cell
 
 
 def _text(path: Path) -> str:
@@ -141,7 +160,9 @@ def _text(path: Path) -> str:
         raise BadInput(f"{path}, line {line}: not text in UTF-8; save the table as 'CSV UTF-8'") from None
     if text.lstrip().startswith("<"):
         raise BadInput(f"{path} is a web page, not CSV: the download led to another page; fetch it again")
-    return text
+    if _JSON.match(text):
+        raise BadInput(f"{path} is JSON, not CSV; write the table as CSV, a line for each image")
+    return text if text.isascii() else text.translate(_INVISIBLE)
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -158,7 +179,12 @@ def read_sheet(path: Path) -> Sheet:
     for line, row in numbered[headed:]:
         if len(row) < needed or any(map(str.strip, row[len(first) :])):
             like = "the header" if headed else "the first row"
-            raise BadInput(f"{path}, line {line}: {len(row)} fields; expected {needed} as in {like}, line {top}")
+            hint = ""
+            if not headed and any(plain(cell) in IMAGE for cell in row):
+                hint = "; it seems to be the header: remove what is above it"
+            raise BadInput(f"{path}, line {line}: {len(row)} fields; expected {needed} as in {like}, line {top}{hint}")
+        if headed and row == first:
+            raise BadInput(f"{path}, line {line}: the header of line {top} again, as in joined tables; remove the line")
         rows.append(row)
         lines.append(line)
     header = [cell.strip() for cell in first] if headed else ["image"] + [""] * (needed - 1)
@@ -167,18 +193,49 @@ def read_sheet(path: Path) -> Sheet:
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Rows with something in them, each with the line that it begins on."""
-    separator = _separator(text.lstrip().partition("\n")[0])
+    declared, text = _begun(text)
+    separator = declared or _separator(_first_line(text))
     if separator == " ":
         separator, text = ",", "\n".join(",".join(line.split()) for line in text.split("\n"))
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
-    line = 1
+    line, as_text = 1, '="' in text
     try:
         for row in reader:
             if any(map(str.strip, row)):
-                yield line, row
+                yield line, [_AS_TEXT.sub(r"\1", cell) for cell in row] if as_text else row
             line = reader.line_num + 1
-    except csv.Error as error:
-        raise BadInput(f"{path}, line {line}: not a CSV row ({error}); is a quotation mark missing?") from None
+    except csv.Error:
+        raise BadInput(
+            f"{path}, line {line}: not a CSV row as it stands; is a quotation mark missing, or one too many?"
+        ) from None
+
+
+def _begun(text: str) -> tuple[str, str]:
+    """The separator that a line above the table declares (else ''), and the text with such lines and comments blank.
+
+    A comment that is the header of rows without one, as numpy.savetxt writes it, stays without its '#'.
+    """
+    separator, place, lines, comment = "", 0, 0, ""
+    while place < len(text) and (above := _ABOVE.match(text, place)):
+        said = above["comment"] or ""
+        if _is_image_file(f"#{said}"):
+            break
+        separator, comment = above["separator"] or separator, said.strip() or comment
+        place, lines = above.end(), lines + 1
+    cells = comment.split(separator or _separator(comment))
+    headed = (
+        len(cells) > 1 and any(plain(cell) in IMAGE for cell in cells) and _is_image_file(_first_line(text[place:]))
+    )
+    return separator, "\n" * (lines - headed) + (f"{comment}\n" if headed else "") + text[place:]
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0]
+
+
+def _is_image_file(line: str) -> bool:
+    """Whether the first cell of a line is the name of an image file."""
+    return bool(_IMAGE_FILE.fullmatch(re.split(r"[,;\t ]", line.strip(), maxsplit=1)[0]))
 
 
 def _separator(first: str) -> str:
@@ -196,4 +253,4 @@ def _is_image_row(cells: list[str]) -> bool:
     name, others = cells[0].strip(), [cell for cell in cells[1:] if cell.strip()]
     if _IMAGE_FILE.fullmatch(name):
         return True
-    return all(map(is_number, others)) if others else plain(name) not in IMAGE
+    return all(map(is_number, others)) if others else not any(plain(word) in IMAGE for word in re.split("[,;|:]", name))
