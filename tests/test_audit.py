@@ -258,6 +258,15 @@ def test_audit_finds_a_flipped_byte(phantom: PackedSet, capsys: pytest.CaptureFi
     assert PIXELS in err
 
 
+def test_a_figure_that_cannot_be_written_is_told(
+    phantom: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "views-light.png").mkdir()
+    arguments = ["audit", phantom.folder.name, "--sampler", "none", "--figures", str(tmp_path)]
+    code, _, err = call(capsys, *arguments)
+    assert (code, err.count("\n"), "views-light.png" in err, "Traceback" in err) == (2, 1, True, False), err
+
+
 def test_audit_draws_its_figures(phantom: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["audit", phantom.folder.name, "--sampler", "mean_rarity", "--figures", str(tmp_path / "figures")]
     assert call(capsys, *arguments)[0] == 0

@@ -4,6 +4,7 @@ import csv
 import gzip
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from xlite_search.data.audit import Audit
@@ -31,8 +33,9 @@ from xlite_search.data.samplers import (
 from xlite_search.data.sources import CHEST_FINDINGS
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
+from xlite_search.training import balance
 from xlite_search.training.balance import combined, figure, odds, pos_weights, table, warnings
-from xlite_search.training.losses import BCE, WeightedBCE
+from xlite_search.training.losses import BCE, Loss, WeightedBCE
 
 AnySampler = Shuffled | MaxRarity | MeanRarity
 
@@ -134,7 +137,7 @@ def test_the_order_of_images_and_findings_does_not_matter(labels: Labels, random
         assert spec.weights(labels[images][:, findings]) == pytest.approx(spec.weights(labels)[images], rel=1e-12)
         one, other = audit(spec, labels, named(labels)), audit(spec, labels[images][:, findings], named(labels))
         assert other.prevalence == pytest.approx(np.array(one.prevalence)[findings], rel=1e-9)
-        for figure_of in ("no_finding", "cv", "effective_size", "distinct", "most_drawn"):
+        for figure_of in ("no_finding", "cv", "effective_size", "distinct", "heaviest"):
             assert getattr(other, figure_of) == pytest.approx(getattr(one, figure_of), rel=1e-9)
 
 
@@ -262,7 +265,7 @@ def test_the_audit_is_the_expectation_over_every_possible_epoch(spec: AnySampler
     found = audit(spec, labels, named(labels))
     assert found.prevalence == pytest.approx(shown, rel=1e-9)
     assert found.no_finding == pytest.approx(normal, rel=1e-9)
-    assert found.most_drawn == pytest.approx(np.max(times), rel=1e-9)
+    assert found.heaviest == pytest.approx(np.max(times), rel=1e-9)
     assert found.distinct == pytest.approx(different, rel=1e-9)
 
 
@@ -274,7 +277,7 @@ def test_the_audit_by_hand() -> None:
     assert found.cv == pytest.approx((1 / 8) / (1 / 2), rel=1e-12)
     assert found.effective_size == pytest.approx((4 / 3) ** 2 / (1 / 9 + 1 / 4 + 1 / 4), rel=1e-12)
     assert found.distinct == pytest.approx(3 - (3 / 4) ** 3 - 2 * (5 / 8) ** 3, rel=1e-12)
-    assert found.most_drawn == pytest.approx(9 / 8, rel=1e-12)
+    assert found.heaviest == pytest.approx(9 / 8, rel=1e-12)
     assert found.repeats == pytest.approx((15 / 16, 9 / 8), rel=1e-12)
     assert (found.images, found.draws, found.positives, found.normals) == (3, 3, (2, 1), 1)
 
@@ -287,7 +290,7 @@ def test_a_shorter_epoch(spec: AnySampler, distinct: float, most: float) -> None
     found = audit(spec, TINY, "AB", draws=2)
     assert found.draws == 2
     assert found.distinct == pytest.approx(distinct, rel=1e-12)
-    assert found.most_drawn == pytest.approx(most, rel=1e-12)
+    assert found.heaviest == pytest.approx(most, rel=1e-12)
 
 
 @pytest.mark.parametrize("labels", [np.zeros((3, 2), np.uint8), np.ones((1, 1), np.uint8), np.ones((4, 2), np.uint8)])
@@ -443,17 +446,21 @@ def test_few_images_that_rule_are_warned_of() -> None:
     narrow, by_heart = found.warnings
     assert narrow == "effective size 8 of 5,000 images (0.2 %): a few images rule draws"
     assert by_heart == (
-        "drawn an epoch: 1 Rarer image 1250 times each, 1 Rare image 1250 times each, one image 1250 times: "
-        "may be learnt by heart"
+        "expected an epoch: 1 Rarer image 1250 times each, 1 Rare image 1250 times each, the heaviest image 1250 "
+        "times: may be learnt by heart"
     )
     assert "rule the loss" in audit(MaxRarity(apply="loss"), labels, classes).warnings[0]
 
 
 def test_hernia_by_heart_is_warned_of(nih: Labels) -> None:
     (found,) = audit(MeanRarity(no_finding="of_largest"), nih, CHEST_FINDINGS).warnings
-    assert found == "drawn an epoch: 227 Hernia images 31 times each, one image 43 times: may be learnt by heart"
+    assert found == (
+        "expected an epoch: 227 Hernia images 31 times each, the heaviest image 43 times: may be learnt by heart"
+    )
     (found,) = audit(MeanRarity(apply="loss"), nih, CHEST_FINDINGS).warnings
-    assert found == "counted in the loss: 227 Hernia images 36 times each, one image 50 times: may be learnt by heart"
+    assert found == (
+        "counted in the loss: 227 Hernia images 36 times each, the heaviest image 50 times: may be learnt by heart"
+    )
 
 
 def test_many_findings_by_heart_are_not_all_named() -> None:
@@ -552,7 +559,7 @@ def test_the_table_is_aligned_and_sorted_from_common_to_rare() -> None:
     assert shares[1].split() == ["Common", "50", "54.35", "%", "47.89", "%"]  # 50/92; 50/51 of 50/51 + 2/3 + 40 x 0.01
     assert "max_rarity, no_finding = unscaled 0.01" in top[2]
     assert lines[9] == ""
-    assert lines[10].startswith("[2] warning: drawn an epoch: 2 Rare images 15 times each")
+    assert lines[10].startswith("[2] warning: expected an epoch: 2 Rare images 15 times each")
 
 
 def reddish(png: bytes) -> int:
@@ -569,6 +576,22 @@ def test_the_figure_shows_warnings_in_red_and_nothing_else() -> None:
     bad = audit(MaxRarity(no_finding=Unscaled(weight=1.0)), labels, classes)
     assert bad.warnings
     assert reddish(figure(bad, BCE())) > 5000
+
+
+def panel(draw: Callable[..., None], sampler: AnySampler, *loss: Loss) -> list[str]:
+    """The texts of one of a figure's panels."""
+    axes = Figure().subplots()
+    draw(axes, audit(sampler, *crowd(500, A=300, B=150, C=50)), *loss)
+    return [text.get_text() for text in axes.texts]
+
+
+def test_a_panel_of_nothing_but_ones_is_a_sentence() -> None:
+    title, _, *said = panel(balance._loss, Shuffled(), BCE())
+    assert (title, len(said)) == ("2  The loss", 1)
+    assert "no pos_weight" in said[0]
+    assert len(panel(balance._loss, Shuffled(), WeightedBCE())) > 4
+    assert not any(" x " in text for text in panel(balance._sampler, Shuffled()))
+    assert sum("%   x " in text for text in panel(balance._sampler, MaxRarity())) == 4
 
 
 @pytest.mark.parametrize("labels", [np.zeros((3, 2), np.uint8), np.ones((4, 1), np.uint8), crowd(5, A=3, B=0)[0]])

@@ -33,7 +33,8 @@ class Audit:
     cv                 coefficient of variation of `prevalence`: population standard deviation / mean; 0 is even
     effective_size     Kish's (sum w)^2 / sum w^2: so many images of equal weight would be as informative
     distinct           different images in an epoch: sum 1 - (1 - p)^draws with replacement
-    most_drawn         draws an epoch of the most often drawn image; or how many times the mean the heaviest one weighs
+    heaviest           expected draws an epoch of the image that weighs most (luck draws some image more often); or how
+                       many times the mean it weighs in the loss
     """
 
     sampler: str
@@ -48,7 +49,7 @@ class Audit:
     cv: float
     effective_size: float
     distinct: float
-    most_drawn: float
+    heaviest: float
 
     @property
     def repeats(self) -> tuple[float, ...]:
@@ -103,9 +104,8 @@ class Audit:
             return ""
         shown = ", ".join(f"{n:,} {name} {_images(n)} {times:.0f} times each" for times, name, n in often[:NAMED])
         more = f" and {len(often) - NAMED} more" if len(often) > NAMED else ""
-        if self.apply == "loss":
-            return f"counted in the loss: {shown}{more}, one image {self.most_drawn:.0f} times: may be learnt by heart"
-        return f"drawn an epoch: {shown}{more}, one image {self.most_drawn:.0f} times: may be learnt by heart"
+        what = "counted in the loss" if self.apply == "loss" else "expected an epoch"
+        return f"{what}: {shown}{more}, the heaviest image {self.heaviest:.0f} times: may be learnt by heart"
 
     def _unseen(self) -> str:
         shares = self.prevalence if self.apply == "draw" else [n / self.images for n in self.positives]
@@ -136,7 +136,7 @@ def audit_of(spec: Sampler, labels: Labels, classes: Sequence[str], draws: int |
         cv=float(prevalence.std() / prevalence.mean()) if prevalence.any() else 0.0,
         effective_size=float(weights.sum() ** 2 / (weights**2).sum()),
         distinct=float((1 - (1 - share) ** draws).sum()) if replaced else float(min(draws, len(labels))),
-        most_drawn=float(share.max() * (draws if spec.apply == "draw" else len(labels))),
+        heaviest=float(share.max() * (draws if spec.apply == "draw" else len(labels))),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from xlite_search import places, storage
 from xlite_search.console import say
@@ -23,7 +24,7 @@ from xlite_search.data.sources.labels import read_labels
 from xlite_search.data.splits import AnySplit, Folds, deal
 from xlite_search.data.stratify import balance, linked
 from xlite_search.data.views import Light, Medium, Strong, contact_sheet
-from xlite_search.errors import BadInput
+from xlite_search.errors import BadInput, XliteError
 from xlite_search.results.attributes import Attribute, attributes, lines
 from xlite_search.spec import Spec, parse
 from xlite_search.training.balance import figure, table
@@ -164,7 +165,14 @@ def draw(page: Page, folder: Path) -> None:
     images = [np.array(train.packed.pixels[row]) for row in rows]
     names = [train.packed.table.names[row] for row in rows]
     for augment in AUGMENTS:
-        cv2.imwrite(str(folder / f"views-{augment.name}.png"), contact_sheet(images, names, augment))
+        storage.write_atomic(folder / f"views-{augment.name}.png", _png(contact_sheet(images, names, augment)))
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    made, png = cv2.imencode(".png", image)
+    if not made:
+        raise XliteError(f"OpenCV {cv2.__version__} cannot write a PNG of {image.shape[1]} x {image.shape[0]} px")
+    return png.tobytes()
 
 
 def show(page: Page) -> None:

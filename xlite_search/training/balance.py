@@ -94,10 +94,10 @@ def _cv(values: NDArray[np.float64]) -> float:
 def table(audits: Sequence[Audit]) -> str:
     """Samplers side by side on the same data, as aligned plain text: figures, prevalence of findings, warnings."""
     numbers = [f"[{number}]" for number in range(1, len(audits) + 1)]
-    figures = [["", "sampler", "CV", "No Finding", "effective", "distinct", "most drawn"]]
+    figures = [["", "sampler", "CV", "No Finding", "effective", "distinct", "heaviest"]]
     for number, one in zip(numbers, audits, strict=True):
         amounts = f"{one.cv:.3f}", percent(one.no_finding), f"{one.effective_size:,.0f}", f"{one.distinct:,.0f}"
-        figures.append([number, one.sampler, *amounts, f"{one.most_drawn:,.1f}"])
+        figures.append([number, one.sampler, *amounts, f"{one.heaviest:,.1f}"])
     first = audits[0]
     shares = [["finding", "images", *numbers]]
     for column in _common_first(first):
@@ -171,6 +171,11 @@ def _data(axes: Axes, audit: Audit) -> None:
 
 def _loss(axes: Axes, audit: Audit, loss: Loss) -> None:
     weights = pos_weights(audit, loss)[_common_first(audit)]
+    if (weights == 1).all():
+        _caption(axes, "2  The loss", "what a positive counts for (pos_weight)")
+        return _say(
+            axes, "This loss has no pos_weight: a positive counts for\nwhat a negative does, whatever the finding."
+        )
     texts = [*(f"{weight:.3g}" for weight in weights), "has no positives"]
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, weights.min() / 2), 6 * max(weights.max(), 2))
@@ -183,13 +188,17 @@ def _sampler(axes: Axes, audit: Audit) -> None:
     order = _common_first(audit)
     shares = 100 * np.array([*(audit.prevalence[column] for column in order), audit.no_finding])
     plain = 100 * np.array([*(audit.positives[column] for column in order), audit.normals]) / audit.images
-    texts = [f"{share:.2f} %   x {share / max(before, 1e-9):.2g}" for share, before in zip(shares, plain, strict=True)]
+    changes = [f"   x {share / max(before, 1e-9):.2g}" for share, before in zip(shares, plain, strict=True)]
+    even_handed = np.allclose(shares, plain, rtol=1e-9)
+    texts = [f"{s:.2f} %{'' if even_handed else change}" for s, change in zip(shares, changes, strict=True)]
     axes.set_xlim(0, 1.3 * max(shares.max(), plain.max()))
     _bars(axes, audit, shares, texts, _colours(audit, no_finding=RED if audit.starved else GRAY), beyond=plain)
     axes.axvline(shares[:-1].mean(), color="black", linestyle="--", linewidth=1.2, zorder=0.5)
-    axes.scatter(plain, range(len(plain)), marker="D", s=34, facecolor="white", edgecolor="black", zorder=3)
+    if not even_handed:
+        axes.scatter(plain, range(len(plain)), marker="D", s=34, facecolor="white", edgecolor="black", zorder=3)
     what = "% of draws" if audit.apply == "draw" else "% of the loss's weight"
-    _caption(axes, "3  The sampler", f"{what} with it, x change; diamond: each image once; dashed: even")
+    change = "as without it" if even_handed else "with it, x change; diamond: each image once"
+    _caption(axes, "3  The sampler", f"{what} {change}; dashed: even")
 
 
 def _both(axes: Axes, audit: Audit, loss: Loss) -> None:
@@ -209,6 +218,12 @@ def _both(axes: Axes, audit: Audit, loss: Loss) -> None:
 
 def _colours(audit: Audit, no_finding: str = GRAY) -> list[str]:
     return [BLUE] * len(audit.classes) + [no_finding]
+
+
+def _say(axes: Axes, sentence: str) -> None:
+    """A sentence instead of bars that would all be the same."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, sentence, size=14, ha="center", va="center", transform=axes.transAxes)
 
 
 def _caption(axes: Axes, title: str, explains: str) -> None:
