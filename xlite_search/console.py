@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -11,9 +13,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from xlite_search import progress
+from xlite_search.progress import Progress
 from xlite_search.records import RunRecord
 
 PLAIN_EVERY_S = 15.0
+#: what a worker is at that has not said anything: it imports torch
+STARTING = "starting"
+SECONDARY = ("at", "now", "s/epoch")
+COLUMNS = ("", "run", "epochs", "step", "img/s", "time", "best", *SECONDARY)
+#: columns of a terminal that has room for what is secondary
+WIDE = 100
 
 
 def plain(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -70,41 +80,78 @@ class Counter:
         stderr.print(line, end="\r" if stderr.is_terminal and done < total else "\n", soft_wrap=True)
 
 
+class EpochLine:
+    """One training's way through an epoch, on one line of a terminal, or a line every 15 s elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.done, self.spoken = epochs, 0, time.monotonic()
+
+    def __call__(self, found: Progress) -> None:
+        if not stderr.is_terminal and time.monotonic() - self.spoken < PLAIN_EVERY_S:
+            return
+        self.spoken = time.monotonic()
+        text = f"epoch {self.done + 1}/{self.epochs}: {within(found)}"
+        stderr.print(f"{text:<78}", end="\r" if stderr.is_terminal else "\n", soft_wrap=True)
+
+    def end(self, text: str) -> None:
+        """What an epoch came to."""
+        self.done += 1
+        say(f"{text:<78}" if stderr.is_terminal else text)
+
+
 class Board:
-    """The runs of a study as they go: who runs, who leads, what is left."""
+    """The runs of a study as they go: who runs and how far, who leads, what is left.
+
+    It looks at the progress that workers keep beside their records, twice a second (every 15 s outside a terminal).
+    """
 
     def __init__(self, records: list[RunRecord], *, at_once: int, resources: str) -> None:
         self.records = {record.key: record for record in records}
         self.at_once, self.resources = at_once, resources
+        self.over = threading.Event()
+        self.at_work: Callable[[], list[str]] = lambda: []
+        self.since: dict[str, float] = {}
         self.live = Live(get_renderable=self.render, console=stderr, refresh_per_second=2, transient=True)
-        self.spoken = 0.0
 
     def __enter__(self) -> Board:
         if stderr.is_terminal:
             self.live.start()
+        else:
+            threading.Thread(target=self._speak, name="board", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.over.set()
         if stderr.is_terminal:
             self.live.stop()
+
+    def watch(self, at_work: Callable[[], list[str]]) -> None:
+        """From now on: the keys of the runs that workers have, or are being started for."""
+        self.at_work = at_work
 
     def update(self, record: RunRecord) -> None:
         """Shows the newest state of a run; says a line when it ends."""
         before, self.records[record.key] = self.records.get(record.key), record
         if record.over and not (before and before.over):
             say(f"  {self.done()} {record.label}: {score_of(record)} at epoch {best_epoch(record)}; {record.cause}")
-        elif self.running() and not stderr.is_terminal and time.monotonic() - self.spoken > PLAIN_EVERY_S:
-            self.spoken = time.monotonic()
-            say(f"  {self.done()} running: {', '.join(self.running_words())}; {self.left()}")
+
+    def _speak(self) -> None:
+        while not self.over.wait(PLAIN_EVERY_S):
+            if words := self.running_words():
+                say(f"  {self.done()} {'; '.join(words)}; {self.left()}")
 
     def done(self) -> str:
         return f"[{sum(r.over for r in self.records.values())}/{len(self.records)}]"
 
-    def running(self) -> list[RunRecord]:
-        return [record for record in self.records.values() if record.status == "running"]
+    def running(self) -> list[tuple[RunRecord, Progress]]:
+        """Who is at work, and at what; a worker that has not said anything yet is starting."""
+        found = [self.records[key] for key in self.at_work()]
+        now = time.monotonic()
+        self.since = {r.key: self.since.get(r.key, now) for r in found}
+        return [(record, progress.read(record.folder) or Progress(STARTING)) for record in found]
 
     def running_words(self) -> list[str]:
-        return [f"{r.label} {len(r.epochs)}/{r.config['epochs']}" for r in self.running()]
+        return [f"{r.label} {len(r.epochs)}/{r.config['epochs']} {within(now)}" for r, now in self.running()]
 
     def left(self) -> str:
         """Time to the end if nobody were stopped: epochs left, times the mean epoch, over the runs at once."""
@@ -116,23 +163,40 @@ class Board:
         return f"at most {clock(todo * spent / epochs / self.at_once)} left"
 
     def render(self) -> RenderableType:
+        """A row for each run at work, and one for the leader; secondary figures where there is room for them."""
+        narrow = stderr.width < WIDE
         table = Table(box=None, pad_edge=False)
-        for column in ("", "run", "epoch", "best", "at", "now", "s/epoch"):
-            table.add_column(column, justify="left" if column in ("", "run") else "right")
-        for record in self.running():
-            table.add_row("running", record.label, *self.columns(record))
+        for column in COLUMNS[: -len(SECONDARY)] if narrow else COLUMNS:
+            table.add_column(column, justify="left" if column in ("", "run") else "right", no_wrap=column != "run")
+        rows = [(found.what, record, self.moving(record, found), "") for record, found in self.running()]
         scored = [r for r in self.records.values() if math.isfinite(r.best_score(r.config["monitor"]))]
         if scored:
             leader = max(scored, key=lambda r: r.best_score(r.config["monitor"]))
-            table.add_row("best", leader.label, *self.columns(leader), style="bold")
+            rows.append(("best", leader, ["", "", ""], "bold"))
+        for what, record, moving, style in rows:
+            cells = [f"{len(record.epochs)}/{record.config['epochs']}", *moving, *reached(record)]
+            table.add_row(what, record.label, *cells[: len(table.columns) - 2], style=style)
         foot = f"{self.done()} done, {self.left()}; {self.resources}"
         return Group(table, Text(foot, style="dim"))
 
-    def columns(self, record: RunRecord) -> list[str]:
-        course = record.metric(record.config["monitor"])
-        now = f"{course[-1]:.4f}" if course else "-"
-        pace = f"{record.seconds / len(course):.1f}" if course else "-"
-        return [f"{len(course)}/{record.config['epochs']}", score_of(record), best_epoch(record), now, pace]
+    def moving(self, record: RunRecord, found: Progress) -> list[str]:
+        """Step, images a second, and for how long a worker has had it."""
+        step = f"{found.step}/{found.steps}" if found.steps else ""
+        return [step, f"{found.rate:,.0f}" if found.rate else "", clock(time.monotonic() - self.since[record.key])]
+
+
+def within(found: Progress) -> str:
+    """`training, step 34 of 120, 56 images/s`."""
+    step = f", step {found.step:,} of {found.steps:,}" if found.steps else ""
+    return f"{found.what}{step}{f', {found.rate:,.0f} images/s' if found.rate else ''}"
+
+
+def reached(record: RunRecord) -> list[str]:
+    """The best score and its epoch, the newest score, and what an epoch takes."""
+    course = record.metric(record.config["monitor"])
+    now = f"{course[-1]:.4f}" if course else "-"
+    pace = f"{record.seconds / len(course):.1f}" if course else "-"
+    return [score_of(record), best_epoch(record), now, pace]
 
 
 def score_of(record: RunRecord) -> str:

@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from xlite_search import places, provenance, storage
+from xlite_search import places, progress, provenance, storage
 from xlite_search.closure import code_of
 from xlite_search.data.loaders import Data, Part, ordered_batches
 from xlite_search.data.views import Augment
@@ -201,6 +201,8 @@ class LogitStore:
                 positions = self._positions(block)
                 self.seconds += self._write(path, lambda: self._asked(positions, view, ask, device))
                 self.asked += len(positions)
+                done = self.blocks - len(self.missing(view))
+                progress.tell(progress.TEACHER, done, self.blocks, len(positions))
             return True
         finally:
             lock.release()

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from xlite_search import places, provenance, storage, written
+from xlite_search import places, progress, provenance, storage, written
 from xlite_search.config import RunConfig, fingerprints, run_key
-from xlite_search.console import say
+from xlite_search.console import EpochLine, say
 from xlite_search.data.loaders import open_data
 from xlite_search.distill.teacher import MANIFEST, expect_loadable, publish, read_model
 from xlite_search.errors import BadInput
@@ -157,12 +157,13 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     data.packed.verify()
     folder = places.model_folder(name or f"{document['study']}-{run_key(config, maker(trainable))}")
     record = _record(folder, config, document, code)
-    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder:
+    line = EpochLine(config.epochs)
+    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder, progress.heard(line):
         if not record.over:
             for after_epoch in drive(record, trainable, config):
                 if len(after_epoch.epochs) == 1:
                     expect_loadable(after_epoch, len(data.classes))  # it would be refused in the end
-                say(_line(after_epoch, document["metric"]))
+                line.end(_line(after_epoch, document["metric"]))
                 recorder.sync(after_epoch)
         record = record.reload()
         recorder.sync(record)

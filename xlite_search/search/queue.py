@@ -21,6 +21,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from xlite_search import progress
 from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import asha
@@ -66,7 +67,12 @@ class Queue(Searcher):  # type: ignore[misc]
             return None
         key, until = next(iter(waiting.items()))
         self.active[trial_id] = key
+        progress.forget(self.runs[key].folder)
         return {"job": job_for(self.runs[key], self.study.trainable, self.root, until, self.leaving.notice)}
+
+    def at_work(self, at_once: int) -> list[str]:
+        """Keys of the runs that workers have, or are being started for: what was handed out first."""
+        return list(self.active.values())[:at_once]
 
     def waiting(self) -> dict[str, int | None]:
         """The runs that could go on now, and how far. Those that are further come first, that their memory is freed."""

@@ -250,4 +250,6 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
             if record.over and machine.checkpoints_gb:
                 disk.free(study.runs(), round(machine.checkpoints_gb * 1e9))
 
-        drain(Queue(study, plan.study.scheduler, plan.root, tell, leaving), resources, at_once)
+        queue = Queue(study, plan.study.scheduler, plan.root, tell, leaving)
+        board.watch(lambda: queue.at_work(at_once))
+        drain(queue, resources, at_once)

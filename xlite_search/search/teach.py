@@ -80,6 +80,7 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> None:
     resources = machine.resources(config.threads, gpus(), augments=config.augment is not None)
     task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
     with Recorder(TEACHERS) as recorder, Board([record], at_once=1, resources=machine.words(gpus())) as board:
+        board.watch(lambda: [home.name])
         while not record.over:
             for news in _activation(record, task, root):
                 record = news

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import torch
 from ray import tune
 
-from xlite_search import places, power
+from xlite_search import places, power, progress
 from xlite_search.config import RunConfig
 from xlite_search.data.loaders import open_data
 from xlite_search.distill import answers
@@ -125,7 +125,9 @@ def verify_answers(config: str, where: dict[str, str]) -> None:
 def _epochs(job: Job) -> Generator[RunRecord]:
     """The record after every epoch, on disk already; none if the search was asked to end before it begins."""
     trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
-    with alone(folder, "the run", wait=True, lock=WORKER):  # the worker of a driver that is dead may still be at it
+    # the worker of a driver that is dead may still be at it
+    with alone(folder, "the run", wait=True, lock=WORKER), progress.written(folder):
+        progress.tell(progress.PREPARING)
         record = RunRecord.load(folder)
         if job["stop"] and Path(job["stop"]).exists():
             return

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from xlite_search import progress
 from xlite_search.data.loaders import Batch, Data, Loader, batches_per_epoch, ordered_batches
 from xlite_search.data.views import mixup
 from xlite_search.errors import RunFailed
@@ -221,13 +222,22 @@ class _Training:
         self.model.train()
         self.steps = (epoch - 1) * batches_per_epoch(self.data.train, recipe.batch_size)
         rate = self.optimizer.param_groups[0]["lr"]
-        steps = [self.step(batch) for batch in self.batches(epoch)]
-        losses, norms = (torch.stack(values).cpu().double().numpy() for values in zip(*steps, strict=True))
+        losses, norms = (
+            torch.stack(values).cpu().double().numpy() for values in zip(*self.steps_of(epoch), strict=True)
+        )
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         collapsed = diagnose_training(losses, norms, parameters, (batch.images for batch in self.batches(epoch)))
         if collapsed:
             raise RunFailed(str(collapsed))
         return {"train/loss": float(losses.mean()), "train/lr": rate, "model/parameters": float(parameters)}
+
+    def steps_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What each step of an epoch comes to."""
+        count = batches_per_epoch(self.data.train, self.recipe.batch_size)
+        progress.tell(progress.TRAINING, 0, count)
+        for number, batch in enumerate(self.batches(epoch), start=1):
+            yield self.step(batch)
+            progress.tell(progress.TRAINING, number, count, len(batch.rows))
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One update; the loss and the norm of its gradient before clipping, which stay on the device."""
@@ -290,9 +300,12 @@ class _Training:
         model = self.model if self.average is None else self.average.module
         model.eval()
         logits = []
+        count = -(-len(self.data.val if positions is None else positions) // self.recipe.batch_size)
+        progress.tell(progress.VALIDATING, 0, count)
         for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device, positions=positions):
             with self.autocast():
                 logits.append(model(batch.images).float())
+            progress.tell(progress.VALIDATING, len(logits), count, len(batch.rows))
         return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)
 
     def autocast(self) -> torch.autocast:
