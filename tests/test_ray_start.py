@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import ray
 
 from xlite_search.errors import BadInput, EngineDied, XliteError
 from xlite_search.machine import Machine
+from xlite_search.search import engine as engines
 from xlite_search.search import ray_files
 from xlite_search.search.engine import _start, engine
 from xlite_search.search.ray_files import CACHE, ray_folder, remove_orphans
@@ -99,6 +103,8 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Without a Ray, and with an environment that is given back."""
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "XLITE_ENGINE"):
         monkeypatch.setenv(name, "")
+    for name in ("AuthenticationTokenLoader", "Config"):  # else they would tell the Ray of other tests
+        monkeypatch.setattr(engines, name, Mock())
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     return monkeypatch
@@ -111,6 +117,27 @@ def test_a_ray_of_our_own_whoever_runs_one(quiet: pytest.MonkeyPatch, tmp_path: 
     _start(Machine(cpus=3), None, tmp_path)
     assert (init.asked["address"], init.asked["num_cpus"], init.asked["_temp_dir"]) == ("local", 3, str(tmp_path))
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64, "nothing is kept in a home, which not everybody has"
+
+
+def test_ray_that_somebody_imported_before_obeys_our_settings(tmp_path: Path) -> None:
+    script = """
+import os
+import ray
+from ray._private.services import get_node_ip_address
+from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+loader = AuthenticationTokenLoader.instance()
+assert not loader.has_token(ignore_auth_mode=True) and get_authentication_mode() == AuthenticationMode.DISABLED
+from xlite_search.search import engine
+engine._read_settings_again()
+engine._authenticate(None)
+assert get_node_ip_address() in ("127.0.0.1", "::1")
+assert get_authentication_mode() == AuthenticationMode.TOKEN
+assert loader.get_raw_token() == os.environ["RAY_AUTH_TOKEN"] != ""
+"""
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    homeless = theirs | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=homeless, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
