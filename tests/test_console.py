@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from xlite_search import progress
-from xlite_search.console import Board, Counter, plain, say
+from xlite_search.console import Board, Counter, Wait, plain, say
 from xlite_search.places import study_folder
 from xlite_search.progress import Progress
 from xlite_search.records import RunRecord, StoredFile, StudyRecord
@@ -126,6 +126,19 @@ def test_outside_a_terminal_a_line_says_it_now_and_then(
     assert (
         "[0/1] model tau=4 0/20 training, step 34 of 1,200, 56 images/s; time left unknown" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(("patience_s", "said"), [(0.0, "Ray ends its workers ...\n"), (3600.0, "")])
+def test_what_is_waited_for_is_said_where_it_takes_longer_than_a_moment(
+    patience_s: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("xlite_search.console.PATIENCE_S", patience_s)
+    with Wait("Ray ends its workers") as wait:
+        wait.begin()
+        if said:
+            wait.timer.join()
+    wait.timer.join()
+    assert capsys.readouterr().err == said
 
 
 def test_consoles_are_made_in_one_place() -> None:

@@ -210,6 +210,16 @@ def test_a_worker_that_is_asked_after_a_signal_begins_nothing(study: StudyRecord
     assert not (study.folder / "stopping").exists()
 
 
+def test_after_the_last_it_is_said_what_is_waited_for(study: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, begun = Driver(study), list[int]()
+    monkeypatch.setattr(driver.queue.farewell, "begin", lambda: begun.append(len(driver.queue.active)))
+    for trial, job in [driver.job() for _ in range(3)]:
+        assert begun == []
+        driver.train(job, 0.5)
+        driver.end(trial)
+    assert begun == [0]
+
+
 def test_a_full_disk_ends_the_search_and_is_no_runs_fault(study: StudyRecord) -> None:
     driver = Driver(study)
     trial, job = driver.job()

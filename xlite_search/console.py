@@ -17,7 +17,7 @@ from xlite_search import progress
 from xlite_search.progress import Progress
 from xlite_search.records import RunRecord
 
-PLAIN_EVERY_S = 15.0
+PLAIN_EVERY_S, PATIENCE_S = 15.0, 2.0
 #: what a worker is at that has not said anything: it imports torch
 STARTING = "starting"
 SECONDARY = ("at", "now", "s/epoch")
@@ -37,6 +37,33 @@ stderr = plain(stderr=True)
 def say(text: str) -> None:
     """One line for a person."""
     stderr.print(text, soft_wrap=True)
+
+
+class Wait:
+    """Says what is waited for, where that takes longer than a moment.
+
+    with Wait("Ray ends its processes"):
+        ...
+    """
+
+    def __init__(self, what: str) -> None:
+        self.timer = threading.Timer(PATIENCE_S, say, [f"{what} ..."])
+        self.timer.daemon = True
+
+    def begin(self) -> None:
+        """The first call counts."""
+        if self.timer.ident is None and not self.timer.finished.is_set():
+            self.timer.start()
+
+    def close(self) -> None:
+        self.timer.cancel()
+
+    def __enter__(self) -> Wait:
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def clock(seconds: float) -> str:

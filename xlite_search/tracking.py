@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xlite_search import entities, places
+from xlite_search.console import Wait
 from xlite_search.errors import BadInput, EngineDied, RunFailed
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 
@@ -120,7 +121,8 @@ class Recorder:
             self._parent_status = "FINISHED" if done else "KILLED"
             self._leaving = time.monotonic() + (HASTE_S if in_haste else PATIENCE_S)
             self._changed.notify()
-        self._thread.join(self._leaving - time.monotonic() + RETRY_S if in_haste else None)
+        with Wait("MLflow is being written"):
+            self._thread.join(self._leaving - time.monotonic() + RETRY_S if in_haste else None)
 
     def sync(self, record: RunRecord) -> None:
         """Has MLflow say what the record says, soon. A later record of the same run replaces one that waits."""

@@ -30,7 +30,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from xlite_search import places
-from xlite_search.console import clock, say
+from xlite_search.console import Wait, clock, say
 from xlite_search.errors import BadInput, EngineDied, Interrupted
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.search.ray_files import ray_folder, remove_orphans, remove_ours
@@ -142,7 +142,8 @@ def engine(machine: Machine, address: str | None = None, last: Callable[[], None
                 if leaving.ending:
                     end_children()
                 else:
-                    ray.shutdown()
+                    with Wait("Ray ends its processes"):
+                        ray.shutdown()
 
 
 def gpus() -> int:

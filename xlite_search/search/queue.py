@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from xlite_search import progress
+from xlite_search.console import Wait
 from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import asha
@@ -52,6 +53,7 @@ class Queue(Searcher):  # type: ignore[misc]
         self.active: dict[str, str] = {}
         self.starved: set[str] = set()
         self.trouble: Exception | None = None
+        self.farewell = Wait("Ray ends its workers")
         self._decide()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,6 +101,8 @@ class Queue(Searcher):  # type: ignore[misc]
                 run = run.abandoned()
             self._take(run)
             self._decide()
+        if not self.active and (self.leaving.asked or self.trouble or not self.waiting()):
+            self.farewell.begin()
 
     @contextmanager
     def _ending_on_trouble(self) -> Iterator[None]:
@@ -133,10 +137,7 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nobody reads its state, which holds every trial twice
-    with (
-        ray_folder() as cache,
-        _workers_may_starve(),
-    ):
+    with ray_folder() as cache, _workers_may_starve(), closing(queue.farewell):
         tune.Tuner(
             tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(
