@@ -276,3 +276,47 @@ def test_who_prepares_images_does_not_load_torch() -> None:
     script = f"import sys, {modules}; print(sorted({{'torch', 'albumentations', 'pydantic'}} & set(sys.modules)))"
     root = Path(__file__).parents[1]
     assert run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("in_table", "on_disk"),
+    [
+        ("IM0001", "IM0001"),
+        ("IM0001.dcm", "IM0001"),
+        ("1.2.840.113619.2.5", "1.2.840.113619.2.5"),
+        ("1.2.840.113619.2.5.dcm", "1.2.840.113619.2.5"),
+        ("scan.ima", "scan.ima"),
+        ("study/IM0001", "IM0001"),
+        ("M\u00fcller.png", "Mu\u0308ller.png"),
+        ("Mu\u0308ller", "M\u00fcller.png"),
+        ("st\u00fcdy/1.png", "1.png"),
+    ],
+)
+def test_a_file_that_is_there_is_found(in_table: str, on_disk: str, tmp_path: Path) -> None:
+    """Without a suffix, with another, or with its accents written otherwise, as macOS does."""
+    home = (
+        tmp_path / "raw" / "stu\u0308dy" if "\u00fc" in in_table[:4] and "/" in in_table else tmp_path / "raw" / "study"
+    )
+    home.mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    (home / on_disk).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"image,patient,Mass\n{in_table},1,1\n", encoding="utf-8")
+    source = Folder(tmp_path / "raw", labels, "some", classes=("Mass",))
+    assert source.lost() == {}
+    assert np.array_equal(source.pixels(0), image)
+
+
+def test_an_image_comes_before_other_files_of_its_name(tmp_path: Path) -> None:
+    """A file without suffix is no second image beside the one that is called so; two of them are."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    for folder in ("a", "b"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        (tmp_path / "raw" / folder / "1").write_text("notes")
+    cv2.imwrite(str(tmp_path / "raw" / "1.png"), image)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,patient,Mass\n1,1,1\n")
+    assert np.array_equal(Folder(tmp_path / "raw", labels, "some", classes=("Mass",)).pixels(0), image)
+    (tmp_path / "raw" / "1.png").unlink()
+    with pytest.raises(BadInput, match="two files are image 1: "):
+        Folder(tmp_path / "raw", labels, "some", classes=("Mass",)).lost()

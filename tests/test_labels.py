@@ -714,7 +714,7 @@ def test_a_copy_in_another_process_reads_neither_table_nor_folder(
         raise AssertionError
 
     monkeypatch.setattr(folder, "read_labels", not_again)
-    monkeypatch.setattr(folder, "find_images", not_again)
+    monkeypatch.setattr(folder, "find_files", not_again)
     again = pickle.loads(carried)
     assert again == source
     assert all(np.array_equal(again.pixels(row), picture(row)) for row in range(3))

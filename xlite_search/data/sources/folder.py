@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.sources import LabelTable, Loss, Unreadable, chestxray14, image_id
-from xlite_search.data.sources.images import find_images, read_gray
+from xlite_search.data.sources.images import find_files, read_gray
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.errors import BadInput
 
@@ -134,10 +134,19 @@ class Folder:
     def _located(self) -> tuple[str, ...]:
         """The file of each row of the whole table below `images`, empty where there is none.
 
-        A name may have the folders that its image lies in; a file of another suffix will do.
+        A name may have the folders that its image lies in; a file of another suffix will do. A file that is not called
+        as images are counts where no other is there: DICOM files often have no suffix.
         """
+        files = find_files(self.images)
+        located = self._among(files.images)
+        if all(located):
+            return located
+        return tuple(one or other for one, other in zip(located, self._among(files.others), strict=True))
+
+    def _among(self, files: Mapping[str, tuple[Path, ...]]) -> tuple[str, ...]:
+        """Of these files the one of each row of the whole table, empty where it is not among them."""
         root = os.path.join(self.images, "")
-        found = [str(path).removeprefix(root) for paths in find_images(self.images).values() for path in paths]
+        found = [str(path).removeprefix(root) for paths in files.values() for path in paths]
         by_name, by_id = _by_end(found, self._whole.names), _by_end(map(image_id, found), self._whole.names, found)
         return tuple(self._only(name, by_name.get(name) or by_id.get(image_id(name), [])) for name in self._whole.names)
 

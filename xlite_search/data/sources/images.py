@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from struct import unpack_from
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -43,19 +43,34 @@ JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 
 
-def find_images(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Image files at any depth by their name, both sorted; a name that occurs twice has several paths.
+class Files(NamedTuple):
+    """Files by their name, both sorted; a name that occurs twice has several paths.
+
+    images  those that are called as images are
+    others  the rest: DICOM files often have no suffix, or the last number of their UID looks like one
+    """
+
+    images: dict[str, tuple[Path, ...]]
+    others: dict[str, tuple[Path, ...]]
+
+
+def find_files(folder: Path) -> Files:
+    """Files at any depth.
 
     Links to folders are followed, each folder counts once and by its direct path if it has one. Hidden files and what
-    macOS puts into archives (`__MACOSX`, `._x.png`) are no images.
+    macOS puts into archives (`__MACOSX`, `._x.png`) are left out.
 
     Raises:
         BadInput: the folder, or one in it, is not there or cannot be listed.
     """
     found: dict[str, list[str]] = {}
-    for entry in _image_entries(folder):
+    for entry in _file_entries(folder):
         found.setdefault(entry.name, []).append(entry.path)
-    return {name: tuple(map(Path, sorted(found[name]))) for name in sorted(found)}
+    files = Files({}, {})
+    for name in sorted(found):
+        kind = files.images if name.lower().endswith(ENDINGS) else files.others
+        kind[name] = tuple(map(Path, sorted(found[name])))
+    return files
 
 
 def read_gray(path: Path) -> NDArray[np.uint8]:
@@ -81,7 +96,7 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
     return image
 
 
-def _image_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _file_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     seen = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
     waiting = [(False, str(folder))]
     while waiting:
@@ -94,7 +109,7 @@ def _image_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             with suppress(OSError):  # a link to itself is neither
-                if entry.name.lower().endswith(ENDINGS) and entry.is_file():
+                if entry.is_file():
                     yield entry
                 elif entry.is_dir():
                     heapq.heappush(waiting, (entry.is_symlink(), entry.path))
