@@ -68,7 +68,7 @@ def test_a_part_of_a_data_set_is_prepared_when_told_and_counted(tmp_path: Path) 
     assert (len(data), data.set_aside) == (10, {})
     assert data.table.names == source.table().names[:10]
     assert np.array_equal(data.table.labels, source.table().labels[:10])
-    assert data.manifest["source"] == {"source": "chestxray14", "part_of": {"images": 40, "patients": 20}}
+    assert data.manifest["source"] == {"source": "chestxray14", "tail": 0.1, "part_of": {"images": 40, "patients": 20}}
     assert data.incomplete == "incomplete: data set 'part' has 10 of its label table's 40 images, 5 of 20 patients"
 
 
@@ -90,7 +90,7 @@ def test_a_part_that_has_grown_is_another_set(tmp_path: Path) -> None:
 
 def test_what_is_whole_is_no_part(tmp_path: Path) -> None:
     data = prepare("whole", replace(nih(tmp_path), incomplete=True), SIZE)
-    assert (data.incomplete, data.manifest["source"]) == ("", {"source": "chestxray14"})
+    assert (data.incomplete, data.manifest["source"]) == ("", {"source": "chestxray14", "tail": 0.1})
     assert prepare("other", nih(tmp_path), SIZE).fingerprint == data.fingerprint
 
 
@@ -118,7 +118,7 @@ def test_a_part_is_told_by_prepare_and_audit(tmp_path: Path, capsys: pytest.Capt
 
 def test_nihs_images_are_nihs_whatever_the_set_is_called(tmp_path: Path) -> None:
     source = nih(tmp_path)
-    assert (source.describe(), source.notice) == ({"source": "chestxray14"}, NOTICE)
+    assert (source.describe(), source.notice) == ({"source": "chestxray14", "tail": 0.1}, NOTICE)
     assert replace(source, classes=("Mass",)).notice == NOTICE
     assert replace(source, cite="").notice == ""
     data = prepare("some", source, SIZE)
@@ -137,7 +137,7 @@ def test_others_images_have_neither_nihs_name_nor_its_notice(table: str, why: st
     (tmp_path / "table.csv").write_text(table, encoding="utf-8")
     classes = (table.split("\n")[0].split(",")[2],)
     source = Folder(tmp_path, tmp_path / "table.csv", "mine", classes=classes, patient_column="patient")
-    assert (source.describe(), source.notice) == ({"source": "mine"}, ""), why
+    assert (source.describe(), source.notice) == ({"source": "mine", "tail": 0.1}, ""), why
     assert replace(source, cite="cite us").notice == "cite us"
 
 
@@ -154,13 +154,13 @@ def test_other_classes_groups_and_owners_are_said_on_the_command_line(
     assert "cite them" in err and "'nv' (8)" in err and "'lesion_id' left out" not in err
     data = PackedSet.open("skin")
     assert data.classes == ("mel", "bcc")
-    assert data.manifest["source"] == {"source": "skin"}
+    assert data.manifest["source"] == {"source": "skin", "tail": 0.1}
     assert (data.manifest["notice"], data.manifest["clahe"]) == ("cite them", None)
     raw = cv2.imread(str(tmp_path / "skin" / "ISIC_0000005.jpg"), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(data.pixels[5], cv2.resize(raw, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
 
 
-@pytest.mark.parametrize("option", ["--classes=a", "--patient-column=a", "--notice=a", "--incomplete"])
+@pytest.mark.parametrize("option", ["--classes=a", "--patient-column=a", "--notice=a", "--incomplete", "--stretch=0"])
 def test_phantoms_take_no_option_of_a_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "prepare", "phantom", option)
     assert (code, err.count("\n")) == (2, 1)
@@ -174,6 +174,54 @@ def test_without_clahe_it_is_another_set(tmp_path: Path) -> None:
         prepare("some", source, SIZE, clahe=False)
     plain = prepare("plain", source, SIZE, clahe=False)
     assert np.array_equal(plain.pixels[0], Preprocess(SIZE, clahe=False)(source.pixels(0)))
+
+
+def twelve_bits(folder: Path, *, hot: bool) -> Folder:
+    """A folder of radiographs of 12 bits, each with a hot pixel."""
+    source = nih(folder)
+    for row, name in enumerate(source.table().names):
+        image = np.random.default_rng(row).integers(1000, 1251, (64, 64)).astype(np.uint16)
+        image[5, 7] = 4095 if hot else image[5, 7]
+        saved(source.images / name, image)
+    return source
+
+
+@pytest.mark.parametrize("hot", [False, True])
+def test_one_hot_pixel_takes_no_gray_levels(hot: bool, tmp_path: Path) -> None:
+    source = twelve_bits(tmp_path, hot=hot)
+    assert len(np.unique(source.pixels(0))) > 230
+    assert source.pixels(0)[5, 7] == 255 or not hot
+    whole = replace(source, tail=0.0).pixels(0)
+    assert len(np.unique(whole)) < (25 if hot else 256)
+    assert (whole.min(), whole.max()) == (0, 255)
+
+
+def test_how_far_is_stretched_is_part_of_the_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = twelve_bits(tmp_path, hot=True)
+    arguments = ["--images", str(source.images), "--labels", str(source.labels), "--size", str(SIZE)]
+    for name, option in (("a", ["--stretch", "0"]), ("b", [])):
+        code, _, err = call(capsys, "prepare", name, *arguments, *option)
+        assert code == 0, err
+    one, other = PackedSet.open("a"), PackedSet.open("b")
+    assert (one.manifest["source"]["tail"], other.manifest["source"]["tail"]) == (0, 0.1)
+    assert one.fingerprint != other.fingerprint
+    code, _, err = call(capsys, "prepare", "a", *arguments)
+    assert (code, "differs in source" in err) == (2, True)
+    code, _, err = call(capsys, "prepare", "c", *arguments, "--stretch", "50")
+    assert (code, "--stretch 50: expected 0 to 10 percent" in err) == (2, True)
+
+
+def test_an_image_that_is_nearly_all_background_is_stretched_whole(tmp_path: Path) -> None:
+    source = nih(tmp_path)
+    image = np.full((64, 64), 100, np.uint16)
+    image[0, :2] = 1100, 2100
+    saved(source.images / source.table().names[0], image)
+    assert source.pixels(0)[0, :3].tolist() == [128, 255, 0]
+
+
+def test_8_bits_stay_as_they_are(tmp_path: Path) -> None:
+    source = nih(tmp_path)
+    assert np.array_equal(replace(source, tail=5.0).pixels(0), replace(source, tail=0.0).pixels(0))
 
 
 # What cannot be used, and what helps

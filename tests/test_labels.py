@@ -743,7 +743,7 @@ def test_a_missing_folder_or_table_is_refused(tmp_path: Path) -> None:
 
 def test_the_manifest_says_what_a_source_is(tmp_path: Path) -> None:
     source = source_of(tmp_path)
-    assert source.describe() == {"source": "chestxray14"}
+    assert source.describe() == {"source": "chestxray14", "tail": 0.1}
     assert "CVPR 2017" in source.notice
     assert replace(source, cite="").notice == ""
 

@@ -91,6 +91,13 @@ def prepare(
         str | None,
         typer.Option(help="What the data's owner asks for, told with every model.  [default: NIH's for NIH's]"),
     ] = None,
+    stretch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="More than 8 bits to 8: these darkest and brightest pixels do not count.  [default: 0.1]",
+        ),
+    ] = None,
     no_clahe: Annotated[bool, typer.Option("--no-clahe", help="Resize only.")] = False,
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="The label table may name images that are not there; counted and told.")
@@ -105,21 +112,23 @@ def prepare(
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
     from xlite_search.data.prepare import prepare as prepare_data
-    from xlite_search.data.sources.folder import Folder
+    from xlite_search.data.sources.folder import TAIL, Folder
     from xlite_search.data.sources.phantom import Phantom
 
     source: Source
     if images is not None:
         if labels is None:
             raise BadInput("--labels is missing: give the table that has the labels of --images")
+        tail = TAIL if stretch is None else stretch
         named = tuple(part.strip() for part in classes.split(",")) if classes else ()
-        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete)
+        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete, tail)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
         of_folders = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
-        for option, given in (of_folders | {"--incomplete": incomplete}).items():
-            if given:
+        of_folders |= {"--incomplete": "yes" if incomplete else None, "--stretch": None if stretch is None else "yes"}
+        for option, given in of_folders.items():
+            if given is not None:
                 raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
         source = Phantom(images=count, seed=seed, label_noise=label_noise)
     for note in source.table().notes:

@@ -197,8 +197,8 @@ def _sampler(axes: Axes, audit: Audit) -> None:
     if not even_handed:
         axes.scatter(plain, range(len(plain)), marker="D", s=34, facecolor="white", edgecolor="black", zorder=3)
     what = "% of draws" if audit.apply == "draw" else "% of the loss's weight"
-    change = "as without it" if even_handed else "with it, x change; diamond: each image once"
-    _caption(axes, "3  The sampler", f"{what} {change}; dashed: even")
+    change = ", the data's own" if even_handed else " with it, x change; diamond: each image once"
+    _caption(axes, "3  The sampler", f"{what}{change}; dashed: even")
 
 
 def _both(axes: Axes, audit: Audit, loss: Loss) -> None:

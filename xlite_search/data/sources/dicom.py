@@ -60,8 +60,8 @@ def is_dicom(data: bytes) -> bool:
     return (little[0] in FIRST_GROUPS and (explicit or little[2] < len(data))) or (big[0] in FIRST_GROUPS and explicit)
 
 
-def read_dicom(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """The image in a DICOM file's bytes, `[height, width]`, bright = dense.
+def read_dicom(data: bytes, path: Path, tail: float = 0.0) -> NDArray[np.uint8]:
+    """The image in a DICOM file's bytes, `[height, width]`, bright = dense; `tail` as for `stretched`.
 
     Raises:
         Unreadable: it is damaged, has no image or several, or is compressed in a way that nobody here decodes.
@@ -74,7 +74,7 @@ def read_dicom(data: bytes, path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings(action="ignore"):
             file = pydicom.dcmread(io.BytesIO(data.removeprefix(PREFIX)), force=True)
-            return _radiograph(_with_syntax(file))
+            return _radiograph(_with_syntax(file), tail)
     except Unreadable:
         raise
     except Exception:  # pydicom raises whatever it meets in a damaged file
@@ -97,14 +97,14 @@ def _with_syntax(file: Dataset) -> Dataset:
     return file
 
 
-def _radiograph(file: Dataset) -> NDArray[np.uint8]:
+def _radiograph(file: Dataset, tail: float) -> NDArray[np.uint8]:
     """Modality LUT, window, inversion of MONOCHROME1, padding to black: the pipeline of DICOM PS3.4, annex N.2."""
     _expect_one_image(file)
     stored, aspect = _stored(file), _aspect(file)
     if stored.ndim == 3:
-        return squared(to_gray(stored, cv2.COLOR_RGB2GRAY), aspect)
+        return squared(to_gray(stored, cv2.COLOR_RGB2GRAY, tail), aspect)
     padding = _padding(file, stored)
-    image = eight_bits(_windowed(file, stored, ~padding))
+    image = eight_bits(_windowed(file, stored, ~padding, tail))
     if file.PhotometricInterpretation == "MONOCHROME1":
         image = 255 - image
     image[padding] = 0
@@ -178,7 +178,7 @@ def _padding(file: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((stored >= ends.min()) & (stored <= ends.max()))
 
 
-def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_], tail: float) -> NDArray[np.float64]:
     """Stored values to 0..1 by the file's first VOI LUT, its first window, or else their own range.
 
     Eight bits without any of these are shown as they are, as in a PNG.
@@ -199,7 +199,7 @@ def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_
         return _expect_something(shown, values, of_interest, f"window (centre {centre:g}, width {width:g})")
     if values is stored and stored.dtype == np.uint8 and file.BitsStored == 8:
         return stored / 255
-    return stretched(values, of_interest)
+    return stretched(values, of_interest, tail=tail)
 
 
 def _scaled_table(file: Dataset, lut: Dataset) -> tuple[int, NDArray[np.float64]]:

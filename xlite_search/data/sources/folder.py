@@ -17,6 +17,8 @@ from xlite_search.data.sources.images import find_files, read_gray
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.errors import BadInput
 
+#: 0.1 % is more than a detector's dead pixels have, and less than any part of a chest.
+TAIL, MOST_TAIL = 0.1, 10.0
 NO_FILE, EMPTY_FILE = Loss("no such file", "absent"), Loss("the file is empty", "damaged")
 
 
@@ -31,6 +33,8 @@ class Folder:
     cite            what the data's owner asks for; None: NIH's notice for NIH's images, none for others
     classes         as for `read_labels`, and so is `patient_column`
     incomplete      the table may name images that are not there: the data set is of those that are
+    tail            percent of the darkest, and of the brightest pixels that do not count where more than 8 bits, which
+                    no DICOM window speaks of, are stretched to 8
     """
 
     images: Path
@@ -40,8 +44,11 @@ class Folder:
     classes: tuple[str, ...] = ()
     patient_column: str = ""
     incomplete: bool = False
+    tail: float = TAIL
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tail <= MOST_TAIL:
+            raise BadInput(f"--stretch {self.tail:g}: expected 0 to {MOST_TAIL:g} percent at either end")
         if not self.images.is_dir():
             raise BadInput(f"--images {self.images}: there is no such folder; give the one that holds the images")
         if not self.labels.is_file():
@@ -54,12 +61,13 @@ class Folder:
         return chestxray14.NOTICE if self._is_nih else ""
 
     def describe(self) -> dict[str, object]:
-        """The name and, of an incomplete set, how many images and patients its label table has."""
+        """The name, the tail and, of an incomplete set, how many images and patients its label table has."""
         name = chestxray14.NAME if self._is_nih else self.name
+        about = {"source": name, "tail": self.tail}
         if len(self._rows) == len(self._whole):
-            return {"source": name}
+            return about
         patients = len(set(self._whole.patients))
-        return {"source": name, "part_of": {"images": len(self._whole), "patients": patients}}
+        return about | {"part_of": {"images": len(self._whole), "patients": patients}}
 
     def table(self) -> LabelTable:
         """The label table, in its own order, whether the images are there or not; of an incomplete set, those there.
@@ -81,7 +89,7 @@ class Folder:
     def pixels(self, row: int) -> NDArray[np.uint8]:
         if not self._files[row]:
             raise Unreadable(NO_FILE.reason)
-        return read_gray(self.images / self._files[row])
+        return read_gray(self.images / self._files[row], self.tail)
 
     def stamp(self, row: int) -> str:
         try:

@@ -6,7 +6,7 @@ CRC, and a JPEG is walked to its end marker, before anything is decoded. A JPEG 
 data shows in the picture only.
 
 Every reader gives bright = dense. Eight bits stay as they are; more are stretched from the image's own minimum and
-maximum to 0 and 255, unless a DICOM file says which window is meant.
+maximum, or percentiles near them, to 0 and 255, unless a DICOM file says which window is meant.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ def find_files(folder: Path) -> Files:
     return files
 
 
-def read_gray(path: Path) -> NDArray[np.uint8]:
+def read_gray(path: Path, tail: float = 0.0) -> NDArray[np.uint8]:
     """The image in a PNG, JPEG or DICOM file, `[height, width]`, bright = dense, upright as its EXIF tag has it.
 
     Alpha is ignored, colour becomes luminance (ITU-R BT.601); where the channels are equal, that is the channel.
+    `tail` percent of the darkest, and of the brightest pixels do not count where more than 8 bits are stretched to 8.
 
     Raises:
         Unreadable: it is missing, damaged, no image, of an absurd size, or all its pixels are equal.
@@ -84,11 +85,11 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
     """
     data = _content(path)
     if data.startswith(PNG):
-        image = _png(data)
+        image = _png(data, tail)
     elif data.startswith(JPEG):
         image = _jpeg(data)
     elif is_dicom(data):
-        image = read_dicom(data, path)
+        image = read_dicom(data, path, tail)
     else:
         raise Unreadable(f"not a PNG, JPEG or DICOM file: it begins with {data[:12]!r}")
     if image.min() == image.max():
@@ -142,7 +143,7 @@ def _content(path: Path) -> bytes:
     return data
 
 
-def _png(data: bytes) -> NDArray[np.uint8]:
+def _png(data: bytes, tail: float) -> NDArray[np.uint8]:
     chunks = list(_png_chunks(memoryview(data)))
     kinds = {kind for kind, _, _ in chunks}
     if chunks[0][0] != b"IHDR" or b"IDAT" not in kinds:
@@ -154,7 +155,8 @@ def _png(data: bytes) -> NDArray[np.uint8]:
     if not kinds <= NEEDED_CHUNKS:
         data = PNG + b"".join(data[start:end] for kind, start, end in chunks if kind in NEEDED_CHUNKS)
     flags = cv2.IMREAD_GRAYSCALE if colour in GRAY_TYPES else cv2.IMREAD_COLOR
-    return to_gray(_decoded(data, flags | cv2.IMREAD_ANYDEPTH if depth == 16 else flags, "PNG"), cv2.COLOR_BGR2GRAY)
+    flags = flags | cv2.IMREAD_ANYDEPTH if depth == 16 else flags
+    return to_gray(_decoded(data, flags, "PNG"), cv2.COLOR_BGR2GRAY, tail)
 
 
 def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
