@@ -141,7 +141,7 @@ def make_plan(study: Study, name: str) -> Plan:
         trials, exhausted = study.trials(key, made_by=made_by), False
     teachers = [config for config in taught.members.values() if config] if taught else []
     configs = [trial.config for trial in trials] + teachers
-    for model, weights in {(config.model, config.weights) for config in configs}:
+    for model, weights in dict.fromkeys((config.model, config.weights) for config in configs):
         if weights:
             expect_weights(model, weights)
     _expect_fitting_data(configs)
@@ -268,8 +268,8 @@ def _expect_local_inputs(study: Study) -> None:
     for setting, config in asked:
         if config.weights:
             config.weights.local_file(timm_name(config.model), setting)
-    sizes = {name: PackedSet.open(name).size for name in {config.data.name for _, config in asked}}
-    for setting, model, weights, data in {(s, c.model, c.weights, c.data.name) for s, c in asked}:
+    sizes = {name: PackedSet.open(name).size for name in dict.fromkeys(config.data.name for _, config in asked)}
+    for setting, model, weights, data in dict.fromkeys((s, c.model, c.weights, c.data.name) for s, c in asked):
         expect_size(model, sizes[data])
         if weights:
             expect_weights(model, weights, setting)
