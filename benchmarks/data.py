@@ -117,7 +117,8 @@ def loading(packed: PackedSet) -> dict[str, float]:
     """Images a second, loader over bare loop, with the same number of processes at work."""
     import torch
 
-    from xlite_search.data.loaders import Loader, Part
+    from xlite_search.data.dataset import Part
+    from xlite_search.data.loaders import Loader
     from xlite_search.data.views import Medium
 
     torch.set_num_threads(1)

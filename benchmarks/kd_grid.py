@@ -119,7 +119,7 @@ def show(found: dict[str, float], case: Case) -> None:
 
 def base(case: Case) -> Any:
     from xlite_search.config import RunConfig
-    from xlite_search.data.loaders import DataSpec
+    from xlite_search.data.dataset import DataSpec
     from xlite_search.data.views import Light
     from xlite_search.training.optim import AdamW, Constant
 
@@ -138,7 +138,7 @@ def prepared(case: Case) -> str:
     """The phantoms and a teacher of one epoch; the folder of its model."""
     from trainables.baseline import baseline
     from xlite_search import places
-    from xlite_search.data.loaders import open_data
+    from xlite_search.data.dataset import open_data
     from xlite_search.data.prepare import prepare
     from xlite_search.data.sources.phantom import Phantom
     from xlite_search.distill.teacher import publish
@@ -187,7 +187,8 @@ def students_alone(case: Case, teacher: str, share: list[dict[str, float]], toge
     """One process of the floor: views, labels and the teacher's logits are tensors in memory before it begins."""
     import torch
 
-    from xlite_search.data.loaders import open_data, ordered_batches
+    from xlite_search.data.dataset import open_data
+    from xlite_search.data.loaders import ordered_batches
     from xlite_search.distill.losses import KD
     from xlite_search.models.hybrid import build_model
 
@@ -290,7 +291,7 @@ def online_trial(config: dict[str, Any]) -> None:
     from ray import tune
     from torch.utils.data import DataLoader, Dataset
 
-    from xlite_search.data.loaders import open_data
+    from xlite_search.data.dataset import open_data
     from xlite_search.data.sources import image_key
     from xlite_search.data.views import Views
     from xlite_search.distill.losses import soft

@@ -34,7 +34,7 @@ import sys
 sys.path.insert(0, {here!r})
 from orchestration import nothing
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.search.study import Study, grid_search
 
 study = Study(

@@ -28,7 +28,7 @@ judging an image costs as much as training on it. At the 3.54 min of EXP-000, be
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.views import Medium
 from xlite_search.models.weights import Weights
 from xlite_search.search.asha import ASHA

@@ -22,7 +22,7 @@ is why the rate is lower now and gradients are clipped.
 
 from trainables.distill import distill
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.views import Light
 from xlite_search.search.study import Study, grid_search
 from xlite_search.training.optim import AdamW, Cosine

@@ -28,7 +28,7 @@ EXP-000, before CLAHE was cached, it would be 32 hours.
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.views import Medium
 from xlite_search.models.weights import Weights
 from xlite_search.search.study import Study, grid_search

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.views import Medium
 from xlite_search.models.weights import Weights
 from xlite_search.search.study import TPE, Study

@@ -17,7 +17,7 @@ before the head has learnt anything. One seed.
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.splits import ByPatient
 from xlite_search.data.views import Light
 from xlite_search.search.study import Study, grid_search

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Loader, open_data, ordered_batches
+from xlite_search.data.dataset import open_data
+from xlite_search.data.loaders import Loader, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.models.hybrid import build_model
 from xlite_search.training.collapse import Collapse, decision_posterior, diagnose, diagnose_training

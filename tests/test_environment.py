@@ -14,7 +14,7 @@ import torch
 from trainables.baseline import baseline
 from xlite_search import provenance
 from xlite_search.config import RunConfig, run_key
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
 from xlite_search.records import ARTIFACTS, RunRecord
 from xlite_search.trainable import drive

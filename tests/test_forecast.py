@@ -15,7 +15,7 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import disk
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, OutOfMemory
 from xlite_search.machine import Machine
 from xlite_search.records import RunRecord, follow
@@ -25,7 +25,8 @@ from xlite_search.search.forecast import costs_of, forecast, measured, state_byt
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import begin, run
 from xlite_search.search.study import Study, grid_search
-from xlite_search.training.loop import EpochResult, StepCost
+from xlite_search.training.result import EpochResult
+from xlite_search.training.timing import StepCost
 
 
 def plan_of(tiny: RunConfig, **more: Any) -> Plan:

@@ -22,7 +22,7 @@ from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, Trial, grid_search, load_study
 from xlite_search.search.verify import verify
-from xlite_search.training.loop import EpochResult
+from xlite_search.training.result import EpochResult
 
 
 def another(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from xlite_search import storage
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Batch, Data, DataSpec, Loader, Part, _ahead, open_data, ordered_batches
+from xlite_search.data.dataset import Batch, Data, DataSpec, Part, open_data
+from xlite_search.data.loaders import Loader, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity
 from xlite_search.data.sources import image_key
 from xlite_search.data.views import Augment, Light, Medium, Strong, Views
+from xlite_search.data.workers import _ahead
 from xlite_search.errors import XliteError
 
 CPU = torch.device("cpu")
@@ -154,7 +156,7 @@ def test_another_process_with_other_threads_sees_the_same_bytes(data: Data, phan
         "sys.path.insert(0, 'tests')\n"
         "cv2.setNumThreads(2); torch.set_num_threads(2)\n"
         "from test_loaders import digest_of, loader\n"
-        "from xlite_search.data.loaders import DataSpec, open_data\n"
+        "from xlite_search.data.dataset import DataSpec, open_data\n"
         "from xlite_search.data.views import Strong\n"
         f"data = open_data(DataSpec(name={phantom.folder.name!r}))\n"
         "print(digest_of(loader(data.train, augment=Strong()).epoch(2)))"

@@ -21,7 +21,8 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import places, storage
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data, ordered_batches
+from xlite_search.data.dataset import open_data
+from xlite_search.data.loaders import ordered_batches
 from xlite_search.distill import answers as hearing
 from xlite_search.distill import logit_store
 from xlite_search.distill.answers import online_because

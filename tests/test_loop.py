@@ -28,7 +28,8 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import places
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Batch, Data, DataSpec, Loader, open_data, ordered_batches
+from xlite_search.data.dataset import Batch, Data, DataSpec, open_data
+from xlite_search.data.loaders import Loader, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
@@ -38,12 +39,13 @@ from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.loop import EpochResult, _Training, settle, train
+from xlite_search.training.loop import _Training, settle, train
 from xlite_search.training.losses import WeightedBCE, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Constant, Cosine
 from xlite_search.training.predictions import Predictions
 from xlite_search.training.recipe import Recipe, leaves_one_alone
+from xlite_search.training.result import EpochResult
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 CPU = torch.device("cpu")

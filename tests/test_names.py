@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import DataSpec
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.packed import PackedSet
 from xlite_search.labels import labels, short, texts, told_apart
 from xlite_search.search.study import Study, grid_search

@@ -15,7 +15,7 @@ from scipy.stats import studentized_range
 from sklearn.metrics import roc_auc_score
 
 from xlite_search.config import RunConfig, run_key
-from xlite_search.data.loaders import Data, open_data
+from xlite_search.data.dataset import Data, open_data
 from xlite_search.places import study_folder
 from xlite_search.records import ARTIFACTS, RunRecord, StoredFile, StudyRecord
 from xlite_search.results import inference

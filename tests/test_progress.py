@@ -11,7 +11,8 @@ import pytest
 
 from xlite_search import progress
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import batches_per_epoch, open_data
+from xlite_search.data.dataset import open_data
+from xlite_search.data.loaders import batches_per_epoch
 from xlite_search.models.hybrid import build_model
 from xlite_search.progress import Progress, heard, read, tell, written
 from xlite_search.records import RunRecord

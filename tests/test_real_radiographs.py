@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data, ordered_batches
+from xlite_search.data.dataset import open_data
+from xlite_search.data.loaders import ordered_batches
 from xlite_search.models.hybrid import build_model
 from xlite_search.results.compare import open_study
 from xlite_search.training.metrics import validation_metrics

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from xlite_search import places, storage
 from xlite_search.data import integrity, stratify
+from xlite_search.data.dataset import DataSpec, open_data
 from xlite_search.data.lists import SPLITS, TEST, TRAIN, VAL, Lists, Official, rows_by_split, write_lists
-from xlite_search.data.loaders import DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.sources.labels import read_labels

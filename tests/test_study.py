@@ -13,8 +13,8 @@ import pytest
 from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search.config import RunConfig
+from xlite_search.data.dataset import open_data
 from xlite_search.data.lists import write_lists
-from xlite_search.data.loaders import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.folder import Folder

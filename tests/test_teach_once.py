@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.distill import logit_store
 from xlite_search.distill.teacher import Teacher
 from xlite_search.places import teacher_folder

@@ -19,7 +19,8 @@ from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Data, open_data, ordered_batches
+from xlite_search.data.dataset import Data, open_data
+from xlite_search.data.loaders import ordered_batches
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill import answers as hearing
@@ -49,7 +50,8 @@ from xlite_search.search.study import Study, Trial, grid_search
 from xlite_search.search.teach import teach
 from xlite_search.search.teaching import asking, teaching_of, views_of, warnings
 from xlite_search.trainable import maker
-from xlite_search.training.loop import EpochResult, train
+from xlite_search.training.loop import train
+from xlite_search.training.result import EpochResult
 
 CPU = torch.device("cpu")
 MODEL = "test_efficientnet_none"

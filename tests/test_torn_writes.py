@@ -23,7 +23,7 @@ from test_records import CONFIG, Epoch
 from torch import Tensor
 
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.distill.logit_store import LogitStore
 from xlite_search.distill.teacher import WEIGHTS, read_model, write_model

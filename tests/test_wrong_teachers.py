@@ -21,7 +21,8 @@ import torch
 from trainables.distill import distill
 from xlite_search import places
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Data, open_data, ordered_batches
+from xlite_search.data.dataset import Data, open_data
+from xlite_search.data.loaders import ordered_batches
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill.answers import Stored, answers, verify

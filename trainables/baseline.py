@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.models.hybrid import build_model
-from xlite_search.training.loop import EpochResult, settle, train
+from xlite_search.training.loop import settle, train
+from xlite_search.training.result import EpochResult
 
 
 def baseline(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import Batch, open_data
+from xlite_search.data.dataset import Batch, open_data
 from xlite_search.distill.answers import Hint, answers
 from xlite_search.machine import device
 from xlite_search.models.hybrid import build_model
-from xlite_search.training.loop import EpochResult, settle, train
+from xlite_search.training.loop import settle, train
+from xlite_search.training.result import EpochResult
 
 
 def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:

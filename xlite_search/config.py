@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, field_validator
 
 from xlite_search import storage
+from xlite_search.data.dataset import DataSpec
 from xlite_search.data.lists import ELSEWHERE
-from xlite_search.data.loaders import DataSpec
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.splits import resolved, split_of
 from xlite_search.data.views import fingerprint as views_fingerprint

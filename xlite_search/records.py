@@ -50,7 +50,7 @@ class StoredFile:
 
 
 class EpochState(Protocol):
-    """What a record needs to know of `training.loop.EpochResult`."""
+    """What a record needs to know of `training.result.EpochResult`."""
 
     @property
     def epoch(self) -> int: ...

@@ -20,13 +20,13 @@ import torch
 from xlite_search.closure import Code
 from xlite_search.closure import code_of as closure_of
 from xlite_search.config import RunConfig, run_key
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, OutOfMemory, XliteError
 from xlite_search.machine import this_machine
 from xlite_search.records import RunRecord, follow
 from xlite_search.spec import kind_of
 from xlite_search.training import environment
-from xlite_search.training.loop import EpochResult
+from xlite_search.training.result import EpochResult
 
 #: what one run does: a generator of epochs, from a checkpoint if one is given
 Trainable = Callable[[RunConfig, Path | None], Iterator[EpochResult]]

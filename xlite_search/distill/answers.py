@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from xlite_search import places
-from xlite_search.data.loaders import Batch, Data, Part, ordered_batches
+from xlite_search.data.dataset import Batch, Data, Part
+from xlite_search.data.loaders import ordered_batches
 from xlite_search.distill import platt
 from xlite_search.distill.logit_store import INFERENCE_BATCH, LogitStore, rounded
 from xlite_search.distill.losses import KD, attention_transfer

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from xlite_search import places, progress, provenance, storage
 from xlite_search.closure import code_of
-from xlite_search.data.loaders import Data, Part, ordered_batches
+from xlite_search.data.dataset import Data, Part
+from xlite_search.data.loaders import ordered_batches
 from xlite_search.data.views import Augment
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.errors import BadInput, Damaged, RunFailed

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from xlite_search import places, storage
-from xlite_search.data.loaders import Data
+from xlite_search.data.dataset import Data
 from xlite_search.distill.teacher import MANIFEST, input_of, trained_on, write_model
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import build_model, full_name, parameters

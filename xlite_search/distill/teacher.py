@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from xlite_search import places, storage
-from xlite_search.data.loaders import Data
+from xlite_search.data.dataset import Data
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.models.hybrid import Hybrid, build_model, parameters
 from xlite_search.records import RunRecord

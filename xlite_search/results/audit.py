@@ -15,8 +15,8 @@ from xlite_search import places, storage
 from xlite_search.console import say
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
+from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.data.lists import ELSEWHERE, rows_by_split, write_lists
-from xlite_search.data.loaders import Data, DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity, OfLargest, Sampler, Shuffled, Unscaled
 from xlite_search.data.sources import NO_FINDING, LabelTable

@@ -28,7 +28,7 @@ from xlite_search.results.paired import Setting, over_seeds
 from xlite_search.results.tables import tables
 
 if TYPE_CHECKING:
-    from xlite_search.data.loaders import Data
+    from xlite_search.data.dataset import Data
 
 CHANCE_AUROC = 0.5
 
@@ -283,7 +283,7 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | N
 def _data(runs: list[RunRecord]) -> Data:
     """What the runs were validated on. Raises BadInput or Damaged if it is not here any more."""
     from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
-    from xlite_search.data.loaders import open_data
+    from xlite_search.data.dataset import open_data
     from xlite_search.spec import parse
 
     return open_data(parse(RunConfig, runs[0].config).data)

@@ -31,7 +31,7 @@ from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
 
 if TYPE_CHECKING:
-    from xlite_search.data.loaders import Data
+    from xlite_search.data.dataset import Data
 
 MACRO, OF_SUPPORTED, OF_FINDING = "val/auroc_macro", "val/auroc_supported", "val/auroc/"
 #: a setting and another one are compared on so many common seeds at least

@@ -21,7 +21,7 @@ import torch
 from xlite_search import limits, places
 from xlite_search.config import RunConfig
 from xlite_search.console import duration
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.teacher import MANIFEST
 from xlite_search.errors import BadInput, OutOfMemory
@@ -33,7 +33,8 @@ from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import views_of
 from xlite_search.search.workload import Workload, makespan, workload
 from xlite_search.trainable import out_of_memory_named
-from xlite_search.training.loop import StepCost, settle, timed_steps
+from xlite_search.training.loop import settle
+from xlite_search.training.timing import StepCost, timed_steps
 
 #: of Ray and MLflow: to start, and for each trial (`benchmarks/orchestration.py`)
 START_S, TRIAL_S = 12.0, 0.5

@@ -14,7 +14,7 @@ from xlite_search.closure import Code
 from xlite_search.config import RunConfig, fingerprints
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import expect_size, expect_weights, timm_name

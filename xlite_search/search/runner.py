@@ -21,7 +21,7 @@ import ray
 
 from xlite_search import disk, provenance
 from xlite_search.console import Board, say
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of

@@ -14,7 +14,7 @@ import ray
 from xlite_search import places, provenance
 from xlite_search.config import RunConfig
 from xlite_search.console import Board, say
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.distill.teacher import MANIFEST, publish, read_model, write_ensemble
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from xlite_search import places, provenance, storage
 from xlite_search.config import RunConfig, run_key
-from xlite_search.data.loaders import Data, open_data
+from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import (

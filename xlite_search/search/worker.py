@@ -20,7 +20,7 @@ from ray import tune
 
 from xlite_search import places, power, progress
 from xlite_search.config import RunConfig
-from xlite_search.data.loaders import open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.distill import answers
 from xlite_search.errors import XliteError
 from xlite_search.machine import Machine, device, this_machine

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from xlite_search import records, storage
 from xlite_search.data.audit import Audit, audit_of, percent
-from xlite_search.data.loaders import Data
+from xlite_search.data.dataset import Data
 from xlite_search.data.samplers import Sampler
 from xlite_search.spec import Spec, flatten
 from xlite_search.training.losses import Loss

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from xlite_search import provenance
-from xlite_search.data.loaders import Data
+from xlite_search.data.dataset import Data
 from xlite_search.records import ARTIFACTS, RunRecord
 from xlite_search.storage import write_atomic
 from xlite_search.training.recipe import Recipe

@@ -13,23 +13,22 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from xlite_search import progress
-from xlite_search.data.loaders import Batch, Data, Loader, batches_per_epoch, ordered_batches
+from xlite_search.data.dataset import Batch, Data
+from xlite_search.data.loaders import Loader, batches_per_epoch, ordered_batches
 from xlite_search.data.views import mixup
 from xlite_search.errors import RunFailed
 from xlite_search.machine import device as this_device
-from xlite_search.machine import peak_memory, this_machine
+from xlite_search.machine import this_machine
 from xlite_search.power import Meter
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.collapse import decision_posterior, diagnose, diagnose_training
@@ -37,47 +36,10 @@ from xlite_search.training.losses import bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.predictions import Predictions
 from xlite_search.training.recipe import Recipe
-
-TIMED_STEPS = 2
+from xlite_search.training.result import EpochResult
 
 #: logits float `[batch, class]` and the batch they are of -> scalar
 Objective = Callable[[Tensor, Batch], Tensor]
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch came to. The only thing that a trainable ever says; later needs extend it, none fork it.
-
-    epoch     finished epochs, 1..n
-    metrics   finite floats by slashed name: train/loss, train/lr, val/loss, val/auroc_macro, val/auroc/<class>, ...,
-              time/epoch_s (training and validation), time/val_s, model/parameters, on a GPU energy/gpu_wh and
-              energy/gpu_w; an undefined metric is absent
-    improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
-    ended     None while training goes on, else why this epoch is the last, as a sentence
-    checkpoint  the state after this epoch; valid until the generator is asked for the next
-    predictions  what it answered to the validation images; None if there are none
-    """
-
-    epoch: int
-    metrics: dict[str, float]
-    improved: bool
-    ended: str | None
-    checkpoint: Checkpoint
-    predictions: Predictions | None = None
-
-    def checkpoint_bytes(self) -> bytes:
-        return self.checkpoint.to_bytes()
-
-    def weights_bytes(self) -> bytes:
-        """The model as it was judged, as safetensors.
-
-        A trainable whose model has parts of its own, another head for training alone, yields results of a subclass that
-        leaves them out here: what is delivered is the model that the config names. `checkpoint` keeps them.
-        """
-        return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.judged.items()}))
-
-    def predictions_bytes(self) -> bytes | None:
-        return self.predictions.to_bytes() if self.predictions else None
 
 
 def settle(recipe: Recipe) -> None:
@@ -109,56 +71,6 @@ def train(
     recipe.expect_fitting(data)
     with closing(_Training(recipe, model.to(this_device()), data, objective, alone)) as training:
         yield from _epochs(recipe, training, resume)
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What a recipe takes on this device while nothing else computes.
-
-    train_s   seconds for each training image: loading, both passes, the update
-    answer_s  seconds for each image that is only answered to
-    memory    bytes at the peak: of the GPU, or of this process
-    watts     what the GPU draws in training; 0 where nobody knows
-    """
-
-    train_s: float
-    answer_s: float
-    memory: int
-    watts: float = 0.0
-
-    def towards(self, other: StepCost, share: float) -> StepCost:
-        """A point on the straight line to `other`: this at 0, `other` at 1."""
-        here, there = (np.array([cost.train_s, cost.answer_s, cost.memory, cost.watts]) for cost in (self, other))
-        train_s, answer_s, memory, watts = here + share * (there - here)
-        return StepCost(float(train_s), float(answer_s), round(memory), float(watts))
-
-
-def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> StepCost:
-    """Two training steps after a first one, which allocates, and two batches of validation images likewise.
-
-    On a GPU as many steps as make a second: its energy counter moves some ten times in one.
-    """
-    with closing(_Training(recipe, model.to(this_device()), data, objective, alone=False)) as training:
-        training.model.train()
-        with closing(training.endless()) as batches:
-            float(training.step(next(batches))[0])  # waits for the GPU
-            training.meter.read()
-            started, images = time.perf_counter(), 0
-            at_least = started + (1.0 if training.device.type == "cuda" else 0.0)
-            while images < TIMED_STEPS * recipe.batch_size or time.perf_counter() < at_least:
-                batch = next(batches)
-                float(training.step(batch)[0])
-                images += len(batch.rows)
-            train_s = (time.perf_counter() - started) / images
-            watts = training.meter.read().get("energy/gpu_w", 0.0)
-        some = np.arange(min(len(data.val), TIMED_STEPS * recipe.batch_size))
-        if not len(some):
-            return StepCost(train_s, train_s / 3, peak_memory(training.device), watts)
-        training.predict(some)
-        started = time.perf_counter()
-        training.predict(some)
-        answer_s = (time.perf_counter() - started) / len(some)
-        return StepCost(train_s, answer_s, peak_memory(training.device), watts)
 
 
 def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterator[EpochResult]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from xlite_search.data.loaders import Data
+from xlite_search.data.dataset import Data
 from xlite_search.data.samplers import Sampler, Shuffled
 from xlite_search.data.views import Augment
 from xlite_search.errors import BadInput, did_you_mean

@@ -1,0 +1,46 @@
+"""What an epoch of a training came to: the one thing that a trainable yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import safetensors.torch
+
+from xlite_search.training.checkpoint import Checkpoint
+from xlite_search.training.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to. The only thing that a trainable ever says; later needs extend it, none fork it.
+
+    epoch     finished epochs, 1..n
+    metrics   finite floats by slashed name: train/loss, train/lr, val/loss, val/auroc_macro, val/auroc/<class>, ...,
+              time/epoch_s (training and validation), time/val_s, model/parameters, on a GPU energy/gpu_wh and
+              energy/gpu_w; an undefined metric is absent
+    improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
+    ended     None while training goes on, else why this epoch is the last, as a sentence
+    checkpoint  the state after this epoch; valid until the generator is asked for the next
+    predictions  what it answered to the validation images; None if there are none
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    improved: bool
+    ended: str | None
+    checkpoint: Checkpoint
+    predictions: Predictions | None = None
+
+    def checkpoint_bytes(self) -> bytes:
+        return self.checkpoint.to_bytes()
+
+    def weights_bytes(self) -> bytes:
+        """The model as it was judged, as safetensors.
+
+        A trainable whose model has parts of its own, another head for training alone, yields results of a subclass that
+        leaves them out here: what is delivered is the model that the config names. `checkpoint` keeps them.
+        """
+        return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.judged.items()}))
+
+    def predictions_bytes(self) -> bytes | None:
+        return self.predictions.to_bytes() if self.predictions else None
