@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xlite_search import __main__ as cli
-from xlite_search import __version__, tracking
+from xlite_search import __version__, cli, tracking
 from xlite_search.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +124,7 @@ def test_an_unprepared_data_set_says_how_to_prepare_it_and_that_the_demo_needs_n
 
 def test_bad_input_is_found_before_ray_is_even_imported(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom xlite_search import __main__ as cli\n"
+        "import sys\nfrom xlite_search import cli\n"
         f"sys.argv = ['xlite_search', 'run', {KD_GRID!r}, '--set', 'kd.tua=4', '--name', 'x']\n"
         "try:\n    cli.main()\nexcept SystemExit as ended:\n    assert ended.code == 2\n"
         "assert not {'ray', 'mlflow'} & set(sys.modules), 'imported too early'\n"
@@ -135,7 +134,7 @@ def test_bad_input_is_found_before_ray_is_even_imported(tmp_path: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nfrom xlite_search import __main__ as cli\nsys.argv = ['xlite_search', '--help']\n"
+        "import sys\nfrom xlite_search import cli\nsys.argv = ['xlite_search', '--help']\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "assert not {'ray', 'mlflow', 'torch', 'pydantic', 'numpy'} & set(sys.modules)\n"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xlite_search.__main__ import main
+from xlite_search.cli import main
 from xlite_search.config import RunConfig
 from xlite_search.records import RunRecord
 from xlite_search.search.plan import make_plan

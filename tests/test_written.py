@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlite_search.__main__ import _settings
+from xlite_search.cli.options import settings_of
 from xlite_search.config import RunConfig
 from xlite_search.errors import BadInput
 from xlite_search.results.best import _Best
@@ -20,7 +20,7 @@ from xlite_search.written import document, dumped
 
 
 def set_to(*given: str) -> dict[str, Any]:
-    return flatten(RunConfig().with_settings(_settings(list(given))).model_dump())
+    return flatten(RunConfig().with_settings(settings_of(list(given))).model_dump())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_is_no_such_value_is_refused(given: str, sentence: str) -> None:
 
 def test_a_name_that_is_set_twice_is_refused() -> None:
     with pytest.raises(BadInput, match=r"--set seed=2: seed is set twice; .* 'seed=\[A, B\]'"):
-        _settings(["seed=1", "seed=2"])
+        settings_of(["seed=1", "seed=2"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_name_that_is_set_twice_is_refused() -> None:
     ],
 )
 def test_the_documented_forms(given: str, expected: object) -> None:
-    assert _settings([given]) == {given.partition("=")[0]: expected}
+    assert settings_of([given]) == {given.partition("=")[0]: expected}
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)

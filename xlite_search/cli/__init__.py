@@ -1,0 +1,96 @@
+"""The command line: one verb, one function. Data go to stdout, progress to stderr.
+
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine died, 130 Ctrl+C, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlite_search import __version__, places
+from xlite_search.cli import data, machine, model, study
+from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
+
+INTERRUPTED, STORAGE = 130, 3
+VERBS = (
+    data.prepare,
+    data.split,
+    data.audit,
+    model.models,
+    study.plan,
+    study.run,
+    study.status,
+    study.clean,
+    study.verify,
+    study.compare,
+    model.best,
+    model.train,
+    machine.ui,
+    machine.doctor,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+for verb in VERBS:
+    app.command()(verb)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from xlite_search.provenance import PACKAGE, git_commit
+
+        commit = git_commit()
+        print(f"xlite_search {__version__}{f', commit {commit}' if commit else ''}, in {PACKAGE}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Which version, and where it lies.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Search and distil light chest X-ray classifiers.
+
+    The main job: python -m xlite_search run search_spaces/kd_grid.py  (add --demo to try it without data).
+    """
+
+
+def _write_any_name() -> None:
+    """What the output's encoding does not have is escaped: a name of another alphabet ends no verb after its work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def main() -> None:
+    _write_any_name()
+    places.give_home()
+    if Path("trainables").is_dir():  # the installed command does not have the working folder on its path
+        sys.path.insert(0, os.getcwd())
+    try:
+        app()
+    except (Interrupted, EngineDied) as why:
+        from xlite_search.search.engine import end_process
+
+        end_process(why)
+    except XliteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        from xlite_search.storage import FULL
+
+        if error.strerror is None or (error.filename is None and error.errno not in FULL):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        sys.exit(STORAGE if error.errno in FULL else BadInput.exit_code)
+    except SystemExit as ended:  # typer's way of handing Ctrl+C on
+        if ended.code == INTERRUPTED:
+            print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        raise

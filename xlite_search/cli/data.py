@@ -1,0 +1,183 @@
+"""Verbs on images and label tables: prepare, split, audit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xlite_search.cli.options import (
+    Classes,
+    Json,
+    PatientColumn,
+    listed,
+    settings_of,
+    value_of,
+)
+from xlite_search.errors import BadInput
+
+if TYPE_CHECKING:
+    from xlite_search.data.sources import Source
+    from xlite_search.data.splits import AnySplit
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the prepared data set.")],
+    images: Annotated[Path | None, typer.Option(help="The folder that holds the images, at any depth.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="The label table: NIH's Data_Entry_2017*.csv, multi-hot columns, or a list.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the prepared images, in pixels.")] = 224,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="What is learnt.  [default: NIH's 14 findings]")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="What a split must not cut.  [default: the patient's]")
+    ] = None,
+    notice: Annotated[
+        str | None,
+        typer.Option(help="What the data's owner asks for, told with every model.  [default: NIH's for NIH's]"),
+    ] = None,
+    stretch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="More than 8 bits to 8: these darkest and brightest pixels do not count.  [default: 0.1]",
+        ),
+    ] = None,
+    no_clahe: Annotated[bool, typer.Option("--no-clahe", help="Resize only.")] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="The label table may name images that are not there; counted and told.")
+    ] = False,
+    accept_losses: Annotated[
+        bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
+    ] = False,
+    count: Annotated[int, typer.Option(help="Phantoms: how many images to draw.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Phantoms: of the drawing.")] = 0,
+    label_noise: Annotated[float, typer.Option(help="Phantoms: share of the labels that are turned round.")] = 0.0,
+) -> None:
+    """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
+    from xlite_search import console
+    from xlite_search.data.prepare import prepare as prepare_data
+    from xlite_search.data.sources.folder import TAIL, Folder
+    from xlite_search.data.sources.phantom import Phantom
+
+    source: Source
+    if images is not None:
+        if labels is None:
+            raise BadInput("--labels is missing: give the table that has the labels of --images")
+        tail = TAIL if stretch is None else stretch
+        named = tuple(part.strip() for part in classes.split(",")) if classes else ()
+        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete, tail)
+    elif labels is not None or not name.startswith("phantom"):
+        raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
+    else:
+        of_folders = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
+        of_folders |= {"--incomplete": "yes" if incomplete else None, "--stretch": None if stretch is None else "yes"}
+        for option, given in of_folders.items():
+            if given is not None:
+                raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
+        source = Phantom(images=count, seed=seed, label_noise=label_noise)
+    for note in source.table().notes:
+        console.say(note)
+    if source.notice:
+        console.say(source.notice)
+    counter = console.Counter("prepared")
+    data = prepare_data(name, source, size, counter, clahe=not no_clahe, accept_losses=accept_losses, say=console.say)
+    if data.incomplete:
+        console.say(data.incomplete)
+    print(f"{data.folder}: {len(data):,} images of {data.manifest['patients']:,} patients at {data.size} px")
+
+
+def split(
+    labels: Annotated[Path, typer.Option(help="The label table; no image is looked at.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")],
+    ratios: Annotated[str | None, typer.Option(help="Shares of train, val and test.  [default: 70/15/15]")] = None,
+    folds: Annotated[int | None, typer.Option(help="That many folds instead: fold_0, fold_1, ...")] = None,
+    official: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="NIH's lists instead; validation is carved out of train_val.")
+    ] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="The official lists may name images that the table does not have.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Another one deals otherwise.")] = 0,
+    classes: Classes = None,
+    patient_column: PatientColumn = None,
+    json_: Json = False,
+) -> None:
+    """Patient-wise, stratified lists from a label table alone: train.csv, val.csv, test.csv, patients, report."""
+    from xlite_search.results.audit import show_split, write_splits
+
+    specs = _split_specs(ratios, folds, official, incomplete, seed)
+    found = write_splits(labels, output, specs, listed(classes), patient_column or "")
+    if json_:
+        print(json.dumps(found))
+    else:
+        for folder, about in found.items():
+            print(folder)
+            show_split(about)
+
+
+def audit(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A prepared data set.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A label table alone, instead of NAME.")] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SAMPLER", help="none, max_rarity, or '{name: mean_rarity, no_finding: unscaled}'."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the data: data.split=folds, data.fraction=0.2."),
+    ] = None,
+    figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the figures into this folder.")] = None,
+    classes: Classes = None,
+    patient_column: PatientColumn = None,
+    json_: Json = False,
+) -> None:
+    """Integrity, splits, and what each sampler will really draw, in closed form; every byte of NAME is checked."""
+    from xlite_search.results import audit as results
+
+    if (name is None) == (labels is None):
+        raise BadInput("audit wants one of the two: the NAME of a prepared data set, or --labels with a label table")
+    samplers = results.samplers([value_of(item, "sampler", f"--sampler {item}") for item in sampler or []])
+    if labels is not None:
+        if set_:
+            raise BadInput(f"--set {set_[0]}: a label table alone has no data settings; give a NAME")
+        page = results.audit_labels(labels, samplers, listed(classes), patient_column or "")
+    elif classes is not None or patient_column is not None:
+        option = "--patient-column" if classes is None else "--classes"
+        raise BadInput(f"{option} is for a label table: give --labels, not NAME")
+    else:
+        page = results.audit_data(results.data_spec(name or "", settings_of(set_)), samplers)
+    if json_:
+        print(json.dumps(page.as_dict()))
+    else:
+        results.show(page)
+    if figures is not None:
+        results.draw(page, figures)
+
+
+def _split_specs(
+    ratios: str | None, folds: int | None, official: Path | None, incomplete: bool, seed: int
+) -> list[AnySplit]:
+    """One split, or one per fold."""
+    from xlite_search.data.lists import Official
+    from xlite_search.data.splits import ByPatient, Folds
+    from xlite_search.spec import parse
+
+    if sum(given is not None for given in (ratios, folds, official)) > 1:
+        raise BadInput("--ratios, --folds and --official are three ways to split: give one of them")
+    if folds is not None:
+        several = {"folds": folds, "seed": seed}
+        return [parse(Folds, several | {"fold": fold}, "--folds: ") for fold in range(max(folds, 1))]
+    if official is not None:
+        return [Official(path=str(official), seed=seed, incomplete=incomplete)]
+    try:
+        shares = [float(share) for share in (ratios or "70/15/15").split("/")]
+        whole = sum(shares)
+        train, val, test = [share / whole for share in shares] if whole > 1.5 else shares
+    except ValueError:
+        raise BadInput(f"--ratios {ratios}: expected three numbers such as 70/15/15") from None
+    return [parse(ByPatient, {"ratios": (train, val, test), "seed": seed}, f"--ratios {ratios}: ")]

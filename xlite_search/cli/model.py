@@ -1,0 +1,69 @@
+"""Verbs on models: models, best, train."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlite_search.cli.options import (
+    Cpu,
+    Json,
+    Settings,
+    settings_of,
+)
+
+
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Default: the lab's. Such as resnet10t_cbam_ms.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 224,
+    json_: Json = False,
+) -> None:
+    """Parameters, MACs and CPU latency of every hybrid, and what Performer costs at that size."""
+    from xlite_search import console
+    from xlite_search.models import cost
+    from xlite_search.models.hybrid import HYBRIDS
+
+    table = cost.cost_table(names or HYBRIDS, size, console.Counter("measured"))
+    print(json.dumps(cost.as_json(table)) if json_ else cost.render(table))
+
+
+def best(
+    study: Annotated[str, typer.Argument(metavar="STUDY")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write it.")] = Path("best.yaml"),
+) -> None:
+    """Exports the best config with its provenance."""
+    from xlite_search.results.best import write_best
+
+    found = write_best(study, output)
+    print(f"{output}: {found['label']}, {found['metric']} {found['score']:.4f} at epoch {found['best_epoch']}")
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="BEST.YAML", help="What `best` exported.")],
+    split: Annotated[str, typer.Option(help="What to fit on: train, or train+val.")] = "train+val",
+    set_: Settings = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; default: the study's, with the config's hash.")
+    ] = None,
+    cpu: Cpu = False,
+) -> None:
+    """Final training of an exported config; leaves a model folder and an MLflow run."""
+    from xlite_search import machine
+    from xlite_search.results.best import read_best, train_final
+
+    machine.expect_gpu_support(cpu)
+    record = train_final(config, split=split, settings=settings_of(set_), name=name)
+    document = read_best(config)
+    metric = document["metric"]
+    print(f"model: {record.folder}")
+    if record.config["data"]["fit"] == "train":
+        print(f"{metric}: {record.best_score(metric)!r} at epoch {record.best.epoch if record.best else 0}")
+        print(f"the study's trial: {document['score']!r} at epoch {document['best_epoch']}")
+        if record.best_score(metric) != document["score"]:
+            print("another score than the trial's: other code, settings, versions or processor?", file=sys.stderr)

@@ -1,0 +1,269 @@
+"""Verbs on studies: plan, run, status, clean, verify, compare."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xlite_search import places
+from xlite_search.cli.options import (
+    Cpu,
+    Demo,
+    Json,
+    Settings,
+    Space,
+    StudyName,
+    settings_of,
+)
+from xlite_search.errors import BadInput
+
+if TYPE_CHECKING:
+    from xlite_search.search.plan import Plan
+    from xlite_search.search.study import Study
+
+STORAGE = 3
+
+
+def plan(
+    space: Space,
+    demo: Demo = False,
+    set_: Settings = None,
+    name: StudyName = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time two steps of the largest and the smallest model.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Trials, factors, what they cannot tell apart, and what the study will take; trains nothing."""
+    from xlite_search.machine import this_machine
+    from xlite_search.search.forecast import forecast
+    from xlite_search.search.plan import make_plan
+    from xlite_search.search.teaching import asking
+
+    study, called = _study(space, demo, set_, name)
+    found = make_plan(study, called)
+    expected = forecast(found, this_machine(), measure=measure)
+    if json_:
+        trials = [{"trial": t.key, "label": t.label, "settings": t.settings} for t in found.trials]
+        print(
+            json.dumps(
+                {
+                    "study": called,
+                    "factors": found.factors(),
+                    "teacher": found.teacher,
+                    "trials": trials,
+                    "forecast": asdict(expected),
+                    "warnings": found.warnings(),
+                }
+            )
+        )
+        expected.expect_room()
+        return
+    print(f"{called}: {_trials(found)}, {_epochs(found)}; {_scheduler(study)}")
+    if duplicates := len(study.points()) - len(found.trials) if study.grids else 0:
+        print(f"  {duplicates} more points are the same run as one of these, and are not trained twice")
+    if found.teaching:
+        print(f"teacher {found.teacher}, {found.teaching.models()}")
+    for line in asking(found.trials):
+        print(f"  {line}")
+    for factor, values in found.factors().items():
+        print(f"  {factor}: {', '.join(map(str, values))}")
+    for warning in found.warnings():
+        print(f"warning: {warning}")
+    for trial in found.trials:
+        print(f"  {trial.key}  {trial.label}")
+    for line in expected.words():
+        print(f"forecast: {line}")
+    expected.expect_room()
+
+
+def run(
+    space: Space,
+    demo: Demo = False,
+    set_: Settings = None,
+    name: StudyName = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on with a study that changed since it began; recorded.")
+    ] = False,
+    cpu: Cpu = False,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A Ray cluster's, whose machines share the folders of runs and data."),
+    ] = None,
+) -> None:
+    """The main job: trains the teacher, then the trials; the same command again goes on where it stopped."""
+    from xlite_search import console, machine
+    from xlite_search.search.plan import make_plan
+
+    machine.expect_gpu_support(cpu)
+    if address:
+        machine.expect_cluster(address)
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # before Ray is imported, which reads it then
+    study, called = _study(space, demo, set_, name)
+    found = make_plan(study, called)
+    if _is_complete(found):
+        console.say(f"Study '{called}' is complete: nothing is left to train.")
+    else:
+        from xlite_search.results import compare as results
+        from xlite_search.search.runner import run as run_plan
+
+        console.say(f"Study '{called}': {_trials(found)}; {_scheduler(study)}")
+        if study.teacher:
+            console.say(
+                "loss = alpha * tau^2 * KL(teacher || student at tau) + (1 - alpha) * hard; alpha weighs the teacher"
+            )
+        run_plan(found, accept_changes=accept_changes, summary=results.summary, address=address)
+    raise typer.Exit(_closing_words(called))
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Default: all studies, a line each.")] = None,
+    json_: Json = False,
+) -> None:
+    """Where a study stands: who runs it, which trials are where and why, what it takes of the disk."""
+    from xlite_search.results import status as results
+
+    found = [results.standing(name) for name in ([study] if study else places.studies())]
+    if json_:
+        print(json.dumps([each.as_json() for each in found]))
+    elif study:
+        results.show(found[0])
+    else:
+        for each in found:
+            print(each.line())
+        if not found:
+            print(
+                f"no study in {places.runs_root()} yet; begin one: python -m xlite_search run SPACE (add --demo to try)"
+            )
+
+
+def clean(study: Annotated[str, typer.Argument(metavar="STUDY")]) -> None:
+    """Gives disk back: checkpoints that nobody will go on with. Best weights of what is ranked stay."""
+    from xlite_search import disk
+    from xlite_search.results.compare import open_study
+    from xlite_search.storage import alone
+
+    found = open_study(study)
+    with alone(found.folder, f"study '{study}'", shown=True):
+        before = disk.taken(found.runs())
+        disk.free(found.runs())
+        left = disk.taken(found.runs())
+    print(f"{study}: {(before - left) / 1e6:,.1f} MB given back, {left / 1e6:,.1f} MB of checkpoints are left")
+
+
+def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json = False) -> None:
+    """Nothing lost? Manifests, checkpoints, decisions, the teacher and MLflow, one against the other."""
+    from xlite_search.results.compare import open_study
+    from xlite_search.search.verify import verify as verify_study
+
+    found = open_study(study)
+    broken = verify_study(found)
+    if json_:
+        print(json.dumps({"study": study, "broken": broken}))
+    else:
+        print("\n".join(broken) if broken else f"{study}: {len(found.trials)} trials, and nothing is lost")
+    raise typer.Exit(STORAGE if broken else 0)
+
+
+def compare(studies: Annotated[list[str], typer.Argument(metavar="STUDY...")], json_: Json = False) -> None:
+    """The ranked table of one or more studies, and AUROC by finding with the number of positives."""
+    from xlite_search.results import compare as results
+
+    comparison = results.compare(studies)
+    if json_:
+        print(json.dumps(results.as_json(comparison)))
+    else:
+        results.show(comparison)
+
+
+def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:
+    """The study as the command line asks for it, and its name. Draws the demo's phantoms if they are not there."""
+    from xlite_search.search.study import load_study
+
+    settings, called = settings_of(set_), name or Path(space).stem + ("-demo" if demo else "")
+    places.study_folder(called)
+    study = load_study(space)
+    if settings and not demo and name is None:
+        raise BadInput("a study changed by --set wants a name of its own: add --name NAME")
+    if demo:
+        study = study.as_demo()
+    study = study.with_settings(settings) if settings else study
+    if demo:
+        _draw_phantoms(study.base.data.name)
+    return study, called
+
+
+def _draw_phantoms(name: str) -> None:
+    from xlite_search import console
+    from xlite_search.data.prepare import prepare as prepare_data
+    from xlite_search.data.sources.phantom import Phantom
+    from xlite_search.search.study import DEMO_DATA, DEMO_IMAGES, DEMO_SIZE
+
+    if name == DEMO_DATA and not (places.data_folder(name) / "manifest.json").exists():
+        counter = console.Counter("phantoms drawn")
+        prepare_data(name, Phantom(images=DEMO_IMAGES), DEMO_SIZE, counter, say=console.say)
+
+
+def _scheduler(study: Study) -> str:
+    if study.scheduler is None:
+        return "every one is trained to its end"
+    rungs = ", ".join(map(str, study.scheduler.rungs(study.base.epochs)))
+    how = "stops the weak on arrival" if study.scheduler.asynchronous else "keeps the best of all"
+    return f"ASHA {how} at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
+
+
+def _epochs(plan: Plan) -> str:
+    """As many as the trials have; of a search whose trials are not all known, as many as its base has."""
+    asked = {trial.config.epochs for trial in plan.trials}
+    if len(asked) > 1:
+        return f"{min(asked)} to {max(asked)} epochs each"
+    return f"{max(asked, default=plan.study.base.epochs)} epochs each at most"
+
+
+def _trials(plan: Plan) -> str:
+    if not plan.study.suggester:
+        return f"{len(plan.trials)} trials"
+    return f"{plan.in_all} trials, suggested {plan.study.search.batch} at a time"
+
+
+def _is_complete(plan: Plan) -> bool:
+    """Everything trained and mirrored, and the study is still the one that it was."""
+    from xlite_search import tracking
+    from xlite_search.records import StudyRecord
+    from xlite_search.search.plan import changes
+
+    if not (plan.folder / "study.json").exists():
+        return False
+    study = StudyRecord.load(plan.folder)
+    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and tracking.knows(plan.name)
+    same = not changes(study, plan) and study.trials == tuple(trial.key for trial in plan.trials)
+    return there and study.tracked and same and all(r.over for r in study.runs())
+
+
+def _closing_words(name: str) -> int:
+    """The table, the best config, where things are. The exit code: 1 if a trial failed or is not over."""
+    from xlite_search import console
+    from xlite_search.results import compare as results
+
+    comparison = results.compare([name])
+    results.show(comparison, classes=False)
+    failed = [run for run in comparison.others if run.status == "failed"]
+    if failed and not comparison.ranked:
+        console.say(f"\nNo trial was trained to its end: {len(failed)} failed, the first because {failed[0].cause}")
+    elif not comparison.ranked:
+        console.say(f"\nNo trial has a value of {comparison.metric}: there is nothing to rank")
+    if comparison.ranked:
+        winner = comparison.ranked[0]
+        settings = " ".join(f"{name}={value}" for name, value in winner.settings.items())
+        console.say(f"\nBest config: {settings}  ({comparison.metric} {winner.best_score(comparison.metric):.4f})")
+        console.say(f"Export it:   python -m xlite_search best {name} -o best.yaml")
+        console.say(f"By finding:  python -m xlite_search compare {name}")
+    console.say(f"Files:       {places.study_folder(name)}")
+    console.say("MLflow:      python -m xlite_search ui")
+    runs = (*comparison.ranked, *comparison.others)
+    return 0 if comparison.ranked and all(run.status in ("finished", "stopped") for run in runs) else 1
