@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_cli import call
 
-from xlite_search.data.packed import index_text, read_index
+from xlite_search.data.index import index_text, read_index
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.sources.labels import read_labels, write_labels
 from xlite_search.data.sources.phantom import Phantom

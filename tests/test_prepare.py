@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from xlite_search import places, storage
 from xlite_search.data import decoding, integrity, processes, unfinished
 from xlite_search.data import prepare as preparing
-from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, PackedSet, digest_of, index_text, read_index
+from xlite_search.data.index import index_text, read_index
+from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, PackedSet, digest_of
 from xlite_search.data.prepare import prepare
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable, Loss, Unreadable

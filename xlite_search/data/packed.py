@@ -13,9 +13,7 @@ A mapped file is never replaced in place: a data set of another size or source t
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places, storage
+from xlite_search.data.index import read_index
 from xlite_search.data.sources import LabelTable, image_key
 from xlite_search.errors import BadInput, Damaged
 
@@ -150,39 +149,3 @@ class PackedSet:
 def digest_of(pixels: bytes) -> str:
     """16 hex digits that name these bytes: blake2b of 64 bits. Two of 10^6 images share one by chance once in 10^7."""
     return hashlib.blake2b(pixels, digest_size=8).hexdigest()
-
-
-def index_text(table: LabelTable) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "patient", "view", "sex", "age", "findings", "digest"])
-    nothing = ("",) * len(table)
-    about = [column or nothing for column in (table.views, table.sexes, table.ages)]
-    findings = ["|".join(table.classes[c] for c in np.flatnonzero(row)) for row in table.labels]
-    columns = (table.names, table.patients, *about, findings, table.digests or nothing)
-    writer.writerows(zip(*columns, strict=True))
-    return out.getvalue()
-
-
-def read_index(text: str, classes: tuple[str, ...]) -> LabelTable:
-    rows = list(csv.DictReader(io.StringIO(text)))
-    number_of = {name: number for number, name in enumerate(classes)}
-    labels = np.zeros((len(rows), len(classes)), np.uint8)
-    for number, row in enumerate(rows):
-        for finding in filter(None, row["findings"].split("|")):
-            labels[number, number_of[finding]] = 1
-
-    def column(name: str) -> tuple[str, ...]:
-        values = tuple(row[name] for row in rows)
-        return values if any(values) else ()
-
-    return LabelTable(
-        names=tuple(row["name"] for row in rows),
-        patients=tuple(row["patient"] for row in rows),
-        labels=labels,
-        classes=classes,
-        views=column("view"),
-        sexes=column("sex"),
-        ages=column("age"),
-        digests=column("digest"),
-    )
