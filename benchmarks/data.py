@@ -245,7 +245,7 @@ def _raw_images(folder: Path, count: int) -> Path:
         image = cv2.resize(phantom.pixels(row), (RAW, RAW), interpolation=cv2.INTER_CUBIC)
         drawn.append(cv2.imencode(".png", image)[1].tobytes())
     lines = ["Image Index,Finding Labels,Patient ID"]
-    for row, (name, patient) in enumerate(zip(table.names, table.patients, strict=True)):
+    for row, (name, patient) in enumerate(zip(table.names, table.groups, strict=True)):
         (folder / name).write_bytes(drawn[row % len(drawn)])
         lines.append(f"{name},{'Mass' if row % 2 else 'No Finding'},{patient}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

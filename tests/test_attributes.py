@@ -13,6 +13,7 @@ from test_cli import call
 
 from xlite_search.data.index import index_text, read_index
 from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels, write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.results.attributes import attributes, lines
@@ -47,12 +48,12 @@ def test_sexes_are_m_f_or_not_known(cell: str, sex: str, tmp_path: Path) -> None
 
 def test_a_table_without_them_has_none(tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.csv", "Follow-up #", "0", "1")
-    assert (table.views, table.sexes, table.ages) == ((), (), ())
+    assert (table.projections, table.sexes, table.ages) == ((), (), ())
     assert attributes(table) == []
 
 
 def test_chexperts_column_of_views_is_read(tmp_path: Path) -> None:
-    assert table_of(tmp_path / "t.csv", "AP/PA", "ap", "").views == ("AP", "")
+    assert table_of(tmp_path / "t.csv", "AP/PA", "ap", "").projections == ("AP", "")
 
 
 def some(images: int = 400) -> LabelTable:
@@ -63,16 +64,16 @@ def some(images: int = 400) -> LabelTable:
     labels[:, 0] = [view == "AP" and chance < 0.7 for view, chance in zip(views, draw.random(images), strict=True)]
     labels[:, 1] = [bool(age) and int(age) < 30 for age in ages]
     names = tuple(f"{number}.png" for number in range(images))
-    return LabelTable(names, names, labels, views=views, sexes=("M",) * images, ages=ages)
+    return LabelTable(names, names, labels, CHEST_FINDINGS, projections=views, sexes=("M",) * images, ages=ages)
 
 
 def test_they_are_kept_with_the_images_and_written_with_the_lists(tmp_path: Path) -> None:
     table = some()
     again = read_index(index_text(table), table.classes)
-    assert (again.views, again.sexes, again.ages) == (table.views, table.sexes, table.ages)
+    assert (again.projections, again.sexes, again.ages) == (table.projections, table.sexes, table.ages)
     write_labels(tmp_path / "train.csv", table)
     again = read_labels(tmp_path / "train.csv")
-    assert (again.views, again.sexes, again.ages) == (table.views, table.sexes, table.ages)
+    assert (again.projections, again.sexes, again.ages) == (table.projections, table.sexes, table.ages)
     rows = np.array([7, 3])
     assert table.part(rows).ages == (table.ages[7], table.ages[3])
 
@@ -80,9 +81,9 @@ def test_they_are_kept_with_the_images_and_written_with_the_lists(tmp_path: Path
 def test_what_one_alone_tells_is_the_area_under_its_own_curve() -> None:
     table = some()
     view, age = attributes(table)  # one sex says nothing
-    known = np.array([bool(cell) for cell in table.views])
+    known = np.array([bool(cell) for cell in table.projections])
     truth = table.labels[known]
-    of_view = np.array(table.views)[known]
+    of_view = np.array(table.projections)[known]
     assert view.unknown == (~known).sum()
     assert view.images == {value: (of_view == value).sum() for value in view.images}
     for column, finding in enumerate(table.classes):
@@ -106,7 +107,7 @@ def test_what_tells_much_is_named_if_there_are_enough_images() -> None:
     assert view.warning.startswith("the view alone tells (AUROC) Atelectasis (0.")
     assert "Cardiomegaly (1.00)" in age.warning
     labels = np.zeros_like(table.labels)
-    labels[[row for row, view in enumerate(table.views) if view == "AP"][:9], 0] = 1
+    labels[[row for row, view in enumerate(table.projections) if view == "AP"][:9], 0] = 1
     view, _ = attributes(replace(table, labels=labels))
     assert view.auroc["Atelectasis"] > 0.7
     assert view.warning == ""
@@ -117,10 +118,10 @@ def test_what_tells_much_is_named_if_there_are_enough_images() -> None:
 def test_many_views_are_few_and_the_rest() -> None:
     table = some()
     views = tuple("ABCDEFGH"[number % 8] for number in range(len(table)))
-    view, *_ = attributes(replace(table, views=views, labels=table.labels))
+    view, *_ = attributes(replace(table, projections=views, labels=table.labels))
     assert list(view.images) == ["A", "B", "C", "other"]
     assert view.images["other"] == 5 * len(table) / 8
-    same = replace(table, ages=("50",) * len(table), views=("PA",) * len(table))
+    same = replace(table, ages=("50",) * len(table), projections=("PA",) * len(table))
     assert attributes(same) == []
 
 
@@ -141,7 +142,7 @@ def test_the_prepared_set_says_the_same(capsys: pytest.CaptureFixture[str]) -> N
     code, _, err = call(capsys, "prepare", "phantom", "--count", "60", "--size", "32")
     assert code == 0, err
     code, out, _ = call(capsys, "audit", "phantom", "--json", "--set", "data.split.ratios=[0.5,0.5,0]")
-    views = Phantom(images=60).table().views
+    views = Phantom(images=60).table().projections
     assert json.loads(out)["attributes"]["view"]["images"] == {view: views.count(view) for view in {*views}}
 
 

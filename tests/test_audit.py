@@ -33,7 +33,7 @@ def labels(tmp_path: Path) -> Path:
     with open(tmp_path / "labels.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["Image Index", "Finding Labels", "Patient ID"])
-        for name, patient, found in zip(table.names, table.patients, named, strict=True):
+        for name, patient, found in zip(table.names, table.groups, named, strict=True):
             writer.writerow([name, "|".join(found) or "No Finding", patient])
     return tmp_path / "labels.csv"
 
@@ -51,7 +51,7 @@ def test_split_writes_lists_patients_and_a_report(
         assert part.names == tuple(table.names[row] for row in rows)
         assert np.array_equal(part.labels, table.labels[rows])
         patients = (tmp_path / "lists" / f"{split}_patients.txt").read_text().split()
-        assert set(patients) == set(part.patients)
+        assert set(patients) == set(part.groups)
         assert f"{split}: at most" in out
     about = storage.read_manifest(tmp_path / "lists" / "split.json")
     assert about["parts"]["val"]["images"] == (codes == 1).sum()
@@ -98,7 +98,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(
 def test_a_cut_official_list_is_noticed(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = read_labels(labels)
     (tmp_path / "nih").mkdir()
-    cut = table.patients.index(table.patients[300])
+    cut = table.groups.index(table.groups[300])
     for name, some in (("train_val_list", table.names[:cut]), ("test_list", table.names[cut:-20])):
         (tmp_path / "nih" / f"{name}.txt").write_text("\n".join(some) + "\n")
     arguments = ["split", "--labels", str(labels), "--official", str(tmp_path / "nih"), "-o", str(tmp_path / "out")]
@@ -125,7 +125,7 @@ def test_split_into_folds_is_a_folder_each(labels: Path, tmp_path: Path, capsys:
 
 def test_split_follows_the_official_lists(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = read_labels(labels)
-    cut = table.patients.index(table.patients[300])
+    cut = table.groups.index(table.groups[300])
     (tmp_path / "nih").mkdir()
     for name, some in (("train_val_list", table.names[:cut]), ("test_list", table.names[cut:])):
         (tmp_path / "nih" / f"{name}.txt").write_text("\n".join(some) + "\n")
@@ -205,7 +205,7 @@ def test_other_classes_and_other_groups_are_split_and_audited(
         read_labels(tmp_path / "lists" / f"{name}.csv", ("Covid", "Fracture")) for name in ("train", "val", "test")
     ]
     assert sum(map(len, parts)) == 80
-    assert sum(len(set(part.patients)) for part in parts) == 20
+    assert sum(len(set(part.groups)) for part in parts) == 20
 
 
 def test_audit_of_a_table_prints_what_samplers_draw(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,14 +37,14 @@ def test_chosen_classes_are_read_in_their_order_and_what_is_left_out_is_told(tmp
     found = read_labels(table(tmp_path, FILMS), ("Mass", "fracture"))
     assert found.classes == ("Mass", "fracture")
     assert found.labels.tolist() == [[0, 1], [1, 0], [0, 0], [1, 1]]
-    assert found.patients == ("p1", "p1", "p2", "p3")
+    assert found.groups == ("p1", "p1", "p2", "p3")
     assert [note.removeprefix(str(tmp_path / "table.csv")) for note in found.notes] == [": column 'Devices' left out"]
 
 
 def test_chosen_classes_are_found_in_a_column_of_words(tmp_path: Path) -> None:
     found = read_labels(table(tmp_path, LESIONS), ("mel", "nv"), "lesion_id")
     assert found.labels.tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
-    assert found.patients == ("HAM_0000118", "HAM_0000118", "HAM_0002730", "HAM_0001466")
+    assert found.groups == ("HAM_0000118", "HAM_0000118", "HAM_0002730", "HAM_0001466")
     told = " ".join(found.notes)
     assert "the labels are those in column 'dx'" in told
     assert "no class and are left out: 'bkl' (2)" in told
@@ -63,7 +63,7 @@ def test_a_list_without_header_has_the_chosen_classes(tmp_path: Path) -> None:
 
 def test_an_image_can_be_its_own_patient(tmp_path: Path) -> None:
     found = read_labels(table(tmp_path, FILMS), ("Mass",), "image_id")
-    assert found.patients == ("a.png", "b.png", "c.png", "d.png")
+    assert found.groups == ("a.png", "b.png", "c.png", "d.png")
 
 
 def test_what_was_written_with_chosen_classes_is_read_back(tmp_path: Path) -> None:

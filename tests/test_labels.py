@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable, Unreadable, folder, image_id
+from xlite_search.data.sources import LabelTable, Unreadable, folder, image_id
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.folder import EMPTY_FILE, NO_FILE, Folder
 from xlite_search.data.sources.labels import NIH_COUNTS, read_labels, read_names, write_labels
 from xlite_search.errors import BadInput
@@ -68,7 +69,7 @@ def findings(table: LabelTable) -> list[set[str]]:
 
 
 def expect_the_three(table: LabelTable, views: tuple[str, ...] = ("PA", "AP", "PA")) -> None:
-    assert (table.names, table.patients, table.views) == (NAMES, ("1", "1", "2"), views)
+    assert (table.names, table.groups, table.projections) == (NAMES, ("1", "1", "2"), views)
     assert findings(table) == FOUND
     assert table.labels.dtype == np.uint8
     assert table.classes == CHEST_FINDINGS
@@ -208,20 +209,20 @@ def test_a_name_without_suffix_stays_so_and_still_tells_its_patient(tmp_path: Pa
     for text in (NIH.replace(".png", ""), LIST.replace(".png", "")):
         table = read_labels(written(tmp_path, text))
         assert table.names == tuple(map(image_id, NAMES))
-        assert table.patients == ("1", "1", "2")
+        assert table.groups == ("1", "1", "2")
 
 
 def test_patients_without_a_column_come_from_nih_names(tmp_path: Path) -> None:
     text = columns_of(HOT, [0, 2, *range(3, 17)])
     expect_the_three(read_labels(written(tmp_path, text)))
     table = read_labels(written(tmp_path, text.replace("00000002_", "00030805_")))
-    assert table.patients == ("1", "1", "30805")
+    assert table.groups == ("1", "1", "30805")
 
 
 @pytest.mark.parametrize(("written_as", "patient"), [("0", "0"), ("000", "0"), ("0012.00", "12"), ("P-07", "P-07")])
 def test_patient_ids_are_numbers_only_where_they_are(written_as: str, patient: str, tmp_path: Path) -> None:
     text = NIH.replace("00000002_000", "scan").replace(",2,", f",{written_as},")
-    assert read_labels(written(tmp_path, text)).patients == ("1", "1", patient)
+    assert read_labels(written(tmp_path, text)).groups == ("1", "1", patient)
 
 
 def test_the_clearest_name_column_counts(tmp_path: Path) -> None:
@@ -517,7 +518,7 @@ def label_tables(draw: st.DrawFn) -> LabelTable:
     labels[draw(st.integers(0, len(names) - 1))] |= 1 << draw(st.integers(0, 13))
     views = draw(st.sampled_from([(), ("PA",) * len(names), ("",) * len(names), ("AP",) + ("",) * (len(names) - 1)]))
     bits = np.array([[number >> column & 1 for column in range(14)] for number in labels], np.uint8)
-    return LabelTable(tuple(names), tuple(patients), bits, views=views)
+    return LabelTable(tuple(names), tuple(patients), bits, CHEST_FINDINGS, projections=views)
 
 
 @given(label_tables())
@@ -526,7 +527,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, table: LabelTable) -> None
     path = tmp_path / "train.csv"
     write_labels(path, table)
     again = read_labels(path)
-    assert (again.names, again.patients, again.views) == (table.names, table.patients, table.views)
+    assert (again.names, again.groups, again.projections) == (table.names, table.groups, table.projections)
     assert np.array_equal(again.labels, table.labels)
     assert read_names(path) == table.names
 
@@ -552,13 +553,13 @@ def test_the_whole_real_table_is_read(real: LabelTable, shared: Path) -> None:
     with gzip.open(nih(shared), "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert real.names == tuple(row["Image Index"] for row in rows)
-    assert real.patients == tuple(row["Patient ID"] for row in rows)
-    assert real.views == tuple(row["View Position"] for row in rows)
+    assert real.groups == tuple(row["Patient ID"] for row in rows)
+    assert real.projections == tuple(row["View Position"] for row in rows)
     for column, finding in enumerate(CHEST_FINDINGS):
         there = [finding in row["Finding Labels"].split("|") for row in rows]
         assert np.array_equal(real.labels[:, column], there)
     assert tuple(real.labels.sum(axis=0)) == NIH_COUNTS
-    assert (len(real), len(set(real.patients)), int((~real.labels.any(axis=1)).sum())) == (112_120, 30_805, 60_361)
+    assert (len(real), len(set(real.groups)), int((~real.labels.any(axis=1)).sum())) == (112_120, 30_805, 60_361)
 
 
 def test_the_official_lists_share_the_real_table(real: LabelTable, shared: Path) -> None:
@@ -587,8 +588,8 @@ def subset(name: str, real: LabelTable, shared: Path) -> NDArray[np.uint8]:
         names = {n for n, there in zip(real.names, chosen, strict=True) if there}
     elif name == "successive":  # the thousand that is least like the whole
         names = set(real.names[93_520:94_520])
-    elif name in real.views:
-        names = {n for n, view in zip(real.names, real.views, strict=True) if view == name}
+    elif name in real.projections:
+        names = {n for n, view in zip(real.names, real.projections, strict=True) if view == name}
     else:
         names = set(np.random.default_rng(int(name)).choice(real.names, 1000, replace=False).tolist())
     return real.part(np.array([row for row, n in enumerate(real.names) if n in names])).labels
@@ -752,7 +753,7 @@ def test_real_images_belong_to_their_table(shared: Path) -> None:
     folder = nih(shared, "Data_Entry_images_64.csv").parent
     source = Folder(folder / "images_64", folder / "Data_Entry_images_64.csv")
     assert source.lost() == {}
-    assert (len(source.table()), len(set(source.table().patients))) == (1000, 264)
+    assert (len(source.table()), len(set(source.table().groups))) == (1000, 264)
     for row in (0, 499, 999):
         expected = cv2.imread(str(folder / "images_64" / source.table().names[row]), cv2.IMREAD_GRAYSCALE)
         assert expected is not None and np.array_equal(source.pixels(row), expected)

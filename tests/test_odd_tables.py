@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from test_cli import call
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable
+from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels, read_names
 from xlite_search.errors import BadInput
 
@@ -111,7 +112,7 @@ SAME: dict[str, str | bytes] = {
 def test_an_odd_table_is_read_rightly(kind: str, tmp_path: Path) -> None:
     table = read(SAME[kind], tmp_path)
     assert table.names == NAMES
-    assert table.patients == ("1", "1", "2")
+    assert table.groups == ("1", "1", "2")
     assert [tuple(c for c, there in zip(table.classes, row, strict=True) if there) for row in table.labels] == [
         *HOT.values()
     ]
@@ -318,14 +319,14 @@ def test_chexpert_is_read_for_some_of_its_classes(tmp_path: Path) -> None:
     assert table.names == tuple(
         f"patient0000{patient}/study{study}/view1_frontal.jpg" for patient, study in ((1, 1), (1, 2), (2, 1))
     )
-    assert table.patients == ("patient00001", "patient00001", "patient00002")
+    assert table.groups == ("patient00001", "patient00001", "patient00002")
     assert table.labels.tolist() == [[1, 0], [0, 0], [0, 1]]
     assert [note.removeprefix(f"{tmp_path / 'labels.csv'}: ") for note in table.notes] == [
         "no patient column; the images' names are taken for CheXpert's or MIMIC-CXR's: "
         "'CheXpert-v1.0-small/train/patient00001/s...' is of patient patient00001",
         "columns 'Frontal/Lateral', 'Fracture' left out",
     ]
-    assert table.views == ("AP", "AP", "PA")
+    assert table.projections == ("AP", "AP", "PA")
     for gap in ("", "-1.0"):
         with pytest.raises(BadInput, match=r"line 2, column 'Cardiomegaly': .*expected 0 or 1"):
             read(CHEXPERT.replace(",1.0,0.0,0.0", f",{gap},0.0,0.0", 1), tmp_path, ("Cardiomegaly",))
@@ -335,7 +336,7 @@ def test_dates_are_no_patients(tmp_path: Path) -> None:
     """With a column for the patient names may be dates, and nothing is read into them."""
     table = read(names(lambda name: f"20200101{name[8:]}".replace("_000", f"_{name[7]}00"), MULTI_HOT), tmp_path)
     assert table.names == ("20200101_100.png", "20200101_001.png", "20200101_200.png")
-    assert table.patients == ("1", "1", "2")
+    assert table.groups == ("1", "1", "2")
     assert table.notes == ()
 
 
@@ -345,7 +346,7 @@ def test_a_patient_is_one_however_the_accents_are_written(tmp_path: Path) -> Non
         other_names(MULTI_HOT).replace("scan10.png,1", f"scan10.png,{composed}").replace("11.png,1", f"11.png,{apart}"),
         tmp_path,
     )
-    assert table.patients == (composed, composed, "2")
+    assert table.groups == (composed, composed, "2")
 
 
 def test_what_a_list_without_header_is_taken_for_is_read_aloud(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlite_search.data.sources import CHEST_FINDINGS
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.phantom import PREVALENCE, Phantom, contact_sheet
 from xlite_search.data.sources.phantom_findings import PAINTERS, Box, draw
 from xlite_search.errors import BadInput
@@ -34,8 +34,8 @@ def test_a_longer_data_set_begins_with_the_shorter_one(images: int, more: int, s
     short = Phantom(images=images, seed=seed, label_noise=0.1).table()
     long = Phantom(images=images + more, seed=seed, label_noise=0.1).table()
     assert long.names[:images] == short.names
-    assert long.patients[:images] == short.patients
-    assert long.views[:images] == short.views
+    assert long.groups[:images] == short.groups
+    assert long.projections[:images] == short.projections
     assert np.array_equal(long.labels[:images], short.labels)
 
 
@@ -78,10 +78,10 @@ def test_the_same_chest_at_another_size() -> None:
 def test_patients_are_contiguous_and_names_unique() -> None:
     table = Phantom(images=5000).table()
     assert len(set(table.names)) == len(table) == 5000
-    assert all(name == f"{patient}_{name[9:12]}.png" for name, patient in zip(table.names, table.patients, strict=True))
-    starts = [p for p, before in zip(table.patients, (None, *table.patients), strict=False) if p != before]
+    assert all(name == f"{patient}_{name[9:12]}.png" for name, patient in zip(table.names, table.groups, strict=True))
+    starts = [p for p, before in zip(table.groups, (None, *table.groups), strict=False) if p != before]
     assert len(starts) == len(set(starts))
-    counts = np.unique(np.array(table.patients[:-5]), return_counts=True)[1]
+    counts = np.unique(np.array(table.groups[:-5]), return_counts=True)[1]
     assert counts.max() == 5
     assert 1.9 < counts.mean() < 2.15
 
@@ -104,7 +104,7 @@ def test_asked_prevalence() -> None:
 
 def test_findings_stay_with_a_patient() -> None:
     phantom = Phantom(images=20000)
-    labels, patients = phantom.truth(), np.array(phantom.table().patients)
+    labels, patients = phantom.truth(), np.array(phantom.table().groups)
     follow_up = patients[1:] == patients[:-1]
     again = {name: labels[1:][follow_up & (labels[:-1, c] > 0), c].mean() for c, name in enumerate(CHEST_FINDINGS)}
     assert again["Hernia"] > 0.5
@@ -175,7 +175,7 @@ def test_cardiomegaly_is_wider_than_half_of_the_thorax() -> None:
 
 def test_a_chronic_finding_keeps_its_place() -> None:
     phantom = Phantom(images=200)
-    patients = phantom.table().patients
+    patients = phantom.table().groups
     row = next(i for i in range(199) if patients[i] == patients[i + 1])
     first, second = (draw(phantom.chest(i), phantom.pose(i), ("Mass",), 256)[1][0] for i in (row, row + 1))
     assert abs(first.x - second.x) < 40

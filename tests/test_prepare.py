@@ -32,6 +32,7 @@ from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, PackedSet,
 from xlite_search.data.prepare import prepare
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable, Loss, Unreadable
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.folder import NO_FILE, Folder
 from xlite_search.data.sources.labels import write_labels
 from xlite_search.data.sources.phantom import Phantom
@@ -65,7 +66,9 @@ class Noise:
         labels = np.zeros((self.images, 14), np.uint8)
         labels[::3, self.finding] = 1
         rows = range(self.images)
-        return LabelTable(tuple(f"{row:05d}.png" for row in rows), tuple(str(row // 2) for row in rows), labels)
+        return LabelTable(
+            tuple(f"{row:05d}.png" for row in rows), tuple(str(row // 2) for row in rows), labels, CHEST_FINDINGS
+        )
 
     def stamp(self, row: int) -> str:
         return ""
@@ -319,7 +322,7 @@ def test_the_index_is_read_as_it_was_written(digests: tuple[str, ...]) -> None:
     table = replace(Phantom(images=50).table(), digests=digests)
     again = read_index(index_text(table), table.classes)
     assert np.array_equal(again.labels, table.labels)
-    assert (again.names, again.patients, again.views) == (table.names, table.patients, table.views)
+    assert (again.names, again.groups, again.projections) == (table.names, table.groups, table.projections)
     assert again.digests == digests
 
 

@@ -30,7 +30,7 @@ from xlite_search.data.samplers import (
     Unscaled,
     occurrence,
 )
-from xlite_search.data.sources import CHEST_FINDINGS
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, parse
 from xlite_search.training import balance

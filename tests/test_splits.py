@@ -25,6 +25,7 @@ from xlite_search.data.dataset import DataSpec, open_data
 from xlite_search.data.lists import SPLITS, TEST, TRAIN, VAL, Lists, Official, rows_by_split, write_lists
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient, Folds, deal, fraction_of, split_of
@@ -37,7 +38,7 @@ RATIOS = [(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (0.5, 0.25, 0.25), (1.0, 0.0, 0.0)
 
 def table_of(patients: NDArray[np.int64], labels: NDArray[np.uint8]) -> LabelTable:
     names = tuple(f"{number:05d}.png" for number in range(len(patients)))
-    return LabelTable(names, tuple(str(patient) for patient in patients), labels)
+    return LabelTable(names, tuple(str(patient) for patient in patients), labels, CHEST_FINDINGS)
 
 
 @st.composite
@@ -79,7 +80,7 @@ def expect_even(table: LabelTable, rows: NDArray[np.int64], images: float) -> No
 def test_no_patient_is_in_two_splits(table: LabelTable, ratios: tuple[float, float, float], seed: int) -> None:
     codes = deal(table, ByPatient(ratios=ratios, seed=seed))
     assert codes.shape == (len(table),)
-    assert len({(p, int(code)) for p, code in zip(table.patients, codes, strict=True)}) == len(set(table.patients))
+    assert len({(p, int(code)) for p, code in zip(table.groups, codes, strict=True)}) == len(set(table.groups))
 
 
 @given(tables(), st.sampled_from(RATIOS), st.integers(0, 5))
@@ -88,7 +89,7 @@ def test_shares_are_met_but_for_a_few_patients(
     table: LabelTable, ratios: tuple[float, float, float], seed: int
 ) -> None:
     codes = deal(table, ByPatient(ratios=ratios, seed=seed))
-    largest = np.unique(np.array(table.patients), return_counts=True)[1].max()
+    largest = np.unique(np.array(table.groups), return_counts=True)[1].max()
     for number, ratio in enumerate(ratios):
         assert abs((codes == number).sum() - ratio * len(table)) <= 3 * largest
         if ratio == 0:
@@ -145,7 +146,7 @@ def images_owed(table: LabelTable, codes: NDArray[np.int64], ratios: tuple[float
 def test_no_patient_would_be_better_off_in_another_split(table: LabelTable, seed: int) -> None:
     ratios = (0.5, 0.25, 0.25)
     codes = deal(table, ByPatient(ratios=ratios, seed=seed))
-    least, patients = images_owed(table, codes, ratios), np.array(table.patients)
+    least, patients = images_owed(table, codes, ratios), np.array(table.groups)
     for patient in np.unique(patients)[:40]:
         for home in range(3):
             moved = np.where(patients == patient, home, codes)
@@ -231,9 +232,9 @@ def test_another_process_deals_the_same_way(hash_seed: str) -> None:
 
 
 def test_the_full_nih_table_is_dealt_evenly(nih: LabelTable) -> None:
-    assert (len(nih), len(set(nih.patients))) == (112_120, 30_805)
+    assert (len(nih), len(set(nih.groups))) == (112_120, 30_805)
     codes = deal(nih, ByPatient())
-    patients = np.array(nih.patients)
+    patients = np.array(nih.groups)
     homes = [set(patients[codes == number]) for number in range(3)]
     assert sum(map(len, homes)) == 30_805
     for number, ratio in enumerate((0.7, 0.15, 0.15)):
@@ -260,8 +261,8 @@ def test_a_fifth_of_the_train_images_is_even(nih: LabelTable) -> None:
     assert set(part) <= set(train)
     assert len(part) == pytest.approx(15_697, rel=0.001)
     expect_even(nih.part(train), np.searchsorted(train, part), 0.2 * len(train))
-    rest = set(np.array(nih.patients)[np.setdiff1d(train, part)])
-    assert not rest & set(np.array(nih.patients)[part])
+    rest = set(np.array(nih.groups)[np.setdiff1d(train, part)])
+    assert not rest & set(np.array(nih.groups)[part])
 
 
 def test_the_official_split_is_nihs_and_its_validation_part_is_by_patient(nih: LabelTable, official_lists: str) -> None:
@@ -275,7 +276,7 @@ def test_the_official_split_is_nihs_and_its_validation_part_is_by_patient(nih: L
 
 def rows_by_patient(table: LabelTable) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for row, patient in enumerate(table.patients):
+    for row, patient in enumerate(table.groups):
         found.setdefault(patient, []).append(row)
     return found
 
@@ -359,12 +360,12 @@ def test_lists_for_more_than_is_here_are_taken_when_told(phantom: PackedSet, tmp
         "val": list(phantom.table.names[:9]),
     }
     spec = Lists(path=lists_in(tmp_path / "lists", **names), incomplete=True)
-    if {*phantom.table.patients[:9]} & {*phantom.table.patients[9:]}:
+    if {*phantom.table.groups[:9]} & {*phantom.table.groups[9:]}:
         with pytest.raises(BadInput, match="train and val"):
             split_of(phantom, spec)
     names["val"], names["train"] = (
         names["val"][:1],
-        [n for n, p in zip(phantom.table.names, phantom.table.patients, strict=True) if p != phantom.table.patients[0]]
+        [n for n, p in zip(phantom.table.names, phantom.table.groups, strict=True) if p != phantom.table.groups[0]]
         + ["x.png"],
     )
     rows = split_of(phantom, Lists(path=lists_in(tmp_path / "other", **names), incomplete=True)).rows
@@ -375,8 +376,8 @@ def test_whether_lists_may_be_incomplete_does_not_depend_on_what_was_asked_befor
     phantom: PackedSet, tmp_path: Path
 ) -> None:
     table = phantom.table
-    late = set(table.patients[-9:])
-    names = {"train": [n for n, p in zip(table.names, table.patients, strict=True) if p not in late]}
+    late = set(table.groups[-9:])
+    names = {"train": [n for n, p in zip(table.names, table.groups, strict=True) if p not in late]}
     names |= {"train": [*names["train"], "x.png"], "val": [n for n in table.names if n not in names["train"]]}
     spec = Lists(path=lists_in(tmp_path / "lists", **names))
     split_of(phantom, spec.model_copy(update={"incomplete": True}))
@@ -440,14 +441,14 @@ def test_folds_share_no_patient_and_cover_all(table: LabelTable, folds: int) -> 
     codes = [deal(table, Folds(folds=folds, fold=fold)) for fold in range(folds)]
     assert (np.sum([one == VAL for one in codes], axis=0) == 1).all()
     for one in codes:
-        assert len({(p, int(c)) for p, c in zip(table.patients, one, strict=True)}) == len(set(table.patients))
+        assert len({(p, int(c)) for p, c in zip(table.groups, one, strict=True)}) == len(set(table.groups))
 
 
 @given(tables(), st.permutations(range(14)))
 @settings(max_examples=30, deadline=None)
 def test_the_order_of_images_and_classes_does_not_matter(table: LabelTable, order: list[int]) -> None:
     codes = deal(table, ByPatient())
-    turned = LabelTable(table.names[::-1], table.patients[::-1], table.labels[::-1][:, order])
+    turned = LabelTable(table.names[::-1], table.groups[::-1], table.labels[::-1][:, order], table.classes)
     assert np.array_equal(deal(turned, ByPatient())[::-1], codes)
 
 
@@ -485,7 +486,7 @@ def test_how_even_a_split_is_is_written_beside_it(phantom: PackedSet) -> None:
     (patients,) = (phantom.folder / "splits").glob("*.patients.csv")
     with open(patients, newline="") as file:
         listed = {row["patient"]: row["split"] for row in csv.DictReader(file)}
-    assert listed == {p: n for n in SPLITS for p in np.array(phantom.table.patients)[rows[n]].tolist()}
+    assert listed == {p: n for n in SPLITS for p in np.array(phantom.table.groups)[rows[n]].tolist()}
 
 
 def test_a_split_is_written_once_and_read_again(phantom: PackedSet) -> None:
@@ -545,7 +546,7 @@ def test_the_written_split_names_images_and_patients(phantom: PackedSet) -> None
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(phantom.table.names)
-    assert [row["patient"] for row in rows] == list(phantom.table.patients)
+    assert [row["patient"] for row in rows] == list(phantom.table.groups)
     assert [n for n, row in enumerate(rows) if row["split"] == "test"] == split.rows["test"].tolist()
 
 

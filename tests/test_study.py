@@ -416,14 +416,14 @@ def test_what_could_spoil_the_night_is_said_before_it(tiny: RunConfig, tmp_path:
     """A sampler that draws normal images, and the same pixels under two patients on both sides of given lists."""
     source = Phantom(images=120, size=48)
     table = source.table()
-    one, other = 0, next(row for row, patient in enumerate(table.patients) if patient != table.patients[0])
+    one, other = 0, next(row for row, patient in enumerate(table.groups) if patient != table.groups[0])
     (tmp_path / "png").mkdir()
     for row, name in enumerate(table.names):
         cv2.imwrite(str(tmp_path / "png" / name), source.pixels(one if row == other else row))
     write_labels(tmp_path / "labels.csv", table)
     prepare("twins", Folder(tmp_path / "png", tmp_path / "labels.csv"), 32)
-    validated = {table.patients[other], *table.patients[-20:]} - {table.patients[one]}
-    codes = np.array([int(patient in validated) for patient in table.patients])
+    validated = {table.groups[other], *table.groups[-20:]} - {table.groups[one]}
+    codes = np.array([int(patient in validated) for patient in table.groups])
     write_lists(tmp_path / "lists", table, codes, {})
     split = {"name": "lists", "path": str(tmp_path / "lists")}
     base = tiny.with_settings({"data.name": "twins", "data.split": split})

@@ -237,7 +237,7 @@ def listed(patients: list[str], folder: Path) -> str:
 
 
 def patients_of(data: Data, part: str) -> list[str]:
-    return sorted({data.packed.table.patients[row] for row in data.split.rows[part]})
+    return sorted({data.packed.table.groups[row] for row in data.split.rows[part]})
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -284,7 +284,7 @@ def test_a_model_of_the_same_split_may_teach_and_one_that_saw_validation_may_not
 
 
 def test_patients_of_another_source_are_not_ours(data: Data) -> None:
-    everybody = {"trained_on": {"source": "elsewhere", "patients": list(data.packed.table.patients)}}
+    everybody = {"trained_on": {"source": "elsewhere", "patients": list(data.packed.table.groups)}}
     assert shared_patients(everybody, data) == []
 
 

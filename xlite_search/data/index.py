@@ -15,9 +15,9 @@ def index_text(table: LabelTable) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["name", "patient", "view", "sex", "age", "findings", "digest"])
     nothing = ("",) * len(table)
-    about = [column or nothing for column in (table.views, table.sexes, table.ages)]
+    about = [column or nothing for column in (table.projections, table.sexes, table.ages)]
     findings = ["|".join(table.classes[c] for c in np.flatnonzero(row)) for row in table.labels]
-    columns = (table.names, table.patients, *about, findings, table.digests or nothing)
+    columns = (table.names, table.groups, *about, findings, table.digests or nothing)
     writer.writerows(zip(*columns, strict=True))
     return out.getvalue()
 
@@ -36,10 +36,10 @@ def read_index(text: str, classes: tuple[str, ...]) -> LabelTable:
 
     return LabelTable(
         names=tuple(row["name"] for row in rows),
-        patients=tuple(row["patient"] for row in rows),
+        groups=tuple(row["patient"] for row in rows),
         labels=labels,
         classes=classes,
-        views=column("view"),
+        projections=column("view"),
         sexes=column("sex"),
         ages=column("age"),
         digests=column("digest"),

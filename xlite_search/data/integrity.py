@@ -183,10 +183,10 @@ def expect_parts(table: LabelTable, rows: Rows, parts: Sequence[str], where: str
     empty = [split for split in parts if not len(rows[split])]
     if not empty:
         return
-    patients = set(table.patients)
+    patients = set(table.groups)
     if len(patients) == 1:
         raise BadInput(
-            f"{where}: all {len(table):,} images are of one patient, {table.patients[0]}, and a patient's images stay "
+            f"{where}: all {len(table):,} images are of one patient, {table.groups[0]}, and a patient's images stay "
             f"together, so {empty[0]} would be empty; is that column the patient's?"
         )
     raise BadInput(
@@ -197,7 +197,7 @@ def expect_parts(table: LabelTable, rows: Rows, parts: Sequence[str], where: str
 
 def homes_of_lost(packed: PackedSet, rows: Rows) -> list[str]:
     """The split that each lost image would be in: its patient's; `none` if the patient has none."""
-    home = {packed.table.patients[row]: split for split, found in rows.items() for row in found.tolist()}
+    home = {packed.table.groups[row]: split for split, found in rows.items() for row in found.tolist()}
     return [home.get(patient, "none") for _, _, patient in packed.manifest["set_aside"]]
 
 

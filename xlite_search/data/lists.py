@@ -147,7 +147,7 @@ def write_lists(folder: Path, table: LabelTable, codes: NDArray[np.int64], spec:
     for split in named:
         part = table.part(rows[split])
         write_labels(folder / f"{split}.csv", part)
-        patients = "\n".join(sorted(set(part.patients)))
+        patients = "\n".join(sorted(set(part.groups)))
         storage.write_atomic(folder / f"{split}_patients.txt", f"{patients}\n".encode())
     storage.write_manifest(folder / REPORT, about)
     return about

@@ -27,6 +27,7 @@ import numpy as np
 from xlite_search import places, storage
 from xlite_search.data import integrity, packed
 from xlite_search.data.decoding import Kept, decode, decoded
+from xlite_search.data.index import index_text
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable, Loss, Source
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, on_disk, tidy
@@ -88,7 +89,7 @@ def _asked(source: Source, table: LabelTable, preprocess: Preprocess) -> dict[st
         **preprocess.describe(),
         "classes": table.classes,
         "expected": len(table),
-        "table_sha256": hashlib.sha256(packed.index_text(table).encode()).hexdigest(),
+        "table_sha256": hashlib.sha256(index_text(table).encode()).hexdigest(),
     }
     return dict(json.loads(json.dumps(asked)))
 
@@ -112,11 +113,11 @@ def _made(
     rows = [row for row in range(len(table)) if row not in lost]
     kept = [unfinished.kept[row] for row in rows]
     found = replace(table.part(np.array(rows, np.int64)), digests=tuple(image.digest for image in kept))
-    index = packed.index_text(found).encode()
+    index = index_text(found).encode()
     manifest = plan | {
         "images": len(rows),
-        "patients": len(set(found.patients)),
-        "set_aside": [[table.names[row], lost[row].reason, table.patients[row]] for row in sorted(lost)],
+        "patients": len(set(found.groups)),
+        "set_aside": [[table.names[row], lost[row].reason, table.groups[row]] for row in sorted(lost)],
         "raw_sizes": _raw_sizes(kept),
         "notes": list(table.notes),
         "notice": source.notice,

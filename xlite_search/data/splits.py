@@ -148,7 +148,7 @@ def deal(table: LabelTable, spec: AnySplit, set_aside: Iterable[str] = ()) -> ND
         BadInput: lists do not fit the table, or have a patient in two splits.
     """
     codes = spec.deal(table, set_aside) if isinstance(spec, FromFiles) else spec.deal(table)
-    integrity.expect_no_leak(table.patients, rows_by_split(codes))
+    integrity.expect_no_leak(table.groups, rows_by_split(codes))
     return codes
 
 
@@ -178,8 +178,8 @@ def _written(data: PackedSet, spec: AnySplit, identity: dict[str, Any], paths: S
     rows = rows_by_split(codes)
     integrity.expect_few_lost(rows, Counter(integrity.homes_of_lost(data, rows)))
     homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
-    by_image = _csv(("name", "patient", "split"), zip(table.names, table.patients, homes, strict=True))
-    by_patient = dict.fromkeys((patient, home) for patient, home in zip(table.patients, homes, strict=True) if home)
+    by_image = _csv(("name", "patient", "split"), zip(table.names, table.groups, homes, strict=True))
+    by_patient = dict.fromkeys((patient, home) for patient, home in zip(table.groups, homes, strict=True) if home)
     about = {"spec": identity, "sha256": hashlib.sha256(by_image).hexdigest(), **balance(table, rows)}
     *others, last = paths
     for path in others:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import NO_FINDING, LabelTable
+from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.chest import NO_FINDING
 
 SCALE = 10**8
 #: Shares are rounded to fractions of at most this denominator: the smallest that can be asked for is its inverse.
@@ -151,7 +152,7 @@ class _Deal:
 def balance(table: LabelTable, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
     """How even a split is, as JSON: images, patients and prevalence of every label, No Finding too, in the whole and in
     each part, and the largest deviation from the whole in percentage points; `none` is what is in no part."""
-    patients = np.array(table.patients)
+    patients = np.array(table.groups)
     columns = np.concatenate([table.labels, ~table.labels.any(axis=1, keepdims=True)], axis=1)
     labels = (*table.classes, NO_FINDING)
 
@@ -176,7 +177,7 @@ def balance(table: LabelTable, parts: Mapping[str, NDArray[np.int64]]) -> dict[s
 
 def linked(table: LabelTable) -> list[str]:
     """The group of each image, `[image]`: its patient; patients who share an image, pixel for pixel, are one group."""
-    head = {patient: patient for patient in table.patients}
+    head = {patient: patient for patient in table.groups}
 
     def find(patient: str) -> str:
         while head[patient] != patient:
@@ -184,10 +185,10 @@ def linked(table: LabelTable) -> list[str]:
         return patient
 
     first: dict[str, str] = {}
-    for digest, patient in zip(table.digests, table.patients, strict=bool(table.digests)):
+    for digest, patient in zip(table.digests, table.groups, strict=bool(table.digests)):
         one, other = sorted((find(first.setdefault(digest, patient)), find(patient)))
         head[other] = one
-    return [find(patient) for patient in table.patients]
+    return [find(patient) for patient in table.groups]
 
 
 def _kinds(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -141,7 +141,7 @@ def shared_patients(about: dict[str, Any], data: Data) -> list[str]:
     seen = about.get("trained_on") or {}
     if seen.get("source") != data.packed.manifest["source"]:
         return []
-    patients = data.packed.table.patients
+    patients = data.packed.table.groups
     judged = {patients[row] for name in ("val", "test") for row in data.split.rows.get(name, ())}
     return sorted(judged & set(seen["patients"]))
 
@@ -202,7 +202,7 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
             "fingerprint": data.packed.fingerprint,
             "split": data.split.fingerprint,
         },
-        "trained_on": trained_on(data, sorted({data.packed.table.patients[row] for row in data.train.rows})),
+        "trained_on": trained_on(data, sorted({data.packed.table.groups[row] for row in data.train.rows})),
         "notice": data.packed.manifest["notice"],
         "provenance": provenance,
     }

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import NO_FINDING, LabelTable
+from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.chest import NO_FINDING
 from xlite_search.training.metrics import auroc
 
 #: From here on an attribute is named: as good as a fair classifier.
@@ -66,7 +67,7 @@ class Attribute:
 
 def attributes(table: LabelTable) -> list[Attribute]:
     """Those of view, sex and age that the table has, with two values at least."""
-    columns = {"view": table.views, "sex": table.sexes, "age": table.ages}
+    columns = {"view": table.projections, "sex": table.sexes, "age": table.ages}
     found = [_attribute(name, column, table) for name, column in columns.items() if any(column)]
     return [one for one in found if len(one.images) > 1]
 

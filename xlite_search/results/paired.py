@@ -110,7 +110,7 @@ class Judge:
         table = data.packed.table
         self.rows = {table.names[row]: place for place, row in enumerate(data.val.rows)}
         self.truth = data.val.labels > 0
-        self.patients = np.unique([table.patients[row] for row in data.val.rows], return_inverse=True)[1]
+        self.patients = np.unique([table.groups[row] for row in data.val.rows], return_inverse=True)[1]
         self.findings = _findings(metric, data.classes, self.truth)
 
     def of(self, run: RunRecord) -> Influence:

@@ -14,24 +14,6 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-#: The 14 findings of NIH ChestX-ray14, in the order of the original paper's label table.
-CHEST_FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
-NO_FINDING = "No Finding"
 #: Of the image files that are looked for, in lower or upper case.
 SUFFIXES = ("png", "jpg", "jpeg", "dcm", "dicom")
 
@@ -40,22 +22,22 @@ SUFFIXES = ("png", "jpg", "jpeg", "dcm", "dicom")
 class LabelTable:
     """One row per image.
 
-    names     unique image names, `[image]`
-    patients  patient of each image, `[image]`; a patient never crosses a split
-    labels    multi-hot uint8, `[image, class]`; an all-zero row is "No Finding"
-    classes   class names, in column order
-    views     projection of each image ("PA", "AP" or ""), `[image]` or empty
-    sexes     sex of each image's patient, as the table has it ("M", "F" or ""), `[image]` or empty
-    ages      age in years at each image, as text ("57", or "" where it is not known), `[image]` or empty
-    digests   hash of each image's prepared pixels, `[image]`; empty before there are any
-    notes     what was guessed or left out when the table was read, a sentence each
+    names        unique image names, `[image]`
+    groups       what a split never cuts, `[image]`: the patient of each image, or whatever column was named, a lesion
+    labels       multi-hot uint8, `[image, class]`; an all-zero row is of no class
+    classes      class names, in column order
+    projections  projection of each image ("PA", "AP" or ""), `[image]` or empty
+    sexes        sex of each image's patient, as the table has it ("M", "F" or ""), `[image]` or empty
+    ages         age in years at each image, as text ("57", or "" where it is not known), `[image]` or empty
+    digests      hash of each image's prepared pixels, `[image]`; empty before there are any
+    notes        what was guessed or left out when the table was read, a sentence each
     """
 
     names: tuple[str, ...]
-    patients: tuple[str, ...]
+    groups: tuple[str, ...]
     labels: NDArray[np.uint8]
-    classes: tuple[str, ...] = CHEST_FINDINGS
-    views: tuple[str, ...] = ()
+    classes: tuple[str, ...]
+    projections: tuple[str, ...] = ()
     sexes: tuple[str, ...] = ()
     ages: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
@@ -73,9 +55,9 @@ class LabelTable:
         return replace(
             self,
             names=of(self.names),
-            patients=of(self.patients),
+            groups=of(self.groups),
             labels=self.labels[rows],
-            views=of(self.views),
+            projections=of(self.projections),
             sexes=of(self.sexes),
             ages=of(self.ages),
             digests=of(self.digests),

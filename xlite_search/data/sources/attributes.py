@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from xlite_search.data.sources.sheet import AGE, SEX, VIEW, Sheet, is_blank
+from xlite_search.data.sources.sheet import AGE, PROJECTION, SEX, Sheet, is_blank
 
 #: Years beyond this are a slip of the pen: NIH's first table has a patient of 414.
 OLDEST = 120
@@ -15,9 +15,9 @@ _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 _SEX = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F", "w": "F"}
 
 
-def read_views(sheet: Sheet) -> tuple[str, ...]:
+def read_projections(sheet: Sheet) -> tuple[str, ...]:
     """Projection of each image as the table has it, in capitals; '' where it says nothing; empty without a column."""
-    return _each(sheet, VIEW, lambda cell: "" if is_blank(cell) else cell.upper())
+    return _each(sheet, PROJECTION, lambda cell: "" if is_blank(cell) else cell.upper())
 
 
 def read_sexes(sheet: Sheet) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable
+from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.names import nih_patient
 
 NAME = "chestxray14"
@@ -16,5 +17,5 @@ NOTICE = (
 
 def is_nih(table: LabelTable) -> bool:
     """Whether a table is NIH's, or a part of it: findings of NIH's, and patients as its images' names have them."""
-    of_nih = zip(table.names, table.patients, strict=True)
+    of_nih = zip(table.names, table.groups, strict=True)
     return {*table.classes} <= {*CHEST_FINDINGS} and all(patient == nih_patient(name) for name, patient in of_nih)

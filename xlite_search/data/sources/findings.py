@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS, NO_FINDING
+from xlite_search.data.sources.chest import CHEST_FINDINGS, NO_FINDING
 from xlite_search.data.sources.sheet import (
     ATTRIBUTES,
     FINDINGS,
     IMAGE,
     NORMAL,
     PATIENT,
-    VIEW,
+    PROJECTION,
     WORDS,
     Sheet,
     is_blank,
@@ -188,7 +188,7 @@ def _offer(sheet: Sheet) -> str:
 
 def _unread(sheet: Sheet, used: Iterable[str], words: int | None) -> list[int]:
     """Columns with a name that mean nothing here."""
-    known = {*map(plain, used), NORMAL, *IMAGE, *PATIENT, *VIEW, *ATTRIBUTES}
+    known = {*map(plain, used), NORMAL, *IMAGE, *PATIENT, *PROJECTION, *ATTRIBUTES}
     return [
         column
         for column, name in enumerate(sheet.header)
@@ -199,7 +199,7 @@ def _unread(sheet: Sheet, used: Iterable[str], words: int | None) -> list[int]:
 def _like_labels(sheet: Sheet, column: int) -> bool:
     """Zeros and ones, some of them -1 or empty: what tables of labels hold."""
     name = plain(sheet.header[column])
-    if not name or name in {NORMAL, *IMAGE, *PATIENT, *VIEW, *ATTRIBUTES} or name.startswith("unnamed"):
+    if not name or name in {NORMAL, *IMAGE, *PATIENT, *PROJECTION, *ATTRIBUTES} or name.startswith("unnamed"):
         return False
     values = {_label_or_gap(cell) for cell in set(sheet.cells(column))}
     return None not in values and len(values) > 1 and bool(values & {"1", "-1"})

@@ -66,7 +66,7 @@ class Folder:
         about = {"source": name, "tail": self.tail}
         if len(self._rows) == len(self._whole):
             return about
-        patients = len(set(self._whole.patients))
+        patients = len(set(self._whole.groups))
         return about | {"part_of": {"images": len(self._whole), "patients": patients}}
 
     def table(self) -> LabelTable:

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import storage
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable
-from xlite_search.data.sources.attributes import read_ages, read_sexes, read_views
+from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources.attributes import read_ages, read_projections, read_sexes
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.findings import expect_classes, read_findings
 from xlite_search.data.sources.names import names_of, read_paths
 from xlite_search.data.sources.patients import read_patients
@@ -72,7 +73,7 @@ def read_labels(path: Path, classes: Sequence[str] = (), patient_column: str = "
         patients,
         labels,
         asked,
-        views=read_views(sheet),
+        projections=read_projections(sheet),
         sexes=read_sexes(sheet),
         ages=read_ages(sheet),
         notes=(*guessed, *left_out),
@@ -109,10 +110,10 @@ def write_labels(path: Path, table: LabelTable) -> None:
     has); `read_labels` reads the same table back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    there = {"view": table.views, "sex": table.sexes, "age": table.ages}
+    there = {"view": table.projections, "sex": table.sexes, "age": table.ages}
     there = {name: column for name, column in there.items() if column}
     writer.writerow(["image_id", "patient", *there, *table.classes])
-    columns = [table.names, table.patients, *there.values()]
+    columns = [table.names, table.groups, *there.values()]
     for *about, row in zip(*columns, table.labels.tolist(), strict=True):
         writer.writerow([*about, *row])
     storage.write_atomic(path, out.getvalue().encode())

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS, LabelTable, Loss
+from xlite_search.data.sources import LabelTable, Loss
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.phantom_drawing import Chest, Pose, stream
 from xlite_search.data.sources.phantom_findings import CHRONIC, DRAWING, Box, draw
 from xlite_search.errors import BadInput
@@ -99,9 +100,10 @@ class Phantom:
         flips = stream(self.seed, "flips").random((self.images, len(CHEST_FINDINGS))) < self.label_noise
         return LabelTable(
             names=tuple(f"{p:08d}_{f:03d}.png" for p, f in zip(patient.tolist(), follow_up.tolist(), strict=True)),
-            patients=tuple(f"{p:08d}" for p in patient.tolist()),
+            groups=tuple(f"{p:08d}" for p in patient.tolist()),
             labels=self.truth() ^ flips.astype(np.uint8),
-            views=tuple("AP" if bedside else "PA" for bedside in self._bedside.tolist()),
+            classes=CHEST_FINDINGS,
+            projections=tuple("AP" if bedside else "PA" for bedside in self._bedside.tolist()),
         )
 
     def lost(self) -> dict[int, Loss]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import ArrayLike, NDArray
 
-from xlite_search.data.sources import CHEST_FINDINGS
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xlite_search.data.sources import CHEST_FINDINGS, SUFFIXES
+from xlite_search.data.sources import SUFFIXES
+from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.errors import BadInput
 
 #: How columns are called, the clearest name first; case, spaces and punctuation do not matter.
@@ -25,7 +26,7 @@ IMAGE = (
     *("path", "image", "imgid", "img", "fname", "dicomid", "sopinstanceuid", "name", "id"),
 )
 PATIENT = ("patientid", "patient", "patientnumber", "subjectid", "subject", "pid")
-VIEW = ("viewposition", "view", "projection", "appa")
+PROJECTION = ("viewposition", "view", "projection", "appa")
 SEX = ("patientsex", "patientgender", "sex", "gender")
 AGE = ("patientage", "age", "ageyears")
 WORDS, NORMAL = "findinglabels", "nofinding"
@@ -74,7 +75,7 @@ class Sheet:
     def columns(self) -> dict[str, int]:
         """Number of each column by its plain name. Raises BadInput if two mean the same."""
         found: dict[str, int] = {}
-        meant = {*IMAGE, *PATIENT, *VIEW, WORDS, NORMAL, *FINDINGS}
+        meant = {*IMAGE, *PATIENT, *PROJECTION, WORDS, NORMAL, *FINDINGS}
         for number, name in enumerate(self.header):
             key = plain(name)
             if key in meant and key in found:
