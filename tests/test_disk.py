@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,6 +89,24 @@ def test_nothing_that_somebody_may_go_on_with_is_given_back(study: StudyRecord) 
     assert by_label(study, "loser").best_score(METRIC) == 0.5
     assert verify(study) == []
     assert disk.free(study.runs()) == []
+
+
+def test_the_predictions_of_the_best_and_of_the_last_epoch_stay(study: StudyRecord, tiny: RunConfig) -> None:
+    """A comparison that corrects for the choice of the epoch needs both."""
+    winner = by_label(study, "winner")
+    shutil.rmtree(winner.folder)
+    record = replace(winner, epochs=(), checkpoints=(), bests=(), predictions=(), last=None, status="running", ended=0)
+    for epoch, score in enumerate([0.6, 0.7, 0.6], start=1):
+        record = record.add(Epoch(epoch, score, "the end" if epoch == 3 else None, improved=epoch < 3))
+    before = {path.name for path in (record.folder / "checkpoints").iterdir()}
+    disk.free(study.runs())
+    kept = {path.name for path in (record.folder / "checkpoints").iterdir()}
+    assert kept == {"best-0002-0.7000.safetensors", "best-0002-0.7000.npz", "last-0003-0.6000.npz"}
+    assert kept < before
+    assert verify(study) == []
+    _flip(record.folder / "checkpoints" / "last-0003-0.6000.npz")
+    (told,) = verify(study)
+    assert told.endswith("last-0003-0.6000.npz is missing, or not what was written")
 
 
 def test_what_a_power_cut_left_of_a_run_that_is_over_is_given_back_too(study: StudyRecord) -> None:

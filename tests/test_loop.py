@@ -39,7 +39,7 @@ from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.loop import _Training, settle, train
+from xlite_search.training.loop import Trainer, settle, train
 from xlite_search.training.losses import WeightedBCE, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Constant, Cosine
@@ -163,10 +163,8 @@ def test_the_scalers_state_goes_on_where_it_was(tiny: RunConfig, tmp_path: Path)
     data = open_data(tiny.data)
     recipe = tiny.with_settings({"epochs": 4})
 
-    def training() -> _Training:
-        found = _Training(
-            recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels), True
-        )
+    def training() -> Trainer:
+        found = Trainer(recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels))
         found.scaler = torch.amp.GradScaler("cpu", init_scale=1024, growth_interval=5)
         return found
 
@@ -189,7 +187,7 @@ def test_the_scalers_state_goes_on_where_it_was(tiny: RunConfig, tmp_path: Path)
 
 def updated(recipe: RunConfig, data: Data, model: nn.Module, batch: Batch) -> tuple[float, float, nn.Module]:
     """Loss and gradient norm of one step, and the model after it."""
-    training = _Training(recipe, model, data, lambda logits, part: bce(logits, part.labels, part.weights), True)
+    training = Trainer(recipe, model, data, lambda logits, part: bce(logits, part.labels, part.weights))
     loss, norm = training.step(batch)
     return float(loss), float(norm), training.model
 
@@ -224,7 +222,7 @@ def test_the_average_is_what_is_judged_and_kept(tiny: RunConfig) -> None:
     """After n steps of warm-up the average is w <- d w + (1 - d) w_n with d = 1 - n^(-2/3), up to `ema`."""
     data = open_data(tiny.data)
     recipe = tiny.with_settings({"ema": 0.6, "epochs": 1})
-    training = _Training(recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels), True)
+    training = Trainer(recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels))
     assert training.average is not None
     name = next(name for name, _ in training.model.named_parameters())
     expected = training.model.state_dict()[name].clone()
@@ -314,6 +312,19 @@ def test_the_best_epochs_predictions_give_its_scores_again(tiny: RunConfig, tmp_
         record.best.name
         == f"checkpoints/best-{record.best.epoch:04d}-{record.best_score(tiny.monitor):.4f}.safetensors"
     )
+
+
+def test_the_last_epochs_predictions_give_its_scores_again(tiny: RunConfig, tmp_path: Path) -> None:
+    data, config = open_data(tiny.data), tiny.with_settings({"epochs": 4, "optimizer.lr": 0.03})
+    record = RunRecord(tmp_path / "run", "k", "trial", "a", {}, config.model_dump(mode="json"))
+    *_, record = follow(record, lambda begun: baseline(config, begun.resume_path()))
+    assert record.best is not None and record.best.epoch < 4, "else this shows nothing"
+    path = record.last_predictions_path()
+    assert path is not None
+    logits = Predictions.load(path).logits.astype(np.float32)
+    again = validation_metrics(logits, data.val.labels, data.classes)
+    assert again["val/auroc_macro"] == pytest.approx(record.epochs[-1]["val/auroc_macro"], abs=2e-3)
+    assert again["val/brier"] == pytest.approx(record.epochs[-1]["val/brier"], abs=1e-3)
 
 
 def test_the_supported_mean_can_choose_the_best_epoch(tiny: RunConfig) -> None:

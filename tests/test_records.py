@@ -171,13 +171,14 @@ def test_the_newest_two_checkpoints_and_the_newest_two_best_weights_are_kept(tmp
     record = run_with(tmp_path, [Epoch(n, improved=n < 4) for n in (1, 2, 3, 4)])
     states = {f"epoch-000{n}-0.5000.pt" for n in (3, 4)}
     bests = {f"best-000{n}-0.5000.{kind}" for n in (2, 3) for kind in ("safetensors", "npz")}
-    assert files(record) == states | bests
+    assert files(record) == states | bests | {"last-0004-0.5000.npz"}
     assert record.resume_path() == record.folder / "checkpoints" / "epoch-0004-0.5000.pt"
 
 
 def test_a_run_that_has_ended_keeps_what_it_is_judged_by_and_no_states(tmp_path: Path) -> None:
     record = run_with(tmp_path, [Epoch(1), Epoch(2)]).add(Epoch(3, improved=False, ended="the end"), keep_states=False)
-    assert files(record) == {f"best-000{n}-0.5000.{kind}" for n in (1, 2) for kind in ("safetensors", "npz")}
+    bests = {f"best-000{n}-0.5000.{kind}" for n in (1, 2) for kind in ("safetensors", "npz")}
+    assert files(record) == bests | {"last-0003-0.5000.npz"}
     assert record == record.reload() and record.over and record.checkpoints == ()
     assert record.weights() == Epoch(2).weights_bytes() and record.predictions_path().is_file()
     kept = run_with(tmp_path / "kept", [Epoch(1), Epoch(2)]).add(Epoch(3, ended="the end"), keep_states=True)
@@ -289,6 +290,56 @@ def test_a_manifest_from_before_predictions_were_kept_is_loaded_and_gone_on_with
     found = RunRecord.load(record.folder).rewound()
     assert found == record
     assert found.add(Epoch(2, 0.7)).predictions_path().read_bytes() == b"answers 2"
+
+
+def test_the_last_epochs_predictions_are_kept_beside_the_bests(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.7)])
+    assert record.last_predictions_path() == record.predictions_path()
+    for epoch in (3, 4):
+        record = record.add(Epoch(epoch, 0.5, improved=False, ended="the end" if epoch == 4 else None))
+    last = record.last_predictions_path()
+    assert last is not None and last.read_bytes() == b"answers 4"
+    assert record.predictions_path().read_bytes() == b"answers 2"
+    assert {name for name in files(record) if name.endswith("npz")} == {
+        "best-0001-0.6000.npz",
+        "best-0002-0.7000.npz",
+        "last-0004-0.5000.npz",
+    }
+    assert RunRecord.load(record.folder) == record
+    flip(last, 3)
+    with pytest.raises(Damaged, match="last epoch's predictions of a tau=4"):
+        record.last_predictions_path()
+
+
+def test_damage_to_the_last_epochs_predictions_costs_no_epoch(tmp_path: Path) -> None:
+    """The next epoch's take their place; what is damaged is named no more."""
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.5, improved=False)])
+    assert record.rewound() == record
+    assert record.last is not None
+    flip(record.folder / record.last.name, 3)
+    found = record.rewound()
+    assert (len(found.epochs), found.last, found.last_predictions_path()) == (2, None, None)
+    after = found.add(Epoch(3, 0.5, improved=False)).last_predictions_path()
+    assert after is not None and after.read_bytes() == b"answers 3"
+
+
+def test_a_rewound_run_has_no_predictions_of_an_epoch_that_is_trained_again(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.5, improved=False), Epoch(3, 0.4, improved=False)])
+    flip(record.folder / "checkpoints" / "epoch-0003-0.4000.pt", 10)
+    assert (len(record.rewound().epochs), record.rewound().last) == (2, None)
+
+
+def test_a_manifest_from_before_the_last_epochs_were_kept_is_loaded_and_gone_on_with(tmp_path: Path) -> None:
+    record = run_with(tmp_path, [Epoch(1, 0.6), Epoch(2, 0.5, improved=False)])
+    path = record.folder / "run.json"
+    body = read_manifest(path)
+    del body["last"]
+    write_manifest(path, body)
+    found = RunRecord.load(record.folder)
+    assert (found.last_predictions_path(), found.rewound()) == (None, found)
+    assert found.predictions_path().read_bytes() == b"answers 1"
+    after = found.add(Epoch(3, 0.5, improved=False)).last_predictions_path()
+    assert after is not None and after.read_bytes() == b"answers 3"
 
 
 def test_a_run_without_validation_has_neither_predictions_nor_a_score_in_its_names(tmp_path: Path) -> None:

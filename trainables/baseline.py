@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from xlite_search.config import RunConfig
-from xlite_search.data.dataset import open_data
+from xlite_search.data.dataset import Batch, open_data
 from xlite_search.models.hybrid import build_model
+from xlite_search.training.evaluator import MultiLabel
 from xlite_search.training.loop import settle, train
 from xlite_search.training.result import EpochResult
 
@@ -18,4 +21,8 @@ def baseline(config: RunConfig, resume: Path | None = None) -> Iterator[EpochRes
     data = open_data(config.data)
     model = build_model(config.model, classes=len(data.classes), weights=config.weights)
     hard = config.loss.build(data.train.positives, len(data.train))
-    yield from train(config, model, data, lambda logits, batch: hard(logits, batch.labels, batch.weights), resume)
+
+    def objective(logits: Tensor, batch: Batch) -> Tensor:
+        return hard(logits, batch.labels, batch.weights)
+
+    yield from train(config, model, data, objective, resume, evaluate=MultiLabel.of(data, hard))

@@ -14,6 +14,7 @@ from xlite_search.data.dataset import Batch, open_data
 from xlite_search.distill.answers import Hint, answers
 from xlite_search.machine import device
 from xlite_search.models.hybrid import build_model
+from xlite_search.training.evaluator import MultiLabel
 from xlite_search.training.loop import settle, train
 from xlite_search.training.result import EpochResult
 
@@ -39,5 +40,5 @@ def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResu
         said, labelled = teacher(batch), hard(logits, batch.labels, batch.weights)
         return kd(logits, said, labelled, batch.weights, hint() if hint else None)
 
-    for result in train(config, model, data, objective, resume, alone=False):
+    for result in train(config, model, data, objective, resume, evaluate=MultiLabel.of(data)):
         yield replace(result, metrics=result.metrics | teacher.taken())

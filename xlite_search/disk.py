@@ -1,7 +1,7 @@
 """What a study's checkpoints take, and what of it can be given back.
 
-Nothing that somebody may go on with is ever freed: the state of a run that is not over, the best weights and the
-predictions of one that was trained to its end. What is freed, in this order:
+Nothing that somebody may go on with is ever freed: the state of a run that is not over, the best weights of one that
+was trained to its end, and the predictions of its best and of its last epoch. What is freed, in this order:
 
     1  states of the runs that were stopped or failed, the losers
     2  their weights and predictions
@@ -61,7 +61,7 @@ def free(runs: Iterable[RunRecord], budget: int = 0) -> list[RunRecord]:
 
 def _freeable(run: RunRecord) -> Iterator[Held]:
     if run.status in LOSERS:
-        ranked = [(1, s) for s in run.checkpoints] + [(2, s) for s in (*run.bests, *run.predictions)]
+        ranked = [(1, s) for s in run.checkpoints] + [(2, s) for s in run.files() if s not in run.checkpoints]
     elif run.status == "finished":
         ranked = [(3, s) for s in run.checkpoints] + [(4, s) for s in (*run.bests[1:], *run.predictions[1:])]
     else:

@@ -5,7 +5,9 @@ A *run* is one training: a trial of a study, a teacher, or a final training. Eac
     run.json                  the run's manifest (RunRecord), rewritten after every epoch
     checkpoints/epoch-0003-0.7312.pt   the state to go on from, with epoch and score; the newest two, until it has ended
     checkpoints/best-0002-0.8310.safetensors  the weights of the best epoch; the newest two, to fall back with the state
-    checkpoints/best-0002-0.8310.npz   what the best epoch answered to the validation images; kept with its weights
+    checkpoints/best-0002-0.8310.npz   the best epoch's logits of the validation images; kept with its weights
+    checkpoints/last-0003-0.7312.npz   the newest epoch's, if another one was best: to choose the best epoch is a
+                                       selection too, which a comparison of runs has to know of
     artifacts/                what else is worth looking at; MLflow shows it with the run
 
 Files are written as `storage.py` does it, weights before the manifest that names them with their sha256: a manifest
@@ -80,7 +82,9 @@ class RunRecord:
     cause       why it ended, or was interrupted, a sentence
     epochs      metrics of epoch 1..n, in order, each exactly once
     bests       the weights of the best epoch, and of the best before it
-    predictions what those epochs answered to the validation images; empty without any
+    predictions those epochs' logits of the validation images; empty without any
+    last        the newest epoch's; the best's own file if that was it. None without any, and in a run that began before
+                they were kept
     started     when it first began, in seconds since 1970
     ended       when it was over; never before it can have been, whatever the clock says
     micro_batch images at once, if they had to be fewer than the config says: memory ran out, or the machine caps it
@@ -103,6 +107,7 @@ class RunRecord:
     checkpoints: tuple[StoredFile, ...] = ()
     bests: tuple[StoredFile, ...] = ()
     predictions: tuple[StoredFile, ...] = ()
+    last: StoredFile | None = None
     started: float = 0.0
     ended: float = 0.0
     micro_batch: int | None = None
@@ -161,6 +166,7 @@ class RunRecord:
         body = read_manifest(folder / "run.json")
         for name in ("checkpoints", "bests", "predictions"):
             body[name] = tuple(StoredFile(**stored) for stored in body.get(name, ()))
+        body["last"] = StoredFile(**body["last"]) if body.get("last") else None
         body["epochs"] = tuple(body["epochs"])
         body |= {name: tuple(body.get(name, ())) for name in ("freed", "batchwise")}
         return cls(folder=folder, **body)
@@ -216,9 +222,10 @@ class RunRecord:
                 bests = tuple(s for s in self.bests if s.epoch <= stored.epoch)
                 predictions = tuple(s for s in self.predictions if s.epoch <= stored.epoch)
                 if bests and all(s.good(self.folder) for s in (bests[0], *predictions[:1])):
-                    epochs = self.epochs[: stored.epoch]
-                    return replace(self, epochs=epochs, checkpoints=kept, bests=bests, predictions=predictions)
-        return replace(self, epochs=(), checkpoints=(), bests=(), predictions=())
+                    there = self.last is not None and self.last.epoch <= stored.epoch and self.last.good(self.folder)
+                    at = replace(self, epochs=self.epochs[: stored.epoch], last=self.last if there else None)
+                    return replace(at, checkpoints=kept, bests=bests, predictions=predictions)
+        return replace(self, epochs=(), checkpoints=(), bests=(), predictions=(), last=None)
 
     def resume_path(self) -> Path | None:
         return self.folder / self.checkpoints[0].name if self.checkpoints else None
@@ -236,13 +243,14 @@ class RunRecord:
             stored = self._store(f"epoch-{named}.pt", result.checkpoint_bytes(), result.epoch)
             checkpoints = (stored, *self.checkpoints)[:KEPT_CHECKPOINTS]
         bests, predictions = self.bests, self.predictions
-        if result.improved or not bests:
+        is_best, answered = result.improved or not bests, result.predictions_bytes()
+        last = None
+        if answered is not None:
+            last = self._store(f"{'best' if is_best else 'last'}-{named}.npz", answered, result.epoch)
+        if is_best:
             best = self._store(f"best-{named}.safetensors", result.weights_bytes(), result.epoch)
             bests = (best, *bests)[:KEPT_CHECKPOINTS]
-            answered = result.predictions_bytes()
-            if answered is not None:
-                said = self._store(f"best-{named}.npz", answered, result.epoch)
-                predictions = (said, *predictions)[:KEPT_CHECKPOINTS]
+            predictions = (*([last] if last else []), *predictions)[:KEPT_CHECKPOINTS]
         added = replace(
             self,
             status="finished" if result.ended else "paused" if result.epoch == until else "running",
@@ -251,6 +259,7 @@ class RunRecord:
             checkpoints=checkpoints,
             bests=bests,
             predictions=predictions,
+            last=last,
             lost=0,
         )
         added = replace(added, ended=added._now() if result.ended else 0.0).save()
@@ -262,8 +271,9 @@ class RunRecord:
         return StoredFile(name, write_atomic(self.folder / name, content), epoch)
 
     def files(self) -> tuple[StoredFile, ...]:
-        """All that it names: states, best weights, predictions."""
-        return (*self.checkpoints, *self.bests, *self.predictions)
+        """All that it names, each once: states, best weights, predictions."""
+        last = (self.last,) if self.last else ()
+        return tuple(dict.fromkeys((*self.checkpoints, *self.bests, *self.predictions, *last)))
 
     def tidy(self) -> None:
         """Removes checkpoint files that this record does not name, a dead process's temporary ones among them."""
@@ -283,15 +293,27 @@ class RunRecord:
         return (self.folder / self.best.name).read_bytes()
 
     def predictions_path(self) -> Path:
-        """Where the best epoch's answers to the validation images are (`training.predictions`), checked.
+        """Where the best epoch's logits of the validation images are (`training.predictions`), checked.
 
         Raises:
             Damaged: there are none, or the file does not match its sha256.
         """
         of_best = (s for s in self.predictions if self.best is not None and s.epoch == self.best.epoch)
-        stored = next(of_best, None)
+        return self._checked(next(of_best, None), "best")
+
+    def last_predictions_path(self) -> Path | None:
+        """Where the last epoch's are, checked; None in a run that began before they were kept.
+
+        Raises:
+            Damaged: the file is missing, or does not match its sha256.
+        """
+        of_last = (s for s in (self.last, *self.predictions) if s and s.epoch == len(self.epochs))
+        stored = next(of_last, None)
+        return self._checked(stored, "last") if stored else None
+
+    def _checked(self, stored: StoredFile | None, which: str) -> Path:
         if stored is None or not stored.good(self.folder):
-            raise Damaged(f"the best epoch's predictions of {self.label} in {self.folder} are missing or damaged")
+            raise Damaged(f"the {which} epoch's predictions of {self.label} in {self.folder} are missing or damaged")
         return self.folder / stored.name
 
 

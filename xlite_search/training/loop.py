@@ -26,15 +26,13 @@ from xlite_search import progress
 from xlite_search.data.dataset import Batch, Data
 from xlite_search.data.loaders import Loader, batches_per_epoch, ordered_batches
 from xlite_search.data.views import mixup
-from xlite_search.errors import RunFailed
+from xlite_search.errors import BadInput, RunFailed, did_you_mean
 from xlite_search.machine import device as this_device
 from xlite_search.machine import this_machine
 from xlite_search.power import Meter
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.collapse import decision_posterior, diagnose, diagnose_training
-from xlite_search.training.losses import bce
-from xlite_search.training.metrics import validation_metrics
-from xlite_search.training.predictions import Predictions
+from xlite_search.training.collapse import diagnose_training
+from xlite_search.training.evaluator import Evaluation, Evaluator, MultiLabel
 from xlite_search.training.recipe import Recipe
 from xlite_search.training.result import EpochResult
 
@@ -56,52 +54,61 @@ def train(
     objective: Objective,
     resume: Path | None = None,
     *,
-    alone: bool = True,
+    evaluate: Evaluator | None = None,
 ) -> Iterator[EpochResult]:
     """Trains to the recipe's end, from a checkpoint if one is given, exactly as if there had been no interruption.
 
-    `alone`: the objective is the recipe's loss and nothing else, so that what it asks for can be told from it. With
-    `micro_batch` it is asked about pieces of a batch, and must be a mean over images.
+    With `micro_batch` the objective is asked about pieces of a batch, and must be a mean over images. `evaluate` judges
+    every epoch; None: `MultiLabel`, which takes the objective for the recipe's loss and nothing else.
 
     Raises:
-        BadInput: these data cannot give what the recipe asks for (`Recipe.expect_fitting`).
+        BadInput: these data cannot give what the recipe asks for (`Recipe.expect_fitting`), or the evaluator does not
+            give the metric that the recipe monitors.
         RunFailed: the model has collapsed (`training/collapse.py` says how).
         Damaged: the checkpoint is no checkpoint.
     """
     recipe.expect_fitting(data)
-    with closing(_Training(recipe, model.to(this_device()), data, objective, alone)) as training:
-        yield from _epochs(recipe, training, resume)
+    if evaluate is None:
+        evaluate = MultiLabel.of(data, recipe.loss.build(data.train.positives, len(data.train)))
+    with closing(Trainer(recipe, model.to(this_device()), data, objective)) as trainer:
+        done, best = trainer.resume(resume) if resume else (0, {"epoch": 0.0, "score": -math.inf})
+        for epoch in range(done + 1, (recipe.stop_after or recipe.epochs) + 1):
+            started = time.perf_counter()
+            metrics = trainer.fit(epoch)
+            fitted = time.perf_counter()
+            judged = _judged(trainer, evaluate)
+            metrics |= judged.metrics
+            score = metrics[recipe.monitor] if len(data.val) else None
+            trainer.course.after_epoch(score)
+            improved = score is None or score > best["score"]
+            if improved:
+                best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
+            metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
+            metrics |= trainer.meter.read()
+            ended = _end(recipe, epoch, best)
+            yield EpochResult(epoch, metrics, improved, ended, trainer.checkpoint(epoch, best), judged.predictions)
+            if ended:
+                return
 
 
-def _epochs(recipe: Recipe, training: _Training, resume: Path | None) -> Iterator[EpochResult]:
-    done, best = 0, {"epoch": 0.0, "score": -math.inf}
-    if resume is not None:
-        checkpoint = Checkpoint.load(resume, training.device)
-        training.restore(checkpoint)
-        done, best = checkpoint.epoch, checkpoint.best
-
-    for epoch in range(done + 1, (recipe.stop_after or recipe.epochs) + 1):
-        started = time.perf_counter()
-        metrics = training.fit(epoch)
-        fitted = time.perf_counter()
-        metrics |= training.validate()
-        score = metrics[recipe.monitor] if len(training.data.val) else None
-        training.course.after_epoch(score)
-        improved = score is None or score > best["score"]
-        if improved:
-            best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
-        metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
-        metrics |= training.meter.read()
-        ended = _end(recipe, epoch, best)
-        yield EpochResult(epoch, metrics, improved, ended, training.checkpoint(epoch, best), training.answered)
-        if ended:
-            return
+def _judged(trainer: Trainer, evaluate: Evaluator) -> Evaluation:
+    """What the evaluator says of the validation part; nothing if there is none."""
+    val, monitor = trainer.data.val, trainer.recipe.monitor
+    if not len(val):
+        return Evaluation()
+    found = evaluate(trainer.predict(), val.labels)
+    if found.collapse:
+        raise RunFailed(str(found.collapse))
+    if monitor not in found.metrics:
+        near = did_you_mean(monitor, found.metrics) or f"; it gives {', '.join(sorted(found.metrics)) or 'none'}"
+        raise BadInput(f"monitor = {monitor}: the trainable's evaluator gives no such metric{near}")
+    return found
 
 
-class _Training:
+class Trainer:
     """A model with its optimizer, schedule and scaler: what trains together, and is remembered together."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, data: Data, objective: Objective, alone: bool) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> None:
         self.recipe, self.model, self.data, self.objective = recipe, model, data, objective
         self.device = this_device()
         self.optimizer = recipe.optimizer.build(model)
@@ -111,11 +118,8 @@ class _Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.steps = 0
-        self.answered: Predictions | None = None
         if recipe.compile:
             model.compile()
-        hard = recipe.loss.build(data.train.positives, len(data.train))
-        self.decision = decision_posterior(hard, len(data.classes)) if alone else None
         self.loader = Loader(
             data.train,
             recipe.batch_size,
@@ -192,20 +196,6 @@ class _Training:
         for epoch in itertools.count(1):
             yield from self.batches(epoch)
 
-    def validate(self) -> dict[str, float]:
-        """Metrics of the validation part; none if there is none."""
-        val = self.data.val
-        if not len(val):
-            return {}
-        logits, labels = self.predict(), val.labels
-        names = val.packed.table.names
-        self.answered = Predictions.of(logits, tuple(names[row] for row in val.rows), self.data.classes)
-        collapsed = diagnose(logits, labels, self.data.classes, self.decision)
-        if collapsed:
-            raise RunFailed(str(collapsed))
-        loss = bce(torch.from_numpy(logits), torch.from_numpy(labels))
-        return {"val/loss": float(loss)} | validation_metrics(logits, labels, self.data.classes)
-
     @torch.inference_mode()
     def predict(self, positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits of the validation part, or of some of it, `[image, class]`, in the order of its rows."""
@@ -234,6 +224,12 @@ class _Training:
     def close(self) -> None:
         self.loader.close()
         self.meter.close()
+
+    def resume(self, path: Path) -> tuple[int, dict[str, float]]:
+        """Takes all back to a checkpoint; returns its epoch, and the best epoch until then."""
+        checkpoint = Checkpoint.load(path, self.device)
+        self.restore(checkpoint)
+        return checkpoint.epoch, checkpoint.best
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)

@@ -12,7 +12,7 @@ from torch import nn
 from xlite_search.data.dataset import Data
 from xlite_search.machine import device as this_device
 from xlite_search.machine import peak_memory
-from xlite_search.training.loop import Objective, _Training
+from xlite_search.training.loop import Objective, Trainer
 from xlite_search.training.recipe import Recipe
 
 TIMED_STEPS = 2
@@ -45,24 +45,24 @@ def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objecti
 
     On a GPU as many steps as make a second: its energy counter moves some ten times in one.
     """
-    with closing(_Training(recipe, model.to(this_device()), data, objective, alone=False)) as training:
-        training.model.train()
-        with closing(training.endless()) as batches:
-            float(training.step(next(batches))[0])  # waits for the GPU
-            training.meter.read()
+    with closing(Trainer(recipe, model.to(this_device()), data, objective)) as trainer:
+        trainer.model.train()
+        with closing(trainer.endless()) as batches:
+            float(trainer.step(next(batches))[0])  # waits for the GPU
+            trainer.meter.read()
             started, images = time.perf_counter(), 0
-            at_least = started + (1.0 if training.device.type == "cuda" else 0.0)
+            at_least = started + (1.0 if trainer.device.type == "cuda" else 0.0)
             while images < TIMED_STEPS * recipe.batch_size or time.perf_counter() < at_least:
                 batch = next(batches)
-                float(training.step(batch)[0])
+                float(trainer.step(batch)[0])
                 images += len(batch.rows)
             train_s = (time.perf_counter() - started) / images
-            watts = training.meter.read().get("energy/gpu_w", 0.0)
+            watts = trainer.meter.read().get("energy/gpu_w", 0.0)
         some = np.arange(min(len(data.val), TIMED_STEPS * recipe.batch_size))
         if not len(some):
-            return StepCost(train_s, train_s / 3, peak_memory(training.device), watts)
-        training.predict(some)
+            return StepCost(train_s, train_s / 3, peak_memory(trainer.device), watts)
+        trainer.predict(some)
         started = time.perf_counter()
-        training.predict(some)
+        trainer.predict(some)
         answer_s = (time.perf_counter() - started) / len(some)
-        return StepCost(train_s, answer_s, peak_memory(training.device), watts)
+        return StepCost(train_s, answer_s, peak_memory(trainer.device), watts)
