@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_cli import call
 
-from xlite_search.data.index import index_text, read_index
+from xlite_search.data import index
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels, write_labels
@@ -69,7 +69,7 @@ def some(images: int = 400) -> LabelTable:
 
 def test_they_are_kept_with_the_images_and_written_with_the_lists(tmp_path: Path) -> None:
     table = some()
-    again = read_index(index_text(table), table.classes)
+    again = index.table_of(index.read_columns(index.index_columns(table)), table.classes)
     assert (again.projections, again.sexes, again.ages) == (table.projections, table.sexes, table.ages)
     write_labels(tmp_path / "train.csv", table)
     again = read_labels(tmp_path / "train.csv")

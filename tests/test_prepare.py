@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import errno
 import json
 import multiprocessing
@@ -23,15 +24,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from xlite_search import places, storage
 from xlite_search.data import decoding, integrity, processes, unfinished
 from xlite_search.data import prepare as preparing
-from xlite_search.data.index import index_text, read_index
-from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, PackedSet, digest_of
+from xlite_search.data.index import KEYS, index_columns, index_text, read_columns, table_of
+from xlite_search.data.packed import COLUMNS, INDEX, MANIFEST, PIXELS, STAMPS, PackedSet, digest_of
 from xlite_search.data.prepare import prepare
 from xlite_search.data.preprocess import Preprocess
-from xlite_search.data.sources import LabelTable, Loss, Unreadable
+from xlite_search.data.sources import LabelTable, Loss, Unreadable, image_key
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.folder import NO_FILE, Folder
 from xlite_search.data.sources.labels import write_labels
@@ -100,7 +102,7 @@ class PowerCut(BaseException):
 
 
 def files_of(data: PackedSet) -> dict[str, bytes]:
-    return {name: (data.folder / name).read_bytes() for name in (MANIFEST, INDEX, PIXELS)}
+    return {name: (data.folder / name).read_bytes() for name in (MANIFEST, INDEX, COLUMNS, PIXELS)}
 
 
 def flip(path: Path, place: int) -> None:
@@ -186,7 +188,7 @@ def test_preparing_twice_is_the_same_set_looks_at_few_images_and_writes_nothing(
 def test_preparing_leaves_one_folder_of_four_files_and_a_lock() -> None:
     data = prepare("a", Noise(broken=(3,)), SIZE, accept_losses=True)
     assert [path.name for path in places.data_root().iterdir()] == ["a"]
-    assert {path.name for path in data.folder.iterdir()} - {"lock"} == {MANIFEST, INDEX, PIXELS, STAMPS}
+    assert {path.name for path in data.folder.iterdir()} - {"lock"} == {MANIFEST, INDEX, COLUMNS, PIXELS, STAMPS}
 
 
 def test_many_processes_give_the_bytes_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +285,7 @@ def test_an_undamaged_set_is_verified(phantom: PackedSet) -> None:
     phantom.verify()
 
 
-@pytest.mark.parametrize("file", [PIXELS, INDEX])
+@pytest.mark.parametrize("file", [PIXELS, INDEX, COLUMNS])
 @pytest.mark.parametrize("place", [0, 1000, -1])
 def test_verify_finds_a_flipped_bit(file: str, place: int, phantom: PackedSet) -> None:
     flip(phantom.folder / file, place)
@@ -291,7 +293,7 @@ def test_verify_finds_a_flipped_bit(file: str, place: int, phantom: PackedSet) -
         phantom.verify()
 
 
-@pytest.mark.parametrize("file", [PIXELS, INDEX])
+@pytest.mark.parametrize("file", [PIXELS, INDEX, COLUMNS])
 def test_verify_finds_a_missing_or_shortened_file(file: str, phantom: PackedSet) -> None:
     os.truncate(phantom.folder / file, 500)
     with pytest.raises(Damaged, match=file):
@@ -317,13 +319,64 @@ def test_a_damaged_manifest_is_never_used(phantom: PackedSet) -> None:
         PackedSet.open(phantom.folder.name)
 
 
+@pytest.mark.parametrize("file", [INDEX, COLUMNS])
+def test_an_index_is_not_read_if_either_of_its_forms_is_damaged(file: str, phantom: PackedSet) -> None:
+    raw = (phantom.folder / file).read_bytes()
+    for place in (0, len(raw) // 2, -1):
+        flip(phantom.folder / file, place)
+        for read in ("table", "labels", "keys"):
+            with pytest.raises(Damaged, match=f"{file} is missing or damaged: remove"):
+                getattr(PackedSet.open(phantom.folder.name), read)
+        (phantom.folder / file).write_bytes(raw)
+    (phantom.folder / file).unlink()
+    with pytest.raises(Damaged, match=f"{file} is missing or damaged"):
+        _ = phantom.table
+
+
+def test_the_columns_say_what_the_csv_says(phantom: PackedSet) -> None:
+    """Read by Python's own `csv`, and with the hash of a name as `image_key` has it."""
+    lines = list(csv.DictReader((phantom.folder / INDEX).read_text().splitlines()))
+    table = phantom.table
+    assert [line["name"] for line in lines] == list(table.names)
+    assert [line["patient"] for line in lines] == list(table.groups)
+    assert [line["digest"] for line in lines] == list(table.digests)
+    words = ["|".join(np.array(table.classes)[row == 1]) for row in phantom.labels]
+    assert [line["findings"] for line in lines] == words
+    assert phantom.keys.tolist() == [image_key(name) for name in table.names]
+    assert not phantom.labels.flags.writeable
+
+
+@pytest.mark.parametrize("name", [KEYS, "patient"])
+def test_verify_compares_the_two_forms_of_the_index(name: str, phantom: PackedSet) -> None:
+    """A file of columns that carries the right checksum, and is of another table."""
+    path = phantom.folder / COLUMNS
+    columns = {key: column.copy() for key, column in phantom.columns.items()}
+    columns[name][[8, 9]] = columns[name][[9, 8]]
+    assert not np.array_equal(columns[name], phantom.columns[name])
+    storage.write_atomic(path, save(columns))
+    manifest = phantom.manifest | {"columns_sha256": storage.sha256_of(path)}
+    storage.write_manifest(phantom.folder / MANIFEST, manifest)
+    with pytest.raises(Damaged, match=f"{COLUMNS} says something else than {INDEX} beside it"):
+        PackedSet.open(phantom.folder.name).verify()
+
+
 @pytest.mark.parametrize("digests", [(), tuple(f"{row:016x}" for row in range(50))])
 def test_the_index_is_read_as_it_was_written(digests: tuple[str, ...]) -> None:
     table = replace(Phantom(images=50).table(), digests=digests)
-    again = read_index(index_text(table), table.classes)
+    again = table_of(read_columns(index_columns(table)), table.classes)
     assert np.array_equal(again.labels, table.labels)
     assert (again.names, again.groups, again.projections) == (table.names, table.groups, table.projections)
     assert again.digests == digests
+    assert index_text(again) == index_text(table)
+
+
+def test_any_text_comes_back_from_the_columns() -> None:
+    names = ("a,b.png", 'say "so"', "two\nlines", "nul\0", "\u00e4\u4e2d", "")
+    table = LabelTable(names, tuple(reversed(names)), np.eye(6, 2, dtype=np.uint8), ("Mass", "Hernia"))
+    again = table_of(read_columns(index_columns(table)), table.classes)
+    assert (again.names, again.groups, again.projections) == (names, names[::-1], ())
+    none = LabelTable((), (), np.zeros((0, 2), np.uint8), ("Mass", "Hernia"))
+    assert len(table_of(read_columns(index_columns(none)), none.classes)) == 0
 
 
 def test_the_fingerprint_follows_labels_and_pixels_and_not_the_name() -> None:
@@ -505,7 +558,7 @@ def test_cut_off_at_every_step_it_goes_on_to_the_same_bytes(source: Noise) -> No
         data = prepare("a", source, SIZE, accept_losses=True)
         assert files_of(data) == wanted, steps[step]
         left = {path.name for path in data.folder.iterdir()} - {"lock", "lock.owner"}
-        assert left == {MANIFEST, INDEX, PIXELS, STAMPS}, steps[step]
+        assert left == {MANIFEST, INDEX, COLUMNS, PIXELS, STAMPS}, steps[step]
         shutil.rmtree(data.folder)
 
 

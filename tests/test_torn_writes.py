@@ -222,12 +222,14 @@ def test_old_or_new_and_never_silently_something_else(tiny: RunConfig, tmp_path:
 def test_a_data_set_that_was_damaged_is_refused(tiny: RunConfig) -> None:
     folder = open_data(tiny.data).packed.folder
     cases = 0
-    for name in ("manifest.json", "index.csv", "pixels.u8"):
+    for name in ("manifest.json", "index.csv", "index.safetensors", "pixels.u8"):
         path = folder / name
         raw = path.read_bytes()
         for damaged in damages(path):
             path.write_bytes(damaged)
-            with pytest.raises(XliteError, match=r"manifest\.json|index\.csv|pixels\.u8|phantom-tiny"):
+            with pytest.raises(
+                XliteError, match=r"manifest\.json|index\.csv|index\.safetensors|pixels\.u8|phantom-tiny"
+            ):
                 PackedSet.open(tiny.data.name).verify()
             path.write_bytes(raw)
             cases += 1

@@ -87,7 +87,7 @@ class Part:
     @cached_property
     def labels(self) -> NDArray[np.float32]:
         """`[image, class]`, in the order of `rows`."""
-        return self.packed.table.labels[self.rows].astype(np.float32)
+        return self.packed.labels[self.rows].astype(np.float32)
 
     @property
     def positives(self) -> Tensor:

@@ -1,46 +1,85 @@
-"""The index of a packed set: a row for each image, as text for people and as columns that load in milliseconds."""
+"""The index of a packed set, a row for each image: CSV for people, and the same in columns that load in milliseconds.
+
+The columns are a safetensors file: every text column as UTF-8 JSON (0.01 s for 112,120 names, where `csv` takes 0.5 s),
+the labels as bytes `[image, class]`, and what each image's views are drawn by. A column that says nothing is left out.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
-from xlite_search.data.sources import LabelTable
+from xlite_search.data.sources import LabelTable, image_key
+
+#: The columns of text: what both files call them, and what the label table does. Another one is another line here.
+TEXT = {
+    "name": "names",
+    "patient": "groups",
+    "view": "projections",
+    "sex": "sexes",
+    "age": "ages",
+    "digest": "digests",
+}
+LABELS, KEYS = "labels", "keys"
+
+Columns = Mapping[str, NDArray[Any]]
 
 
 def index_text(table: LabelTable) -> str:
+    """The index as CSV, the findings as words ("Mass|Nodule") before the last column."""
+    nothing = ("",) * len(table)
+    columns = {name: getattr(table, field) or nothing for name, field in TEXT.items()}
+    last, digests = columns.popitem()
+    findings = ["|".join(table.classes[c] for c in np.flatnonzero(row)) for row in table.labels]
+    columns |= {"findings": findings, last: digests}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "patient", "view", "sex", "age", "findings", "digest"])
-    nothing = ("",) * len(table)
-    about = [column or nothing for column in (table.projections, table.sexes, table.ages)]
-    findings = ["|".join(table.classes[c] for c in np.flatnonzero(row)) for row in table.labels]
-    columns = (table.names, table.groups, *about, findings, table.digests or nothing)
-    writer.writerows(zip(*columns, strict=True))
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     return out.getvalue()
 
 
-def read_index(text: str, classes: tuple[str, ...]) -> LabelTable:
-    rows = list(csv.DictReader(io.StringIO(text)))
-    number_of = {name: number for number, name in enumerate(classes)}
-    labels = np.zeros((len(rows), len(classes)), np.uint8)
-    for number, row in enumerate(rows):
-        for finding in filter(None, row["findings"].split("|")):
-            labels[number, number_of[finding]] = 1
+def index_columns(table: LabelTable) -> bytes:
+    """The index as columns: the same bytes for the same table."""
+    columns: dict[str, NDArray[Any]] = {
+        LABELS: np.ascontiguousarray(table.labels, np.uint8),
+        KEYS: image_keys(table),
+    }
+    for name, field in TEXT.items():
+        if any(values := getattr(table, field)):
+            columns[name] = _packed(values)
+    return bytes(save(columns))
 
-    def column(name: str) -> tuple[str, ...]:
-        values = tuple(row[name] for row in rows)
-        return values if any(values) else ()
 
-    return LabelTable(
-        names=tuple(row["name"] for row in rows),
-        groups=tuple(row["patient"] for row in rows),
-        labels=labels,
-        classes=classes,
-        projections=column("view"),
-        sexes=column("sex"),
-        ages=column("age"),
-        digests=column("digest"),
-    )
+def image_keys(table: LabelTable) -> NDArray[np.uint64]:
+    """What each image's views are drawn by, `[image]`."""
+    return np.array([image_key(name) for name in table.names], np.uint64)
+
+
+def read_columns(raw: bytes) -> Columns:
+    """The columns by name, read-only; those of text as they are stored."""
+    columns: Columns = load(raw)
+    for column in columns.values():
+        column.flags.writeable = False
+    return columns
+
+
+def table_of(columns: Columns, classes: tuple[str, ...]) -> LabelTable:
+    """The label table that was written as these columns, but for its notes."""
+    text = {field: _unpacked(columns[name]) for name, field in TEXT.items() if name in columns}
+    return LabelTable(**{"names": (), "groups": (), **text}, labels=columns[LABELS], classes=classes)
+
+
+def _packed(values: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(values, separators=(",", ":")).encode(), np.uint8)
+
+
+def _unpacked(column: NDArray[Any]) -> tuple[str, ...]:
+    return tuple(json.loads(column.tobytes()))

@@ -1,12 +1,13 @@
 """The packed data set: one uint8 array and one index, written once, mapped by every trial.
 
     <XLITE_DATA>/<name>/
-        manifest.json   what it was made from and how, counts, sha256 of the two files below
-        index.csv       name, patient, view, sex, age, findings ("Mass|Nodule"), digest of the pixels; row i is image i
-        pixels.u8       raw bytes, [image, height, width]
-        stamps.json     size and time of change of each raw file when it was prepared, or last compared
-        splits/         who is in which split (`data/splits.py`)
-        lock            held while it is being prepared (`data/unfinished.py`)
+        manifest.json      what it was made from and how, counts, sha256 of the three files below
+        index.csv          name, patient, view, sex, age, findings ("Mass|Nodule"), digest of pixels; row i is image i
+        index.safetensors  the same, and what each image's views are drawn by, in columns (`data/index.py`)
+        pixels.u8          raw bytes, [image, height, width]
+        stamps.json        size and time of change of each raw file when it was prepared, or last compared
+        splits/            who is in which split (`data/splits.py`)
+        lock               held while it is being prepared (`data/unfinished.py`)
 
 A mapped file is never replaced in place: a data set of another size or source takes another name.
 """
@@ -25,13 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places, storage
-from xlite_search.data.index import read_index
-from xlite_search.data.sources import LabelTable, image_key
+from xlite_search.data.index import KEYS, LABELS, Columns, image_keys, index_text, read_columns, table_of
+from xlite_search.data.sources import LabelTable
 from xlite_search.errors import BadInput, Damaged
 
-PIXELS, INDEX, MANIFEST, STAMPS = "pixels.u8", "index.csv", "manifest.json", "stamps.json"
-#: 3: with sex and age of each image, how it was preprocessed, and stamps of the raw files
-FORMAT = 3
+PIXELS, INDEX, COLUMNS, MANIFEST, STAMPS = (
+    "pixels.u8",
+    "index.csv",
+    "index.safetensors",
+    "manifest.json",
+    "stamps.json",
+)
+#: 3: with sex and age of each image, how it was preprocessed, and stamps of the raw files; 4: the index in columns too
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -104,18 +111,35 @@ class PackedSet:
         return np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(len(self), self.size, self.size))
 
     @cached_property
-    def table(self) -> LabelTable:
-        """Names, patients and labels. Raises Damaged if they are not those that were prepared."""
-        path = self.folder / INDEX
-        raw = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(raw).hexdigest() != self.manifest["index_sha256"]:
-            raise Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
-        return read_index(raw.decode(), self.classes)
+    def columns(self) -> Columns:
+        """The index as it is stored, in columns. Raises Damaged if either form of it is not what was prepared."""
+        self._checked(INDEX, "index_sha256")
+        return read_columns(self._checked(COLUMNS, "columns_sha256"))
 
     @cached_property
+    def table(self) -> LabelTable:
+        """Names, patients and labels. Raises Damaged if they are not those that were prepared."""
+        return table_of(self.columns, self.classes)
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Multi-hot, `[image, class]`, read-only."""
+        return self.columns[LABELS]
+
+    @property
     def keys(self) -> NDArray[np.uint64]:
-        """What each image's views are drawn by, `[image]`."""
-        return np.array([image_key(name) for name in self.table.names], np.uint64)
+        """What each image's views are drawn by, `[image]`, read-only."""
+        return self.columns[KEYS]
+
+    def _checked(self, file: str, sha256: str) -> bytes:
+        path = self.folder / file
+        raw = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(raw).hexdigest() != self.manifest[sha256]:
+            raise self._damaged(path)
+        return raw
+
+    def _damaged(self, path: Path) -> Damaged:
+        return Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
 
     @property
     def stamps(self) -> dict[int, str]:
@@ -132,15 +156,23 @@ class PackedSet:
             storage.write_manifest(self.folder / STAMPS, {"stamps": list(stamps)})
 
     def verify(self) -> None:
-        """Reads every byte once.
+        """Reads every byte once, and compares the two forms of the index.
 
         Raises:
-            Damaged: a file is missing, or not what the manifest says.
+            Damaged: a file is missing, or not what the manifest says; or the two forms say different things.
         """
-        for file, sha256 in ((PIXELS, "pixels_sha256"), (INDEX, "index_sha256")):
-            path = self.folder / file
-            if not path.is_file() or storage.sha256_of(path) != self.manifest[sha256]:
-                raise Damaged(f"{path} is missing or damaged: remove {self.folder} and prepare the data set again")
+        path = self.folder / PIXELS
+        if not path.is_file() or storage.sha256_of(path) != self.manifest["pixels_sha256"]:
+            raise self._damaged(path)
+        self._checked(INDEX, "index_sha256")
+        columns = read_columns(self._checked(COLUMNS, "columns_sha256"))
+        table = table_of(columns, self.classes)
+        text = hashlib.sha256(index_text(table).encode()).hexdigest()
+        if text != self.manifest["index_sha256"] or not np.array_equal(columns[KEYS], image_keys(table)):
+            raise Damaged(
+                f"{self.folder / COLUMNS} says something else than {INDEX} beside it: remove {self.folder} and prepare "
+                f"the data set again"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest}

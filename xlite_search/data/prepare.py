@@ -27,7 +27,7 @@ import numpy as np
 from xlite_search import places, storage
 from xlite_search.data import integrity, packed
 from xlite_search.data.decoding import Kept, decode, decoded
-from xlite_search.data.index import index_text
+from xlite_search.data.index import index_columns, index_text
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable, Loss, Source
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, on_disk, tidy
@@ -113,7 +113,7 @@ def _made(
     rows = [row for row in range(len(table)) if row not in lost]
     kept = [unfinished.kept[row] for row in rows]
     found = replace(table.part(np.array(rows, np.int64)), digests=tuple(image.digest for image in kept))
-    index = index_text(found).encode()
+    index, columns = index_text(found).encode(), index_columns(found)
     manifest = plan | {
         "images": len(rows),
         "patients": len(set(found.groups)),
@@ -122,9 +122,10 @@ def _made(
         "notes": list(table.notes),
         "notice": source.notice,
         "index_sha256": hashlib.sha256(index).hexdigest(),
+        "columns_sha256": hashlib.sha256(columns).hexdigest(),
         "pixels_sha256": sha256,
     }
-    unfinished.finish(rows, index, [image.stamp for image in kept], manifest)
+    unfinished.finish(rows, {packed.INDEX: index, packed.COLUMNS: columns}, [image.stamp for image in kept], manifest)
     if lost:
         some = integrity.some(_named(table, lost))
         say(f"{len(lost):,} of {len(table):,} images are set aside, as {folder / packed.MANIFEST} lists: {some}")

@@ -23,7 +23,7 @@ from typing import Any
 
 from xlite_search import storage
 from xlite_search.data.decoding import Chunk, Kept
-from xlite_search.data.packed import INDEX, MANIFEST, PIXELS, STAMPS, digest_of
+from xlite_search.data.packed import MANIFEST, PIXELS, STAMPS, digest_of
 from xlite_search.errors import Damaged
 
 SLOTS, JOURNAL, LOST = "slots.partial", "journal.partial", "lost.csv"
@@ -100,15 +100,21 @@ class Unfinished:
             del self.kept[row]
         return damaged, sha.hexdigest()
 
-    def finish(self, rows: list[int], index: bytes, stamps: Sequence[str], manifest: Mapping[str, Any]) -> None:
-        """A packed set of these rows, once the files are closed. Until the manifest is there, all can be repeated."""
+    def finish(
+        self, rows: list[int], files: Mapping[str, bytes], stamps: Sequence[str], manifest: Mapping[str, Any]
+    ) -> None:
+        """A packed set of these rows, with these files beside the pixels, once ours are closed.
+
+        Until the manifest is there, all can be repeated.
+        """
         with on_disk(self.folder):
             if (self.folder / SLOTS).stat().st_size == len(rows) * self._each:  # no slot is empty
                 os.replace(self.folder / SLOTS, self.folder / PIXELS)
             else:
                 self._write_pixels(rows)
             storage.sync_folder(self.folder)
-            storage.write_atomic(self.folder / INDEX, index)
+            for name, content in files.items():
+                storage.write_atomic(self.folder / name, content)
             storage.write_manifest(self.folder / STAMPS, {"stamps": list(stamps)})
             storage.write_manifest(self.folder / MANIFEST, manifest)
             tidy(self.folder)
