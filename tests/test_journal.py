@@ -1,4 +1,4 @@
-"""The journal: what was decided is there after any cut, and nothing else is taken for it."""
+"""The journal, and the ledger that it is: what was decided is there after any cut, and nothing else is taken for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from xlite_search.errors import Damaged
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import FILE, Journal
+from xlite_search.storage import Ledger
 
 FIRST = Decision(1, {"a": 0.5, "b": 0.7, "c": -math.inf}, 3, ("b", "a"), 0.5)
 SECOND = Decision(2, {"b": -math.inf, "a": -math.inf}, 2, (), math.inf)
@@ -72,3 +73,39 @@ def test_lines_that_are_exchanged_lost_or_doubled_are_found(tmp_path: Path, orde
     path.write_bytes(b"".join(lines[n] for n in order))
     with pytest.raises(Damaged, match=r"journal\.jsonl, line \d is damaged"):
         Journal(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [None, 7, [], {"scores": [], "cut": 0.5, "kept": []}])
+def test_a_whole_line_that_is_no_decision_is_damaged(tmp_path: Path, entry: object) -> None:
+    Ledger(tmp_path / FILE, "decision").append(entry)
+    with pytest.raises(Damaged, match=r"journal\.jsonl, line 1 is damaged: .*, or remove the file"):
+        Journal(tmp_path)
+
+
+def test_a_ledger_keeps_any_json(tmp_path: Path) -> None:
+    entries = [{"a": [1, None, "\u00e4\n"]}, "text", 0.1, []]
+    ledger = Ledger(tmp_path / "looks.jsonl")
+    for entry in entries:
+        ledger.append(entry)
+    assert Ledger(tmp_path / "looks.jsonl").entries == ledger.entries == entries
+
+
+def test_a_ledger_of_another_name_for_its_entries_is_not_read(tmp_path: Path) -> None:
+    Ledger(tmp_path / "x", "look").append(1)
+    with pytest.raises(Damaged, match=r"x, line 1 is damaged: .* from a backup$"):
+        Ledger(tmp_path / "x")
+
+
+def test_what_cannot_be_written_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path / "x")
+    ledger.append("first")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="x"):
+            ledger.append("lost")
+    ledger.append("second")
+    assert Ledger(tmp_path / "x").entries == ledger.entries == ["first", "second"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -13,11 +15,11 @@ from unittest.mock import Mock
 
 import pytest
 import ray
+from ray.air.execution._internal import RayActorManager
 
 from xlite_search.errors import BadInput, EngineDied, XliteError
 from xlite_search.machine import Machine
-from xlite_search.search import engine as engines
-from xlite_search.search import ray_files
+from xlite_search.search import ray_files, ray_patches
 from xlite_search.search.engine import _start, engine
 from xlite_search.search.ray_files import CACHE, ray_folder, remove_orphans
 
@@ -104,7 +106,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "XLITE_ENGINE"):
         monkeypatch.setenv(name, "")
     for name in ("AuthenticationTokenLoader", "Config"):  # else they would tell the Ray of other tests
-        monkeypatch.setattr(engines, name, Mock())
+        monkeypatch.setattr(ray_patches, name, Mock())
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     return monkeypatch
@@ -123,13 +125,14 @@ def test_ray_that_somebody_imported_before_obeys_our_settings(tmp_path: Path) ->
     script = """
 import os
 import ray
+from ray.air.execution._internal import RayActorManager
 from ray._private.services import get_node_ip_address
 from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
 loader = AuthenticationTokenLoader.instance()
 assert not loader.has_token(ignore_auth_mode=True) and get_authentication_mode() == AuthenticationMode.DISABLED
-from xlite_search.search import engine
-engine._read_settings_again()
-engine._authenticate(None)
+from xlite_search.search import ray_patches
+ray_patches.read_settings_again()
+ray_patches.authenticate(own=True)
 assert get_node_ip_address() in ("127.0.0.1", "::1")
 assert get_authentication_mode() == AuthenticationMode.TOKEN
 assert loader.get_raw_token() == os.environ["RAY_AUTH_TOKEN"] != ""
@@ -178,3 +181,21 @@ def test_ray_that_does_not_start_is_told_in_a_sentence(
     with pytest.raises(kind, match=sentence), engine(Machine(cpus=1)):
         pass
     assert EngineDied.exit_code == 4
+
+
+@pytest.mark.parametrize("name", ray_patches.NAMES)
+def test_ray_still_has_what_is_private_and_used(name: str) -> None:
+    module, _, attribute = name.partition(":")
+    found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    assert found is not None, name
+
+
+def test_a_worker_that_starved_is_a_worker_that_is_lost() -> None:
+    """Within; outside, Ray is as it was, and its search falls."""
+    task, starved = Mock(), ray.exceptions.OutOfMemoryError("low on memory")
+    with ray_patches.workers_may_starve():
+        RayActorManager._actor_task_failed(Mock(), task, starved)
+    ((_, told),) = [call.args for call in task._on_error.call_args_list]
+    assert isinstance(told, ray.exceptions.RayActorError) and "low on memory" in str(told)
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        RayActorManager._actor_task_failed(Mock(), task, starved)

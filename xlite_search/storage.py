@@ -1,7 +1,7 @@
 """Files that survive a power cut, and folders that one process holds at a time.
 
 Every file is written beside its final name, fsynced, renamed, and its folder fsynced. A manifest is JSON that carries
-the sha256 of its own body.
+the sha256 of its own body. A ledger is a file of lines that is only ever appended to.
 """
 
 from __future__ import annotations
@@ -98,6 +98,64 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         pass
     raise Damaged(f"{path} is damaged: its content does not match its checksum; restore it from a backup or remove it")
+
+
+class Ledger:
+    """Append-only file of JSON lines, each fsynced and chained by hash to the line before (`entries`, from the first).
+
+    A line that was lost, changed or exchanged is found. A last line that is not whole is what a power cut leaves of an
+    entry that nobody acted on: it is not counted, and overwritten by the next. What was cut off behind a whole line is
+    not found: nothing here says how many there were.
+    """
+
+    def __init__(self, path: Path, field: str = "body", otherwise: str = "") -> None:
+        """`field` is what an entry is called in its line, `otherwise` what else than a backup would help.
+
+        Raises:
+            Damaged: a line is not what was written.
+        """
+        self.path, self.field, self.otherwise = path, field, otherwise
+        self.entries: list[Any] = []
+        self._end, self._last = 0, ""
+        whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        for line in whole:
+            self._read(line + b"\n")
+
+    def append(self, entry: Any) -> None:
+        """Returns when it is on the disk. Raises OSError if it cannot be; the ledger is as before then."""
+        link = digest([self._last, entry])
+        line = json.dumps({"sha256": link, self.field: entry}).encode() + b"\n"
+        fresh = not self.path.exists()
+        with naming(self.path), open(self.path, "wb" if fresh else "r+b") as file:
+            file.seek(self._end)
+            file.truncate()
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if fresh:
+            sync_folder(self.path.parent)
+        self._took(line, link, entry)
+
+    def damaged(self, line: int) -> Damaged:
+        """What to raise of a line, counted from 1, that is not what was written there."""
+        return Damaged(
+            f"{self.path}, line {line} is damaged: it is not what was written there; restore it from a backup"
+            f"{self.otherwise and f', or {self.otherwise}'}"
+        )
+
+    def _read(self, line: bytes) -> None:
+        try:
+            document = json.loads(line)
+            entry, link = document[self.field], document["sha256"]
+            if digest([self._last, entry]) != link:
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
+            raise self.damaged(len(self.entries) + 1) from None
+        self._took(line, link, entry)
+
+    def _took(self, line: bytes, link: str, entry: Any) -> None:
+        self.entries.append(entry)
+        self._end, self._last = self._end + len(line), link
 
 
 @contextmanager

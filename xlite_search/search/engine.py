@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
@@ -26,14 +25,12 @@ from typing import Any, NoReturn
 
 import psutil
 import ray
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from xlite_search import places
 from xlite_search.console import Wait, clock, say
 from xlite_search.errors import BadInput, EngineDied, Interrupted
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.search.ray_files import ray_folder, remove_orphans, remove_ours
+from xlite_search.search.ray_patches import authenticate, read_settings_again
 from xlite_search.storage import FULL
 
 #: in the environment of all processes of an engine: the driver's process
@@ -163,8 +160,8 @@ def _start(machine: Machine, address: str | None, folder: Path) -> None:
         "include_dashboard": False,
         "_temp_dir": str(folder),
     }
-    _read_settings_again()
-    _authenticate(address)
+    read_settings_again()
+    authenticate(own=not address)
     try:
         ray.init(**({"address": address} if address else ours), log_to_driver=False, logging_level="ERROR")
     except Exception as error:
@@ -173,22 +170,6 @@ def _start(machine: Machine, address: str | None, folder: Path) -> None:
         raise _not_started(error, address, folder) from None
     what = f"Joined the Ray cluster at {address}" if address else "Ray started"
     say(f"{what} in {clock(time.monotonic() - started)}")
-
-
-def _authenticate(address: str | None) -> None:
-    """A token for this process and all below it: Ray would keep one in the home, which not everybody has."""
-    if not (address or places.variable("RAY_AUTH_TOKEN") or places.variable("RAY_AUTH_TOKEN_PATH")):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _read_settings_again() -> None:
-    """Ray reads them when it is imported, which somebody may have done before ours were made, as in a study file whose
-    imports are sorted: it would listen to other machines, and ask nobody for a token."""
-    Config.initialize("")
-    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
-    )
 
 
 def _not_started(error: Exception, address: str | None, folder: Path) -> BadInput | EngineDied:

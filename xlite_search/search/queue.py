@@ -14,9 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
-from ray.air.execution._internal import RayActorManager
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -30,6 +28,7 @@ from xlite_search.search.asha import ASHA
 from xlite_search.search.engine import Leaving
 from xlite_search.search.journal import Journal
 from xlite_search.search.ray_files import ray_folder
+from xlite_search.search.ray_patches import workers_may_starve
 from xlite_search.search.worker import Activation, job_for
 
 #: told of every run that has news
@@ -137,7 +136,7 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nobody reads its state, which holds every trial twice
-    with ray_folder() as cache, _workers_may_starve(), closing(queue.farewell):
+    with ray_folder() as cache, workers_may_starve(), closing(queue.farewell):
         tune.Tuner(
             tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(
@@ -157,24 +156,6 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
         ).fit()
     if queue.trouble:
         raise queue.trouble
-
-
-@contextmanager
-def _workers_may_starve() -> Iterator[None]:
-    """Ray ends a worker when the host's memory runs out, by an error of its own kind that Tune does not expect: the
-    whole search would fall. Here Tune is told that the worker is lost, with the same words."""
-    failed = RayActorManager._actor_task_failed
-
-    def told(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, ray.exceptions.OutOfMemoryError):
-            exception = ray.exceptions.RayActorError(error_msg=str(exception))
-        failed(self, tracked_actor_task, exception)
-
-    RayActorManager._actor_task_failed = told
-    try:
-        yield
-    finally:
-        RayActorManager._actor_task_failed = failed
 
 
 class _Door(FIFOScheduler):  # type: ignore[misc]
