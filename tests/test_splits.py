@@ -512,7 +512,7 @@ def test_data_that_cannot_be_written_to_have_their_splits_with_the_runs(
     monkeypatch.setattr(storage, "write_atomic", read_only)
     first = split_of(phantom, ByPatient())
     written = {path: path.stat().st_mtime_ns for path in places.runs_root().rglob("patient-*")}
-    assert len(written) == 3
+    assert len(written) == 4
     assert split_of(phantom, ByPatient()).fingerprint == first.fingerprint
     assert {path: path.stat().st_mtime_ns for path in written} == written
     monkeypatch.setattr(storage, "write_atomic", real)
@@ -558,14 +558,15 @@ def test_other_specs_have_other_splits_side_by_side(phantom: PackedSet) -> None:
 
 
 @pytest.mark.parametrize("change", ["moved", "cut", "not text"])
-@pytest.mark.parametrize("extension", [".csv", ".json"])
+@pytest.mark.parametrize("extension", [".csv", ".json", ".i8"])
 def test_a_tampered_split_is_damaged(change: str, extension: str, phantom: PackedSet) -> None:
     split_of(phantom, ByPatient())
     (path,) = (phantom.folder / "splits").glob(f"*[0-9a-f]{extension}")
     data = path.read_bytes()
     match change:
         case "moved":
-            path.write_bytes(data.replace(b",test\n", b",train\n", 1).replace(b'"sha256": "', b'"sha256": "0', 1))
+            moved = data.replace(b",test\n", b",train\n", 1).replace(b'"sha256": "', b'"sha256": "0', 1)
+            path.write_bytes(moved if extension != ".i8" else data.replace(b"\2", b"\0", 1))
         case "cut":
             path.write_bytes(data[:-20])
         case "not text":
@@ -574,7 +575,7 @@ def test_a_tampered_split_is_damaged(change: str, extension: str, phantom: Packe
         split_of(phantom, ByPatient())
 
 
-@pytest.mark.parametrize("files", [1, 2, 3])
+@pytest.mark.parametrize("files", [1, 2, 3, 4])
 def test_an_interruption_between_its_files_does_not_spoil_a_split(
     files: int, phantom: PackedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -593,6 +594,25 @@ def test_an_interruption_between_its_files_does_not_spoil_a_split(
     rows = split_of(phantom, ByPatient()).rows
     codes = deal(phantom.table, ByPatient())
     assert all(np.array_equal(rows[name], np.flatnonzero(codes == number)) for number, name in enumerate(SPLITS))
+
+
+def test_the_codes_beside_a_split_say_what_its_csv_says(phantom: PackedSet) -> None:
+    split = split_of(phantom, ByPatient())
+    with open(split.path, newline="") as file:
+        homes = [row["split"] for row in csv.DictReader(file)]
+    codes = np.fromfile(split.path.with_suffix(".i8"), np.int8)
+    assert [SPLITS[code] if code >= 0 else "" for code in codes.tolist()] == homes
+    assert split.fingerprint == storage.sha256_of(split.path)[:16]
+
+
+@pytest.mark.parametrize("gone", [".csv", ".i8", ".json"])
+def test_a_split_that_lacks_a_file_is_made_again(gone: str, phantom: PackedSet) -> None:
+    first = split_of(phantom, ByPatient())
+    was = first.path.with_suffix(gone).read_bytes()
+    first.path.with_suffix(gone).unlink()
+    again = split_of(phantom, ByPatient())
+    assert again.fingerprint == first.fingerprint
+    assert first.path.with_suffix(gone).read_bytes() == was
 
 
 def test_train_and_validation_together_leave_the_test_part_alone(phantom: PackedSet) -> None:

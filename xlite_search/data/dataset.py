@@ -17,7 +17,8 @@ from torch import Tensor
 
 from xlite_search.data import integrity
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_of, split_of
+from xlite_search.data.remembered import Remembered
+from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_rows, split_of
 from xlite_search.data.stratify import linked
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec
@@ -116,7 +117,7 @@ class Data:
 
 
 def open_data(spec: DataSpec) -> Data:
-    """The parts of a data set.
+    """The parts of a data set: the same object as before, if neither it nor its split's files have changed since.
 
     Raises:
         BadInput: it is not prepared, or its split leaves nothing to train on or to be judged by.
@@ -124,6 +125,14 @@ def open_data(spec: DataSpec) -> Data:
     """
     packed = PackedSet.open(spec.name)
     split = split_of(packed, spec.split)
+    # both are the same objects while their files are as they were, and are held by what is remembered
+    return _OPENED.get((id(packed), id(split), spec.fit, spec.fraction), lambda: _parts(spec, packed, split))
+
+
+_OPENED = Remembered[Data](8)
+
+
+def _parts(spec: DataSpec, packed: PackedSet, split: Split) -> Data:
     train, val = split.rows["train"], split.rows["val"]
     if spec.fit == "train+val":
         train, val = np.sort(np.concatenate([train, val])), val[:0]
@@ -131,7 +140,7 @@ def open_data(spec: DataSpec) -> Data:
         if spec.split.shares.get("val"):
             integrity.expect_parts(packed.table, split.rows, ["val"], f"data set '{spec.name}'")
         raise BadInput(f"data set '{spec.name}': the validation split is empty; give data.split.ratios a second share")
-    train = fraction_of(packed.table, train, spec.fraction)
+    train = fraction_rows(packed, split, spec.fit, train, spec.fraction)
     if len(train) < SMALLEST_TRAIN:
         raise BadInput(
             f"data set '{spec.name}': only {len(train)} images to train on; prepare more than these {len(packed)}, or "

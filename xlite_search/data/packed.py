@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from xlite_search import places, storage
 from xlite_search.data.index import KEYS, LABELS, Columns, image_keys, index_text, read_columns, table_of
+from xlite_search.data.remembered import Remembered, state_of
 from xlite_search.data.sources import LabelTable
 from xlite_search.errors import BadInput, Damaged
 
@@ -50,7 +51,7 @@ class PackedSet:
 
     @classmethod
     def open(cls, name: str) -> PackedSet:
-        """The data set of this name.
+        """The data set of this name: the same object as before, if neither its manifest nor its index has changed.
 
         Raises:
             BadInput: it is not prepared here, or by a version that wrote another format.
@@ -69,7 +70,8 @@ class PackedSet:
                 f"data set '{name}' was prepared by another version of this program, in another format: remove "
                 f"{folder} and prepare it again"
             )
-        return cls(folder, manifest)
+        index = [state_of(folder / file) for file in (INDEX, COLUMNS)]
+        return _OPENED.get((storage.digest(manifest), *index), lambda: cls(folder, manifest))
 
     @property
     def size(self) -> int:
@@ -176,6 +178,9 @@ class PackedSet:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "manifest": self.manifest}
+
+
+_OPENED = Remembered[PackedSet](4)
 
 
 def digest_of(pixels: bytes) -> str:
