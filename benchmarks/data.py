@@ -72,7 +72,7 @@ def reading(packed: PackedSet, raw: Path) -> dict[str, float]:
         return sum(int(preprocess(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8))[0, 0]) for f in files)
 
     def gather() -> int:
-        return sum(int(np.array(packed.pixels[row])[0, 0]) for row in range(DRAWN))
+        return sum(int(np.array(packed.pixels[row])[0, 0, 0]) for row in range(DRAWN))
 
     assert decode() == gather()
     times = _interleaved({"decode": decode, "gather": gather}, ROUNDS)
@@ -88,7 +88,7 @@ def views(packed: PackedSet) -> dict[str, float]:
     from xlite_search.data.transforms import compose
     from xlite_search.data.views import Medium, Views
 
-    image, number, spec = np.array(packed.pixels[0]), itertools.count(), Medium()
+    image, number, spec = np.array(packed.pixels[0, 0]), itertools.count(), Medium()
     made, free, seeded, fresh = Views(spec), *(compose(spec, SIZE) for _ in range(3))
 
     def with_seed() -> None:
@@ -174,7 +174,7 @@ def _draw_views(pipe: Connection, packed: PackedSet, part: int, count: int) -> N
         for _ in range(PASSES):
             epoch += 1
             for row in np.random.default_rng(epoch).permutation(len(packed))[part::count].tolist():
-                made(packed.pixels[row], keys[row], epoch)
+                made(packed.pixels[row, 0], keys[row], epoch)
         pipe.send(None)
 
 

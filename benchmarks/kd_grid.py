@@ -301,7 +301,7 @@ def online_trial(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     trial, settings = config["trial"], base(Case(0, config["epochs"]))
     data = open_data(settings.data)
-    names, pixels = data.packed.table.names, np.asarray(data.packed.pixels)
+    names, pixels = data.packed.table.names, np.asarray(data.packed.pixels)[:, 0]
 
     class Images(Dataset[Any]):
         def __init__(self, part: Any, augment: bool) -> None:

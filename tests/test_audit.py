@@ -18,7 +18,7 @@ from xlite_search.data.audit import audit_of
 from xlite_search.data.integrity import expect_few_lost
 from xlite_search.data.packed import PIXELS, PackedSet
 from xlite_search.data.samplers import MeanRarity
-from xlite_search.data.sources.images import read_gray
+from xlite_search.data.sources.images import read_image
 from xlite_search.data.sources.labels import read_labels, write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient, Folds, deal
@@ -270,7 +270,7 @@ def test_a_figure_that_cannot_be_written_is_told(
 def test_audit_draws_its_figures(phantom: PackedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["audit", phantom.folder.name, "--sampler", "mean_rarity", "--figures", str(tmp_path / "figures")]
     assert call(capsys, *arguments)[0] == 0
-    drawn = {path.name: read_gray(path) for path in (tmp_path / "figures").iterdir()}
+    drawn = {path.name: read_image(path).pixels for path in (tmp_path / "figures").iterdir()}
     assert set(drawn) == {
         "balance-1-mean_rarity-bce.png",
         "balance-1-mean_rarity-weighted_bce.png",

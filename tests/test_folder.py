@@ -13,13 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from test_cli import call
 
 from xlite_search import places, storage
 from xlite_search.data import integrity
 from xlite_search.data.packed import STAMPS, PackedSet
 from xlite_search.data.prepare import prepare
-from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.preprocess import STRETCH, Preprocess
 from xlite_search.data.sources import Loss
 from xlite_search.data.sources.chestxray14 import NOTICE
 from xlite_search.data.sources.folder import EMPTY_FILE, NO_FILE, Folder
@@ -68,7 +69,7 @@ def test_a_part_of_a_data_set_is_prepared_when_told_and_counted(tmp_path: Path) 
     assert (len(data), data.set_aside) == (10, {})
     assert data.table.names == source.table().names[:10]
     assert np.array_equal(data.table.labels, source.table().labels[:10])
-    assert data.manifest["source"] == {"source": "chestxray14", "tail": 0.1, "part_of": {"images": 40, "patients": 20}}
+    assert data.manifest["source"] == {"source": "chestxray14", "part_of": {"images": 40, "patients": 20}}
     assert data.incomplete == "incomplete: data set 'part' has 10 of its label table's 40 images, 5 of 20 patients"
 
 
@@ -90,7 +91,7 @@ def test_a_part_that_has_grown_is_another_set(tmp_path: Path) -> None:
 
 def test_what_is_whole_is_no_part(tmp_path: Path) -> None:
     data = prepare("whole", replace(nih(tmp_path), incomplete=True), SIZE)
-    assert (data.incomplete, data.manifest["source"]) == ("", {"source": "chestxray14", "tail": 0.1})
+    assert (data.incomplete, data.manifest["source"]) == ("", {"source": "chestxray14"})
     assert prepare("other", nih(tmp_path), SIZE).fingerprint == data.fingerprint
 
 
@@ -118,7 +119,7 @@ def test_a_part_is_told_by_prepare_and_audit(tmp_path: Path, capsys: pytest.Capt
 
 def test_nihs_images_are_nihs_whatever_the_set_is_called(tmp_path: Path) -> None:
     source = nih(tmp_path)
-    assert (source.describe(), source.notice) == ({"source": "chestxray14", "tail": 0.1}, NOTICE)
+    assert (source.describe(), source.notice) == ({"source": "chestxray14"}, NOTICE)
     assert replace(source, classes=("Mass",)).notice == NOTICE
     assert replace(source, cite="").notice == ""
     data = prepare("some", source, SIZE)
@@ -137,7 +138,7 @@ def test_others_images_have_neither_nihs_name_nor_its_notice(table: str, why: st
     (tmp_path / "table.csv").write_text(table, encoding="utf-8")
     classes = (table.split("\n")[0].split(",")[2],)
     source = Folder(tmp_path, tmp_path / "table.csv", "mine", classes=classes, patient_column="patient")
-    assert (source.describe(), source.notice) == ({"source": "mine", "tail": 0.1}, ""), why
+    assert (source.describe(), source.notice) == ({"source": "mine"}, ""), why
     assert replace(source, cite="cite us").notice == "cite us"
 
 
@@ -154,10 +155,10 @@ def test_other_classes_groups_and_owners_are_said_on_the_command_line(
     assert "cite them" in err and "'nv' (8)" in err and "'lesion_id' left out" not in err
     data = PackedSet.open("skin")
     assert data.classes == ("mel", "bcc")
-    assert data.manifest["source"] == {"source": "skin", "tail": 0.1}
+    assert data.manifest["source"] == {"source": "skin"}
     assert (data.manifest["notice"], data.manifest["clahe"]) == ("cite them", None)
     raw = cv2.imread(str(tmp_path / "skin" / "ISIC_0000005.jpg"), cv2.IMREAD_GRAYSCALE)
-    assert np.array_equal(data.pixels[5], cv2.resize(raw, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(data.pixels[5, 0], cv2.resize(raw, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
 
 
 @pytest.mark.parametrize("option", ["--classes=a", "--patient-column=a", "--notice=a", "--incomplete", "--stretch=0"])
@@ -171,9 +172,14 @@ def test_without_clahe_it_is_another_set(tmp_path: Path) -> None:
     source = nih(tmp_path)
     prepare("some", source, SIZE)
     with pytest.raises(BadInput, match=r"'some' exists and differs in clahe;"):
-        prepare("some", source, SIZE, clahe=False)
-    plain = prepare("plain", source, SIZE, clahe=False)
-    assert np.array_equal(plain.pixels[0], Preprocess(SIZE, clahe=False)(source.pixels(0)))
+        prepare("some", source, Preprocess(SIZE, clahe=None))
+    plain = prepare("plain", source, Preprocess(SIZE, clahe=None))
+    assert np.array_equal(plain.pixels[0], Preprocess(SIZE, clahe=None)(source.pixels(0)))
+
+
+def shown(source: Folder, row: int = 0, stretch: float = STRETCH) -> NDArray[np.uint8]:
+    """An image before CLAHE and resize."""
+    return Preprocess(SIZE, stretch=stretch).shown(source.pixels(row))
 
 
 def twelve_bits(folder: Path, *, hot: bool) -> Folder:
@@ -189,9 +195,9 @@ def twelve_bits(folder: Path, *, hot: bool) -> Folder:
 @pytest.mark.parametrize("hot", [False, True])
 def test_one_hot_pixel_takes_no_gray_levels(hot: bool, tmp_path: Path) -> None:
     source = twelve_bits(tmp_path, hot=hot)
-    assert len(np.unique(source.pixels(0))) > 230
-    assert source.pixels(0)[5, 7] == 255 or not hot
-    whole = replace(source, tail=0.0).pixels(0)
+    assert len(np.unique(shown(source, 0))) > 230
+    assert shown(source, 0)[5, 7] == 255 or not hot
+    whole = shown(source, stretch=0.0)
     assert len(np.unique(whole)) < (25 if hot else 256)
     assert (whole.min(), whole.max()) == (0, 255)
 
@@ -203,10 +209,10 @@ def test_how_far_is_stretched_is_part_of_the_set(tmp_path: Path, capsys: pytest.
         code, _, err = call(capsys, "prepare", name, *arguments, *option)
         assert code == 0, err
     one, other = PackedSet.open("a"), PackedSet.open("b")
-    assert (one.manifest["source"]["tail"], other.manifest["source"]["tail"]) == (0, 0.1)
+    assert (one.manifest["stretch"], other.manifest["stretch"]) == (0, 0.1)
     assert one.fingerprint != other.fingerprint
     code, _, err = call(capsys, "prepare", "a", *arguments)
-    assert (code, "differs in source" in err) == (2, True)
+    assert (code, "differs in stretch" in err) == (2, True)
     code, _, err = call(capsys, "prepare", "c", *arguments, "--stretch", "50")
     assert (code, "--stretch 50: expected 0 to 10 percent" in err) == (2, True)
 
@@ -216,12 +222,12 @@ def test_an_image_that_is_nearly_all_background_is_stretched_whole(tmp_path: Pat
     image = np.full((64, 64), 100, np.uint16)
     image[0, :2] = 1100, 2100
     saved(source.images / source.table().names[0], image)
-    assert source.pixels(0)[0, :3].tolist() == [128, 255, 0]
+    assert shown(source, 0)[0, :3].tolist() == [128, 255, 0]
 
 
 def test_8_bits_stay_as_they_are(tmp_path: Path) -> None:
     source = nih(tmp_path)
-    assert np.array_equal(replace(source, tail=5.0).pixels(0), replace(source, tail=0.0).pixels(0))
+    assert np.array_equal(shown(source, stretch=5.0), shown(source, stretch=0.0))
 
 
 # What cannot be used, and what helps
@@ -277,7 +283,7 @@ def again(source: Folder) -> tuple[PackedSet, list[str]]:
 def test_any_image_that_was_replaced_is_noticed(row: int, tmp_path: Path) -> None:
     source = nih(tmp_path)
     prepare("some", source, SIZE)
-    changed(source, row, 255 - source.pixels(row))
+    changed(source, row, 255 - shown(source, row))
     with pytest.raises(BadInput, match=f"made from other images: {source.table().names[row]} looks otherwise"):
         again(source)
 
@@ -285,7 +291,7 @@ def test_any_image_that_was_replaced_is_noticed(row: int, tmp_path: Path) -> Non
 def test_files_that_are_as_they_were_are_compared_once(tmp_path: Path) -> None:
     source = nih(tmp_path)
     prepare("some", source, SIZE)
-    changed(source, 3, source.pixels(3))
+    changed(source, 3, shown(source, 3))
     assert again(source)[1] == ["1 of 40 files have changed since it was prepared: they are compared"]
     assert again(source)[1] == []
     (places.data_folder("some") / STAMPS).unlink()
@@ -295,7 +301,7 @@ def test_files_that_are_as_they_were_are_compared_once(tmp_path: Path) -> None:
 
 def test_a_file_that_was_damaged_since_is_told_until_it_is_mended(tmp_path: Path) -> None:
     source = nih(tmp_path)
-    data, image = prepare("some", source, SIZE), source.pixels(3)
+    data, image = prepare("some", source, SIZE), shown(source, 3)
     (source.images / source.table().names[3]).write_bytes(b"\x89PNG no more")
     for _ in range(2):
         found, said = again(source)
@@ -310,7 +316,7 @@ def test_a_set_that_cannot_be_written_to_is_compared_all_the_same(
 ) -> None:
     source = nih(tmp_path)
     prepare("some", source, SIZE)
-    changed(source, 3, source.pixels(3))
+    changed(source, 3, shown(source, 3))
 
     def refused(*_: object) -> None:
         raise PermissionError
@@ -352,7 +358,7 @@ def test_a_file_that_is_there_is_found(in_table: str, on_disk: str, tmp_path: Pa
     labels.write_text(f"image,patient,Mass\n{in_table},1,1\n", encoding="utf-8")
     source = Folder(tmp_path / "raw", labels, "some", classes=("Mass",))
     assert source.lost() == {}
-    assert np.array_equal(source.pixels(0), image)
+    assert np.array_equal(shown(source, 0), image)
 
 
 def test_an_image_comes_before_other_files_of_its_name(tmp_path: Path) -> None:
@@ -364,7 +370,7 @@ def test_an_image_comes_before_other_files_of_its_name(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "raw" / "1.png"), image)
     labels = tmp_path / "labels.csv"
     labels.write_text("image,patient,Mass\n1,1,1\n")
-    assert np.array_equal(Folder(tmp_path / "raw", labels, "some", classes=("Mass",)).pixels(0), image)
+    assert np.array_equal(shown(Folder(tmp_path / "raw", labels, "some", classes=("Mass",))), image)
     (tmp_path / "raw" / "1.png").unlink()
     with pytest.raises(BadInput, match="two files are image 1: "):
         Folder(tmp_path / "raw", labels, "some", classes=("Mass",)).lost()

@@ -36,13 +36,19 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import Unreadable
-from xlite_search.data.sources.images import find_files, read_gray
+from xlite_search.data.sources.images import find_files, read_image
 from xlite_search.errors import BadInput
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 IN_A_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read_gray(path: Path) -> NDArray[np.uint8]:
+    """As it is before CLAHE and resize, stretched from its smallest to its largest value."""
+    return Preprocess(32, stretch=0).shown(read_image(path))
 
 
 def picture(seed: int = 0, height: int = 40, width: int = 48, channels: int = 1) -> NDArray[np.uint8]:

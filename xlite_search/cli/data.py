@@ -47,6 +47,9 @@ def prepare(
             help="More than 8 bits to 8: these darkest and brightest pixels do not count.  [default: 0.1]",
         ),
     ] = None,
+    channels: Annotated[
+        int | None, typer.Option(metavar="1|3", help="3 keeps colour (RGB).  [default: 1, gray]")
+    ] = None,
     no_clahe: Annotated[bool, typer.Option("--no-clahe", help="Resize only.")] = False,
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="The label table may name images that are not there; counted and told.")
@@ -61,21 +64,21 @@ def prepare(
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
     from xlite_search.data.prepare import prepare as prepare_data
-    from xlite_search.data.sources.folder import TAIL, Folder
+    from xlite_search.data.preprocess import STRETCH, Clahe, Preprocess
+    from xlite_search.data.sources.folder import Folder
     from xlite_search.data.sources.phantom import Phantom
 
     source: Source
     if images is not None:
         if labels is None:
             raise BadInput("--labels is missing: give the table that has the labels of --images")
-        tail = TAIL if stretch is None else stretch
         named = tuple(part.strip() for part in classes.split(",")) if classes else ()
-        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete, tail)
+        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete, channels or 1)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
-        of_folders = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
-        of_folders |= {"--incomplete": "yes" if incomplete else None, "--stretch": None if stretch is None else "yes"}
+        of_folders: dict[str, object] = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
+        of_folders |= {"--incomplete": incomplete or None, "--stretch": stretch, "--channels": channels}
         for option, given in of_folders.items():
             if given is not None:
                 raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
@@ -85,7 +88,8 @@ def prepare(
     if source.notice:
         console.say(source.notice)
     counter = console.Counter("prepared")
-    data = prepare_data(name, source, size, counter, clahe=not no_clahe, accept_losses=accept_losses, say=console.say)
+    preprocess = Preprocess(size, None if no_clahe else Clahe(), STRETCH if stretch is None else stretch)
+    data = prepare_data(name, source, preprocess, counter, accept_losses=accept_losses, say=console.say)
     if data.incomplete:
         console.say(data.incomplete)
     print(f"{data.folder}: {len(data):,} images of {data.manifest['patients']:,} patients at {data.size} px")

@@ -42,7 +42,7 @@ class DataSpec(Spec):
 class Batch(NamedTuple):
     """One batch, on the device but for `rows` and `views`.
 
-    images   uint8 `[batch, 1, size, size]` (float32 of the same scale after MixUp)
+    images   uint8 `[batch, channel, size, size]` (float32 of the same scale after MixUp)
     labels   float32 `[batch, class]`
     rows     int64 `[batch]`, of the packed set
     views    int64 `[batch]`: which view of its image each is; 0 without augmentation

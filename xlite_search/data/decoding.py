@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xlite_search import limits
 from xlite_search.data import processes
 from xlite_search.data.packed import digest_of
-from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.preprocess import Preprocess, Raw
 from xlite_search.data.sources import Loss, Source, Unreadable
 
 CHUNK, CHUNK_BYTES = 16, 8 << 20
@@ -39,7 +39,7 @@ class Chunk:
     """Some rows of the table, prepared.
 
     kept    those that could be read, in the order of `pixels`
-    pixels  uint8, `[kept, size, size]`
+    pixels  uint8, `[kept, channel, size, size]`
     lost    the others, and why
     """
 
@@ -56,15 +56,17 @@ def decode(source: Source, rows: Iterable[int], preprocess: Preprocess) -> Chunk
     for row in rows:
         stamp = source.stamp(row)
         try:
-            raw = source.pixels(row)
+            found = source.pixels(row)
         except Unreadable as reason:
             lost[row] = Loss(str(reason), reason.cause)
             continue
+        raw = found if isinstance(found, Raw) else Raw(found)
         image = preprocess(raw)
         images.append(image)
-        kept[row] = Kept(digest_of(image.tobytes()), f"{raw.shape[1]}x{raw.shape[0]}", stamp)
-    size = preprocess.size
-    return Chunk(kept, np.stack(images) if images else np.empty((0, size, size), np.uint8), lost)
+        height, width = raw.size
+        kept[row] = Kept(digest_of(image.tobytes()), f"{width}x{height}", stamp)
+    nothing = np.empty((0, preprocess.channels, preprocess.size, preprocess.size), np.uint8)
+    return Chunk(kept, np.stack(images) if images else nothing, lost)
 
 
 def decoded(
@@ -75,7 +77,7 @@ def decoded(
     Raises:
         XliteError: a worker was killed.
     """
-    length = max(1, min(CHUNK, CHUNK_BYTES // preprocess.size**2))
+    length = max(1, min(CHUNK, CHUNK_BYTES // preprocess.image_bytes))
     chunks = (rows[start : start + length] for start in range(0, len(rows), length))
     if len(rows) < FEW:
         yield from (decode(source, chunk, preprocess) for chunk in chunks)

@@ -4,7 +4,7 @@
         manifest.json      what it was made from and how, counts, sha256 of the three files below
         index.csv          name, patient, view, sex, age, findings ("Mass|Nodule"), digest of pixels; row i is image i
         index.safetensors  the same, and what each image's views are drawn by, in columns (`data/index.py`)
-        pixels.u8          raw bytes, [image, height, width]
+        pixels.u8          raw bytes, [image, channel, height, width]
         stamps.json        size and time of change of each raw file when it was prepared, or last compared
         splits/            who is in which split (`data/splits.py`)
         lock               held while it is being prepared (`data/unfinished.py`)
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from xlite_search import places, storage
 from xlite_search.data.index import KEYS, LABELS, Columns, image_keys, index_text, read_columns, table_of
+from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.remembered import Remembered, state_of
 from xlite_search.data.sources import LabelTable
 from xlite_search.errors import BadInput, Damaged
@@ -38,7 +39,8 @@ PIXELS, INDEX, COLUMNS, MANIFEST, STAMPS = (
     "manifest.json",
     "stamps.json",
 )
-#: 3: with sex and age of each image, how it was preprocessed, and stamps of the raw files; 4: the index in columns too
+#: 3: with sex and age of each image, how it was preprocessed, and stamps of the raw files; 4: the index in columns too,
+#: channels, and every setting of how it was preprocessed
 FORMAT = 4
 
 
@@ -73,10 +75,20 @@ class PackedSet:
         index = [state_of(folder / file) for file in (INDEX, COLUMNS)]
         return _OPENED.get((storage.digest(manifest), *index), lambda: cls(folder, manifest))
 
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """What was done to its images."""
+        return Preprocess.described(self.manifest)
+
     @property
     def size(self) -> int:
         """Height and width of an image, in pixels."""
         return int(self.manifest["size"])
+
+    @property
+    def channels(self) -> int:
+        """1: gray; 3: RGB."""
+        return int(self.manifest["channels"])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,8 +96,11 @@ class PackedSet:
 
     @property
     def fingerprint(self) -> str:
-        """Changes if a pixel, a label, a name or the order of anything does."""
-        return storage.digest([self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")])[:16]
+        """Changes if a pixel, a label, a name or the order of anything does, or what a pixel is: of size, CLAHE and
+        stretch the pixels themselves speak."""
+        told = [self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")]
+        about = {k: v for k, v in self.preprocess.identity.items() if k not in ("size", "clahe", "stretch")}
+        return storage.digest([*told, about] if about else told)[:16]
 
     @property
     def set_aside(self) -> dict[str, str]:
@@ -109,8 +124,9 @@ class PackedSet:
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """`[image, height, width]`, mapped read-only."""
-        return np.memmap(self.folder / PIXELS, np.uint8, "r", shape=(len(self), self.size, self.size))
+        """`[image, channel, height, width]`, mapped read-only."""
+        shape = len(self), self.channels, self.size, self.size
+        return np.memmap(self.folder / PIXELS, np.uint8, "r", shape=shape)
 
     @cached_property
     def columns(self) -> Columns:

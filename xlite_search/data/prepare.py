@@ -1,8 +1,8 @@
-"""Raw images to the packed set: CLAHE and resize, done once, on all cores, and cut off at any moment without harm.
+"""Raw images to the packed set: preprocessed once, on all cores, and cut off at any moment without harm.
 
-CLAHE runs on the raw image, before it is resized: its clip limit and tiles are those of the lab's EXP-001, which does
-not say which of the two comes first. Images that are not square are padded with black, never stretched
-(`data/preprocess.py`). `data/decoding.py` does this in worker processes; `data/unfinished.py` writes, in this one only.
+`data/preprocess.py` says what is done to an image. CLAHE's clip limit and tiles are those of the lab's EXP-001, which
+does not say whether it comes before the resize or after. `data/decoding.py` does this in worker processes;
+`data/unfinished.py` writes, in this one only.
 
 A finished set remembers size and time of change of every raw file: the same command looks at those that changed.
 """
@@ -33,7 +33,6 @@ from xlite_search.data.sources import LabelTable, Loss, Source
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, on_disk, tidy
 from xlite_search.errors import BadInput, Damaged
 
-SMALLEST, LARGEST = 32, 1024
 #: Images that are prepared again before older work is gone on with: do they still look the same?
 SPOT_CHECKS = 8
 ATTEMPTS = 3
@@ -46,33 +45,33 @@ Say = Callable[[str], None]
 def prepare(
     name: str,
     source: Source,
-    size: int,
+    preprocess: Preprocess | int,
     progress: Progress = lambda done, total: None,
     *,
-    clahe: bool = True,
     accept_losses: bool = False,
     say: Say = lambda sentence: None,
 ) -> packed.PackedSet:
     """Prepares a data set, unless it already is there and the same; goes on where it was cut off.
+
+    A size alone is short for `Preprocess(size)`. How many channels there are the source says.
 
     Images that cannot be used are set aside and listed in the manifest: up to 0.1 % of them, or up to 5 % with
     `accept_losses` (`data/integrity.py`). The set is the same, byte for byte, however often the work was cut off.
 
     Raises:
         BadInput: the name is taken by another data set or another `prepare`, images look otherwise than when it was
-            prepared, the size is out of range, too many images are lost, no space.
+            prepared, a setting is out of range, too many images are lost, no space.
         Damaged: the disk is full or does not keep what is written.
         XliteError: a worker process was killed.
     """
-    if not SMALLEST <= size <= LARGEST:
-        raise BadInput(f"--size {size}: expected {SMALLEST} to {LARGEST} pixels")
-    folder, preprocess = places.data_folder(name), Preprocess(size, clahe)
+    given = Preprocess(preprocess) if isinstance(preprocess, int) else preprocess
+    folder, preprocess = places.data_folder(name), replace(given, channels=source.channels)
     table = replace(source.table(), digests=())
     asked = _asked(source, table, preprocess)
     if not (folder / packed.MANIFEST).exists():
         lost = source.lost()
         _expect_tolerable(folder, table, lost, accept_losses)
-        _expect_space(folder, len(table) * size * size)
+        _expect_space(folder, len(table) * preprocess.image_bytes)
         with ExitStack() as held:
             with on_disk(folder):
                 held.enter_context(storage.alone(folder, f"`prepare {name}`"))
@@ -108,7 +107,7 @@ def _made(
     plan = {**asked, "opencv": cv2.__version__}
     lost = dict(lost)
     kept_before = _begun(folder, plan, source, preprocess, lost, say)
-    with Unfinished(folder, plan, preprocess.size, kept_before) as unfinished:
+    with Unfinished(folder, plan, preprocess.image_bytes, kept_before) as unfinished:
         sha256 = _complete(unfinished, source, table, preprocess, lost, accept_losses, progress)
     rows = [row for row in range(len(table)) if row not in lost]
     kept = [unfinished.kept[row] for row in rows]

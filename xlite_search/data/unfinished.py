@@ -1,7 +1,7 @@
 """A packed set in the making. It may be cut off at any byte, and goes on without a wrong row.
 
     <XLITE_DATA>/<name>/
-        slots.partial    a slot for every row of the label table; row i at i * size * size
+        slots.partial    a slot for every row of the label table; row i at i times the bytes of an image
         journal.partial  first what is being made, then which slots are filled, with the hash of each
 
 Pixels are written and fsynced before the journal's line that names them; each line carries its own checksum, and one
@@ -37,10 +37,11 @@ class Unfinished:
     kept    rows whose slots are filled
     """
 
-    def __init__(self, folder: Path, plan: Mapping[str, object], size: int, kept: Mapping[int, Kept]) -> None:
-        """`kept`: what the journal vouches for and is to be used; if nothing, everything begins anew."""
-        self.folder, self.size, self.kept = folder, size, dict(kept)
-        self._plan, self._each = plan, size * size
+    def __init__(self, folder: Path, plan: Mapping[str, object], each: int, kept: Mapping[int, Kept]) -> None:
+        """`each`: bytes of an image. `kept`: what the journal vouches for and is to be used; if nothing, everything
+        begins anew."""
+        self.folder, self.kept = folder, dict(kept)
+        self._plan, self._each = plan, each
         self._pending: dict[int, Kept] = {}
         self._committed = time.monotonic()
 

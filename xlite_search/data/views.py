@@ -152,7 +152,13 @@ class Views:
         self._of_thread = _OfThread()
 
     def __call__(self, image: NDArray[np.uint8], key: int, view: int) -> NDArray[np.uint8]:
-        """View number `view` (from 0) of the image with this key (`image_key`): uint8 `[h, w]` to a new `[h, w]`."""
+        """View number `view` (from 0) of the image with this key (`image_key`), uint8: `[h, w]` to a new `[h, w]`.
+
+        Of `[channel, h, w]` every channel is changed as a gray image would be, by the same draws: the pose is the same
+        in all, and so is the change of light, which keeps hues nearly as they are.
+        """
+        if image.ndim == 3:
+            return np.stack([self(channel, key, view) for channel in image])
         numbers, change = self._pipeline(image.shape)
         numbers.begin((self._settings_key, key), view)
         pixels = np.ascontiguousarray(image)
@@ -224,7 +230,7 @@ def mixup(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Each image and its labels, mixed with those of another of the batch (MixUp; Zhang et al. 2018).
 
-    images   `[batch, 1, height, width]`, 0 to 255 -> float32 on the same scale
+    images   `[batch, channel, height, width]`, 0 to 255 -> float32 on the same scale
     labels   float `[batch, class]` in 0 to 1 -> the same
     weights  float `[batch]`, of each image in the loss, or None -> the same
     alpha    > 0; the share of the partner is drawn per image from Beta(alpha, alpha)
@@ -255,14 +261,27 @@ def mixup(
 def contact_sheet(
     images: Sequence[NDArray[np.uint8]], names: Sequence[str], spec: Augment, columns: int = 3
 ) -> NDArray[np.uint8]:
-    """For a pair of eyes: each prepared image, its first `columns` views beside it, its name below; gray `[h, w]`."""
+    """For a pair of eyes: each prepared image, its first `columns` views beside it, its name below.
+
+    images  gray `[h, w]`, or `[channel, h, w]`, all alike -> gray `[h, w]`, or RGB `[h, w, 3]`
+    """
     views = Views(spec)
     rows = []
     for image, name in zip(images, names, strict=True):
         shown = [image, *(views(image, image_key(name), view) for view in range(columns))]
-        row = np.hstack([cv2.copyMakeBorder(tile, 0, 0, 0, 2, cv2.BORDER_CONSTANT, value=255) for tile in shown])
-        caption = np.zeros((20, row.shape[1]), np.uint8)
+        tiles = [
+            cv2.copyMakeBorder(_for_eyes(each), 0, 0, 0, 2, cv2.BORDER_CONSTANT, value=[255] * 3) for each in shown
+        ]
+        row = np.hstack(tiles)
+        caption = np.zeros((20, *row.shape[1:]), np.uint8)
         text = f"{name} | {spec.name}"
-        cv2.putText(caption, text, (5, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1, cv2.LINE_AA)
+        cv2.putText(caption, text, (5, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, [255] * 3, 1, cv2.LINE_AA)
         rows += [row, caption]
     return np.asarray(np.vstack(rows), np.uint8)
+
+
+def _for_eyes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Three channels as RGB, `[h, w, 3]`; of any other number the first, `[h, w]`."""
+    if image.ndim == 2:
+        return image
+    return np.ascontiguousarray(np.moveaxis(image, 0, 2)) if len(image) == 3 else image[0]

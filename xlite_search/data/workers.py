@@ -29,7 +29,10 @@ Pick = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class _Images:
-    """Makes images of rows and views, uint8 `[batch, 1, size, size]`. Pickles as a path, a spec and a key per image."""
+    """Makes images of rows and views, uint8 `[batch, channel, size, size]`.
+
+    Pickles as a path, a spec and a key per image.
+    """
 
     def __init__(self, packed: PackedSet, augment: Augment | None) -> None:
         self.packed, self.views = packed, Views(augment) if augment else None
@@ -37,26 +40,27 @@ class _Images:
 
     def __call__(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
         if self.views is None:
-            return torch.from_numpy(self.packed.pixels[rows]).unsqueeze(1)
-        images = torch.empty((len(rows), 1, self.packed.size, self.packed.size), dtype=torch.uint8)
+            return torch.from_numpy(self.packed.pixels[rows])
+        images = torch.empty((len(rows), *self.packed.pixels.shape[1:]), dtype=torch.uint8)
         self.draw(rows, views, images.numpy())
         return images
 
     def draw(self, rows: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """The views, into `out`, `[batch, 1, size, size]`."""
+        """The views, into `out`, `[batch, channel, size, size]`."""
         assert self.views is not None
         pixels = np.asarray(self.packed.pixels)  # a row of a plain array costs a fifth of one of a memmap
         keys = self.keys[rows].tolist()
         for place, (row, key, view) in enumerate(zip(rows.tolist(), keys, views.tolist(), strict=True)):
-            out[place, 0] = self.views(pixels[row], key, view)
+            for channel, image in enumerate(pixels[row]):
+                out[place, channel] = self.views(image, key, view)
 
 
 class _Workers:
     """Processes that draw views into memory that they share with this one: a batch each in turn, a few ahead."""
 
     def __init__(self, images: _Images, batch_size: int, count: int) -> None:
-        side = images.packed.size
-        self.slots: Tensor = torch.empty((count * AHEAD, batch_size, 1, side, side), dtype=torch.uint8)
+        shape = images.packed.pixels.shape[1:]
+        self.slots: Tensor = torch.empty((count * AHEAD, batch_size, *shape), dtype=torch.uint8)
         self.slots.share_memory_()  # type: ignore[no-untyped-call]
         self.processes = processes.start(count, _drawer, images, self.slots)
         self.pipes = list(self.processes)

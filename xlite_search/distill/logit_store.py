@@ -67,7 +67,7 @@ def identity(teacher: dict[str, Any], data: Data, augment: Augment | None) -> di
         "teacher": teacher["sha256"],
         "model": teacher["config"]["model"],
         "answered_by": answered_by(),
-        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"]},
+        "input": data.packed.preprocess.identity,
         "views": views_fingerprint(augment) if augment else "the image itself",
         "classes": list(data.classes),
         "data": data.packed.fingerprint,

@@ -57,7 +57,8 @@ def take_in(given: Pretrained, data: Data) -> str:
     order = _order(given, data.classes)
     said = given.model_dump(mode="json", exclude={"path", "patients"})
     source, images = data.packed.manifest["source"], input_of(data)
-    key = storage.digest([storage.sha256_of(path), said, patients, source, images, list(data.classes)])[:12]
+    seen = data.packed.preprocess.identity | {"pixels": images["pixels"]}
+    key = storage.digest([storage.sha256_of(path), said, patients, source, seen, list(data.classes)])[:12]
     home = places.teacher_folder(key)
     if (home / MANIFEST).exists():
         return key

@@ -23,6 +23,8 @@ from xlite_search.records import RunRecord
 from xlite_search.training.losses import Loss
 
 WEIGHTS, MANIFEST = "model.safetensors", "model.json"
+#: what a pixel is, by the number of channels
+PIXELS = {1: "uint8 gray", 3: "uint8 RGB"}
 #: how many of the weights that do not fit are named
 NAMED = 3
 
@@ -40,7 +42,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 `[batch, 1, size, size]` -> float32 `[batch, class]`, in float32 inside autocast."""
+        """uint8 `[batch, channel, size, size]` -> float32 `[batch, class]`, in float32 inside autocast."""
         with torch.autocast(images.device.type, enabled=False):
             members = zip(self.models, self.pos_weights, strict=True)
             logits = [model(images).float() - (0 if w is None else torch.log(w)) for model, w in members]
@@ -127,8 +129,8 @@ def ensemble_key(members: list[str]) -> str:
 
 
 def input_of(data: Data) -> dict[str, Any]:
-    """What a data set's images are: a teacher of others would answer, and be wrong."""
-    return {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"}
+    """What a data set's images are, every setting of it: a teacher of others would answer, and be wrong."""
+    return {**data.packed.preprocess.describe(), "pixels": PIXELS.get(data.packed.channels, "uint8")}
 
 
 def trained_on(data: Data, patients: list[str]) -> dict[str, Any]:
@@ -139,11 +141,16 @@ def trained_on(data: Data, patients: list[str]) -> dict[str, Any]:
 def shared_patients(about: dict[str, Any], data: Data) -> list[str]:
     """Patients that the teacher was trained on and that the student is judged by, in validation or test."""
     seen = about.get("trained_on") or {}
-    if seen.get("source") != data.packed.manifest["source"]:
+    if _source_of(seen.get("source")) != _source_of(data.packed.manifest["source"]):
         return []
     patients = data.packed.table.groups
     judged = {patients[row] for name in ("val", "test") for row in data.split.rows.get(name, ())}
     return sorted(judged & set(seen["patients"]))
+
+
+def _source_of(about: Any) -> Any:
+    """A source as today's describe themselves: how its values were stretched was part of it once."""
+    return {name: value for name, value in about.items() if name != "tail"} if isinstance(about, dict) else about
 
 
 def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
 This is the lab's hybrid: efficientnet_b0_mhsa has 11.395 M parameters, convnext_tiny_mhsa 30.483 M. No norm layer is
 added; ConvNeXt's own last norm is applied to its feature map. `mhsa` and `performer` are residual over the map's
 tokens; `se` (Hu et al. 2018) and `cbam` (Woo et al. 2018) multiply the map, as in their papers. The stem has three
-channels, so that ImageNet weights fit; the gray image is normalised and repeated on the device. Only what receives
+channels, so that ImageNet weights fit, for gray images and for RGB: a gray image is repeated, on the device, and every
+channel gets its own mean and deviation, those that the backbone was made with (ImageNet's). Only what receives
 gradients is kept and counted: what a backbone carries behind its last map (MobileNetV3's `conv_head`) is taken out.
 
 `<backbone>_<attention>_ms` is multi-scale: the maps of the two stages before the last are averaged too, brought to one
@@ -49,7 +50,7 @@ HEADS = ("classifier.", "fc.", "head.fc.", "head.")
 
 
 class Hybrid(nn.Module):
-    """Gray images uint8 `[batch, 1, height, width]` to logits `[batch, class]`."""
+    """Gray or RGB images, uint8 `[batch, 1 or 3, height, width]`, to logits `[batch, class]`; one model takes both."""
 
     mean: Tensor
     std: Tensor
@@ -82,7 +83,8 @@ class Hybrid(nn.Module):
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the backbone was made for: three channels, its own mean and deviation, channels last where it can."""
+        """What the backbone was made for: three channels, its own mean and deviation, channels last where it can. One
+        channel becomes three here: it is measured by each of the three means and deviations."""
         scaled = (images.float() / 255 - self.mean) / self.std
         return scaled.contiguous(memory_format=torch.channels_last if images.is_cuda else self.layout)
 
@@ -249,6 +251,15 @@ def expect_size(name: str, size: int) -> None:
         f"model '{name}' cannot be trained on images of {size} pixels: it is made for {height} x {width}. Prepare the "
         f"data with --size {max(height, width)}, or choose another model"
     )
+
+
+def expect_channels(channels: int, data: str) -> None:
+    """Raises BadInput unless a hybrid's stem takes the images of a data set: gray, or RGB."""
+    if channels not in (1, 3):
+        raise BadInput(
+            f"data set '{data}' has images of {channels} channels; models here take 1 (gray) or 3 (RGB): prepare it "
+            "with --channels 1 or 3"
+        )
 
 
 def parameters(model: nn.Module) -> int:

@@ -25,7 +25,10 @@ class Idle:
 
 
 def idle_parts(make: Callable[[], nn.Module], size: tuple[int, int]) -> Idle:
-    """Of a model of gray images `[batch, 1, *size]`. Raises whatever the model raises of such images."""
+    """Of a model of images `[batch, 1, *size]`; RGB differs in none of this.
+
+    Raises whatever the model raises of such images.
+    """
     with torch.device("meta"):
         model, called = make(), set[str]()
         for name, module in model.named_modules():

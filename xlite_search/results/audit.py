@@ -170,7 +170,7 @@ def draw(page: Page, folder: Path) -> None:
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
-    made, png = cv2.imencode(".png", image)
+    made, png = cv2.imencode(".png", image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not made:
         raise XliteError(f"OpenCV {cv2.__version__} cannot write a PNG of {image.shape[1]} x {image.shape[0]} px")
     return png.tobytes()

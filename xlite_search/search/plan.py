@@ -17,7 +17,7 @@ from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
-from xlite_search.models.hybrid import expect_size, expect_weights, timm_name
+from xlite_search.models.hybrid import expect_channels, expect_size, expect_weights, timm_name
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import factors, teaching
 from xlite_search.search.study import Study, Trial
@@ -268,8 +268,10 @@ def _expect_local_inputs(study: Study) -> None:
     for setting, config in asked:
         if config.weights:
             config.weights.local_file(timm_name(config.model), setting)
-    sizes = {name: PackedSet.open(name).size for name in dict.fromkeys(config.data.name for _, config in asked)}
+    packed = {name: PackedSet.open(name) for name in dict.fromkeys(config.data.name for _, config in asked)}
+    for name, data_set in packed.items():
+        expect_channels(data_set.channels, name)
     for setting, model, weights, data in dict.fromkeys((s, c.model, c.weights, c.data.name) for s, c in asked):
-        expect_size(model, sizes[data])
+        expect_size(model, packed[data].size)
         if weights:
             expect_weights(model, weights, setting)

@@ -1,4 +1,4 @@
-"""Where raw radiographs come from: one reader per data set.
+"""Where raw images come from: one reader per data set.
 
 A reader answers two questions, and nothing else: which images are there, with which labels
 (`table`), and what does image `row` look like (`pixels`). `data/prepare.py` does the rest once.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xlite_search.data.preprocess import Raw
 
 #: Of the image files that are looked for, in lower or upper case.
 SUFFIXES = ("png", "jpg", "jpeg", "dcm", "dicom")
@@ -104,6 +106,10 @@ class Source(Protocol):
     """A raw data set. It is picklable: `prepare` reads pixels in several processes."""
 
     @property
+    def channels(self) -> int:
+        """Channels of its images: 1 for gray, 3 for RGB."""
+
+    @property
     def notice(self) -> str:
         """Acknowledgement and citation that the data's owner asks for; empty if none."""
 
@@ -122,5 +128,5 @@ class Source(Protocol):
     def stamps(self) -> tuple[str, ...]:
         """That of every row, `[image]`, empty where there is no file."""
 
-    def pixels(self, row: int) -> NDArray[np.uint8]:
-        """Image `row` of the table as gray uint8, `[height, width]`, bright = dense. Raises Unreadable."""
+    def pixels(self, row: int) -> Raw | NDArray[Any]:
+        """Image `row` of the table as it is, or its pixels alone (`Raw.pixels`). Raises Unreadable."""

@@ -1,7 +1,8 @@
-"""A radiograph in a DICOM file (PS3): modality LUT or rescale, window, inversion of MONOCHROME1. An extra: pydicom.
+"""A radiograph in a DICOM file (PS3): modality LUT or rescale, and the window that the file names. An extra: pydicom.
 
-A file without its preamble, as old modalities and exports leave it, is read as well. Pixels that are not square become
-so. A window or lookup table that leaves nothing to see is refused, and no other is tried: nobody knows which was meant.
+A file without its preamble, as old modalities and exports leave it, is read as well. What a file does not say, such as
+how more than 8 bits become 8, is left to `data/preprocess.py`. A window or lookup table that leaves nothing to see is
+refused, and no other is tried: nobody knows which was meant.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data.preprocess import Raw
 from xlite_search.data.sources import Unreadable
-from xlite_search.data.sources.gray import eight_bits, expect_size, squared, stretched, to_gray
+from xlite_search.data.sources.gray import expect_size, with_channels
 from xlite_search.errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def is_dicom(data: bytes) -> bool:
     return (little[0] in FIRST_GROUPS and (explicit or little[2] < len(data))) or (big[0] in FIRST_GROUPS and explicit)
 
 
-def read_dicom(data: bytes, path: Path, tail: float = 0.0) -> NDArray[np.uint8]:
-    """The image in a DICOM file's bytes, `[height, width]`, bright = dense; `tail` as for `stretched`.
+def read_dicom(data: bytes, path: Path, channels: int = 1) -> Raw:
+    """The image in a DICOM file's bytes: as its window or lookup table shows it, 8 bits, or else all its values.
 
     Raises:
         Unreadable: it is damaged, has no image or several, or is compressed in a way that nobody here decodes.
@@ -74,7 +75,7 @@ def read_dicom(data: bytes, path: Path, tail: float = 0.0) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings(action="ignore"):
             file = pydicom.dcmread(io.BytesIO(data.removeprefix(PREFIX)), force=True)
-            return _radiograph(_with_syntax(file), tail)
+            return _radiograph(_with_syntax(file), channels)
     except Unreadable:
         raise
     except Exception:  # pydicom raises whatever it meets in a damaged file
@@ -97,18 +98,19 @@ def _with_syntax(file: Dataset) -> Dataset:
     return file
 
 
-def _radiograph(file: Dataset, tail: float) -> NDArray[np.uint8]:
-    """Modality LUT, window, inversion of MONOCHROME1, padding to black: the pipeline of DICOM PS3.4, annex N.2."""
+def _radiograph(file: Dataset, channels: int) -> Raw:
+    """Modality LUT and window: the pipeline of DICOM PS3.4, annex N.2, up to what the file says."""
     _expect_one_image(file)
     stored, aspect = _stored(file), _aspect(file)
     if stored.ndim == 3:
-        return squared(to_gray(stored, cv2.COLOR_RGB2GRAY, tail), aspect)
-    padding = _padding(file, stored)
-    image = eight_bits(_windowed(file, stored, ~padding, tail))
-    if file.PhotometricInterpretation == "MONOCHROME1":
-        image = 255 - image
-    image[padding] = 0
-    return squared(image, aspect)
+        raw = Raw(with_channels(stored, channels, blue_first=False), aspect=aspect)
+    else:
+        padding = _padding(file, stored)
+        inverted = file.PhotometricInterpretation == "MONOCHROME1"
+        raw = Raw(_windowed(file, stored, ~padding), padding if padding.any() else None, inverted, aspect)
+    height, width = raw.size
+    expect_size(width, height)
+    return raw
 
 
 def _expect_one_image(file: Dataset) -> None:
@@ -178,8 +180,8 @@ def _padding(file: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((stored >= ends.min()) & (stored <= ends.max()))
 
 
-def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_], tail: float) -> NDArray[np.float64]:
-    """Stored values to 0..1 by the file's first VOI LUT, its first window, or else their own range.
+def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_]) -> NDArray[Any]:
+    """Stored values as uint8 by the file's first VOI LUT or its first window, or else the values, of more bits.
 
     Eight bits without any of these are shown as they are, as in a PNG.
 
@@ -197,9 +199,9 @@ def _windowed(file: Dataset, stored: NDArray[Any], of_interest: NDArray[np.bool_
     if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-9):
         shown = WINDOWS[function](values.astype(np.float64), centre, width)
         return _expect_something(shown, values, of_interest, f"window (centre {centre:g}, width {width:g})")
-    if values is stored and stored.dtype == np.uint8 and file.BitsStored == 8:
-        return stored / 255
-    return stretched(values, of_interest, tail=tail)
+    if values.dtype == np.uint8 and not (values is stored and file.BitsStored == 8):
+        return values.astype(np.uint16)  # not all of its eight bits are used
+    return values
 
 
 def _scaled_table(file: Dataset, lut: Dataset) -> tuple[int, NDArray[np.float64]]:
@@ -213,10 +215,11 @@ def _scaled_table(file: Dataset, lut: Dataset) -> tuple[int, NDArray[np.float64]
 
 
 def _expect_something(
-    shown: NDArray[np.float64], values: NDArray[Any], of_interest: NDArray[np.bool_], by: str
-) -> NDArray[np.float64]:
-    """That what is shown is more than black and white, unless the values are no more themselves."""
-    light = eight_bits(shown)[of_interest]
+    shares: NDArray[np.float64], values: NDArray[Any], of_interest: NDArray[np.bool_], by: str
+) -> NDArray[np.uint8]:
+    """Shares of white as uint8, if they are more than black and white, or the values are no more themselves."""
+    shown = np.rint(shares * 255).astype(np.uint8)
+    light = shown[of_interest]
     if light.size and not ((light > 0) & (light < 255)).any():
         low, high = values[of_interest].min(), values[of_interest].max()
         if ((values > low) & (values < high))[of_interest].any() or (low < high and light.min() == light.max()):

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data.preprocess import Raw
 from xlite_search.data.sources import LabelTable, Loss, Unreadable, chestxray14, image_id
-from xlite_search.data.sources.images import find_files, read_gray
+from xlite_search.data.sources.images import find_files, read_image
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.errors import BadInput
 
-#: 0.1 % is more than a detector's dead pixels have, and less than any part of a chest.
-TAIL, MOST_TAIL = 0.1, 10.0
 NO_FILE, EMPTY_FILE = Loss("no such file", "absent"), Loss("the file is empty", "damaged")
 
 
@@ -33,8 +32,7 @@ class Folder:
     cite            what the data's owner asks for; None: NIH's notice for NIH's images, none for others
     classes         as for `read_labels`, and so is `patient_column`
     incomplete      the table may name images that are not there: the data set is of those that are
-    tail            percent of the darkest, and of the brightest pixels that do not count where more than 8 bits, which
-                    no DICOM window speaks of, are stretched to 8
+    channels        1: the images are gray, colour counts by its luminance; 3: they are in colour
     """
 
     images: Path
@@ -44,11 +42,11 @@ class Folder:
     classes: tuple[str, ...] = ()
     patient_column: str = ""
     incomplete: bool = False
-    tail: float = TAIL
+    channels: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tail <= MOST_TAIL:
-            raise BadInput(f"--stretch {self.tail:g}: expected 0 to {MOST_TAIL:g} percent at either end")
+        if self.channels not in (1, 3):
+            raise BadInput(f"--channels {self.channels}: expected 1 for gray, or 3 for colour")
         if not self.images.is_dir():
             raise BadInput(f"--images {self.images}: there is no such folder; give the one that holds the images")
         if not self.labels.is_file():
@@ -61,9 +59,9 @@ class Folder:
         return chestxray14.NOTICE if self._is_nih else ""
 
     def describe(self) -> dict[str, object]:
-        """The name, the tail and, of an incomplete set, how many images and patients its label table has."""
+        """The name and, of an incomplete set, how many images and patients its label table has."""
         name = chestxray14.NAME if self._is_nih else self.name
-        about = {"source": name, "tail": self.tail}
+        about: dict[str, object] = {"source": name}
         if len(self._rows) == len(self._whole):
             return about
         patients = len(set(self._whole.groups))
@@ -86,10 +84,10 @@ class Folder:
         stamps = enumerate(self.stamps())
         return {row: EMPTY_FILE if stamp else NO_FILE for row, stamp in stamps if not stamp or stamp.startswith("0-")}
 
-    def pixels(self, row: int) -> NDArray[np.uint8]:
+    def pixels(self, row: int) -> Raw:
         if not self._files[row]:
             raise Unreadable(NO_FILE.reason)
-        return read_gray(self.images / self._files[row], self.tail)
+        return read_image(self.images / self._files[row], self.channels)
 
     def stamp(self, row: int) -> str:
         try:

@@ -1,12 +1,11 @@
-"""One image file to gray uint8, or a phrase that says why it is of no use.
+"""One image file to its raw pixels, gray or RGB, or a phrase that says why it is of no use.
 
 What a file holds decides how it is read, not its suffix: copies of ChestX-ray14 on the web have JPEGs named `.png`.
 OpenCV fills what is missing of a cut file with gray and says nothing, therefore every PNG chunk is checked against its
 CRC, and a JPEG is walked to its end marker, before anything is decoded. A JPEG has no checksum: a changed byte amid its
 data shows in the picture only.
 
-Every reader gives bright = dense. Eight bits stay as they are; more are stretched from the image's own minimum and
-maximum, or percentiles near them, to 0 and 255, unless a DICOM file says which window is meant.
+More than 8 bits stay as they are, and `data/preprocess.py` makes 8 of them, unless a DICOM file names a window.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data.preprocess import Raw
 from xlite_search.data.sources import SUFFIXES, Unfit, Unreadable
 from xlite_search.data.sources.dicom import is_dicom, read_dicom
-from xlite_search.data.sources.gray import expect_size, to_gray
+from xlite_search.data.sources.gray import expect_size, with_channels
 from xlite_search.errors import BadInput
 
 ENDINGS = tuple(f".{suffix}" for suffix in SUFFIXES)
@@ -73,11 +73,11 @@ def find_files(folder: Path) -> Files:
     return files
 
 
-def read_gray(path: Path, tail: float = 0.0) -> NDArray[np.uint8]:
-    """The image in a PNG, JPEG or DICOM file, `[height, width]`, bright = dense, upright as its EXIF tag has it.
+def read_image(path: Path, channels: int = 1) -> Raw:
+    """The image in a PNG, JPEG or DICOM file, upright as its EXIF tag has it.
 
-    Alpha is ignored, colour becomes luminance (ITU-R BT.601); where the channels are equal, that is the channel.
-    `tail` percent of the darkest, and of the brightest pixels do not count where more than 8 bits are stretched to 8.
+    Alpha is ignored. Colour becomes luminance (ITU-R BT.601) where one channel is asked for (where the channels are
+    equal, that is the channel; of a JPEG it is the luminance that the file holds), else it is RGB; gray stays gray.
 
     Raises:
         Unreadable: it is missing, damaged, no image, of an absurd size, or all its pixels are equal.
@@ -85,16 +85,16 @@ def read_gray(path: Path, tail: float = 0.0) -> NDArray[np.uint8]:
     """
     data = _content(path)
     if data.startswith(PNG):
-        image = _png(data, tail)
+        raw = Raw(_png(data, channels))
     elif data.startswith(JPEG):
-        image = _jpeg(data)
+        raw = Raw(_jpeg(data, channels))
     elif is_dicom(data):
-        image = read_dicom(data, path, tail)
+        raw = read_dicom(data, path, channels)
     else:
         raise Unreadable(f"not a PNG, JPEG or DICOM file: it begins with {data[:12]!r}")
-    if image.min() == image.max():
+    if raw.is_blank:
         raise Unfit("all its pixels are equal")
-    return image
+    return raw
 
 
 def _file_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -143,7 +143,7 @@ def _content(path: Path) -> bytes:
     return data
 
 
-def _png(data: bytes, tail: float) -> NDArray[np.uint8]:
+def _png(data: bytes, channels: int) -> NDArray[Any]:
     chunks = list(_png_chunks(memoryview(data)))
     kinds = {kind for kind, _, _ in chunks}
     if chunks[0][0] != b"IHDR" or b"IDAT" not in kinds:
@@ -156,7 +156,7 @@ def _png(data: bytes, tail: float) -> NDArray[np.uint8]:
         data = PNG + b"".join(data[start:end] for kind, start, end in chunks if kind in NEEDED_CHUNKS)
     flags = cv2.IMREAD_GRAYSCALE if colour in GRAY_TYPES else cv2.IMREAD_COLOR
     flags = flags | cv2.IMREAD_ANYDEPTH if depth == 16 else flags
-    return to_gray(_decoded(data, flags, "PNG"), cv2.COLOR_BGR2GRAY, tail)
+    return with_channels(_decoded(data, flags, "PNG"), channels, blue_first=True)
 
 
 def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
@@ -177,13 +177,14 @@ def _png_chunks(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
         start = end
 
 
-def _jpeg(data: bytes) -> NDArray[np.uint8]:
+def _jpeg(data: bytes, channels: int) -> NDArray[Any]:
     frames = [place for marker, place in _jpeg_markers(data) if marker in JPEG_FRAMES]
     if not frames or len(data) < frames[0] + 9:
         raise Unreadable("a JPEG file without a header")
     height, width = unpack_from(">HH", data, frames[0] + 5)
     expect_size(width, height)
-    return to_gray(_decoded(data, cv2.IMREAD_GRAYSCALE, "JPEG"), cv2.COLOR_BGR2GRAY)
+    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    return with_channels(_decoded(data, flags, "JPEG"), channels, blue_first=True)
 
 
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:

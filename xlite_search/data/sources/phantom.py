@@ -81,6 +81,10 @@ class Phantom:
             _share(f"prevalence of {finding}", value)
 
     @property
+    def channels(self) -> int:
+        return 1
+
+    @property
     def notice(self) -> str:
         return ""
 
