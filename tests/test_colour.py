@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -91,8 +92,10 @@ def test_without_the_option_it_is_gray_and_another_set(
     assert call(capsys, "prepare", "gray", *arguments)[0] == 0
     gray = PackedSet.open("gray")
     file = str(tmp_path / "skin" / f"0007{suffix}")
-    luminance = cv2.imread(file, cv2.IMREAD_GRAYSCALE)  # of a JPEG, what it holds; of a PNG, as OpenCV computes it
-    raw = luminance if suffix == ".jpg" else cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2GRAY)
+    luminance: Any = cv2.imread(file, cv2.IMREAD_GRAYSCALE)  # of a JPEG, what it holds; of a PNG, as OpenCV computes it
+    raw: NDArray[Any] = (
+        luminance if suffix == ".jpg" else cv2.cvtColor(np.asarray(cv2.imread(file)), cv2.COLOR_BGR2GRAY)
+    )
     assert np.array_equal(gray.pixels[7], Preprocess(SIZE)(raw))
     code, _, err = call(capsys, "prepare", "gray", *arguments, "--channels", "3")
     assert (code, err.count("\n"), "differs in channels" in err) == (2, 1, True)
