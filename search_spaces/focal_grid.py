@@ -27,31 +27,14 @@ judging an image costs as much as training on it. At the 3.54 min of EXP-000, be
 """
 
 from trainables.baseline import baseline
-from xlite_search.config import RunConfig
-from xlite_search.data.dataset import DataSpec
-from xlite_search.data.views import Medium
-from xlite_search.models.weights import Weights
+from trainables.lab import lab_fifth
 from xlite_search.search.asha import ASHA
 from xlite_search.search.study import Study, grid_search
-from xlite_search.training.losses import Focal
-from xlite_search.training.optim import AdamW, Plateau
 
 study = Study(
     question=__doc__,
     trainable=baseline,
-    base=RunConfig(
-        model="efficientnet_b0_mhsa",
-        weights=Weights(path="imagenet"),
-        data=DataSpec(fraction=0.2),
-        epochs=20,
-        batch_size=32,
-        augment=Medium(),
-        loss=Focal(),
-        optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
-        schedule=Plateau(patience=5, factor=0.5),
-        early_stopping=None,
-        precision="bf16",
-    ),
+    base=lab_fifth.with_settings({"model": "efficientnet_b0_mhsa", "loss": "focal"}),
     space={
         "loss.alpha": grid_search([0.25, 0.5, 0.75, "inverse_frequency"]),
         "loss.gamma": grid_search([0.0, 1.0, 2.0]),

@@ -17,29 +17,17 @@ teacher's gradient energy is 0.0 % at tau 1, 3.2 % at 4 and 5.6 % at 8.
 """
 
 from trainables.distill import distill
-from xlite_search.config import RunConfig
-from xlite_search.data.views import Medium
-from xlite_search.models.weights import Weights
+from trainables.lab import lab
 from xlite_search.search.asha import ASHA
 from xlite_search.search.study import Study, grid_search
-from xlite_search.training.optim import AdamW, Plateau
 
-lab = RunConfig(
-    weights=Weights(path="imagenet"),
-    epochs=20,
-    batch_size=32,
-    augment=Medium(),
-    optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
-    schedule=Plateau(patience=5, factor=0.5),
-    early_stopping=10,
-    precision="bf16",
-)
+recipe = lab.with_settings({"early_stopping": 10})
 
 study = Study(
     question=__doc__,
     trainable=distill,
-    base=lab,
-    teacher=lab.with_settings({"model": "convnext_tiny_mhsa"}),
+    base=recipe,
+    teacher=recipe.with_settings({"model": "convnext_tiny_mhsa"}),
     space={
         "model": grid_search(["efficientnet_b0_mhsa", "mobilenet_v3_small_mhsa"]),
         "kd.tau": grid_search([4.0, 8.0]),

@@ -18,22 +18,8 @@ logits.
 """
 
 from trainables.distill import distill
-from xlite_search.config import RunConfig
-from xlite_search.data.views import Medium
-from xlite_search.models.weights import Weights
+from trainables.lab import lab
 from xlite_search.search.study import Study, grid_search
-from xlite_search.training.optim import AdamW, Plateau
-
-lab = RunConfig(
-    weights=Weights(path="imagenet"),
-    epochs=20,
-    batch_size=32,
-    augment=Medium(),
-    optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
-    schedule=Plateau(patience=5, factor=0.5),
-    early_stopping=None,
-    precision="bf16",
-)
 
 study = Study(
     question=__doc__,

@@ -23,30 +23,15 @@ EXP-000, before CLAHE was cached, it would be 32 hours.
 """
 
 from trainables.baseline import baseline
-from xlite_search.config import RunConfig
-from xlite_search.data.dataset import DataSpec
-from xlite_search.data.views import Medium
-from xlite_search.models.weights import Weights
+from trainables.lab import lab_fifth
 from xlite_search.search.study import Study, grid_search
-from xlite_search.training.optim import AdamW, Plateau
 
 SEEDS = {"seed": grid_search([1, 2, 3])}
 
 study = Study(
     question=__doc__,
     trainable=baseline,
-    base=RunConfig(
-        model="efficientnet_b0_mhsa",
-        weights=Weights(path="imagenet"),
-        data=DataSpec(fraction=0.2),
-        epochs=20,
-        batch_size=32,
-        augment=Medium(),
-        optimizer=AdamW(lr=1e-4, weight_decay=1e-5),
-        schedule=Plateau(patience=5, factor=0.5),
-        early_stopping=None,
-        precision="bf16",
-    ),
+    base=lab_fifth.with_settings({"model": "efficientnet_b0_mhsa"}),
     space=[
         {"loss": "bce", "loss.smoothing": grid_search([0.0, 0.1])} | SEEDS,
         {"loss": "weighted_bce", "loss.weighting": grid_search(["ratio", "inverse_sqrt", "effective_number"])} | SEEDS,

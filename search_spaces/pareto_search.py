@@ -32,12 +32,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainables.baseline import baseline
-from xlite_search.config import RunConfig
-from xlite_search.data.dataset import DataSpec
-from xlite_search.data.views import Medium
-from xlite_search.models.weights import Weights
+from trainables.lab import lab_fifth
 from xlite_search.search.study import TPE, Study
-from xlite_search.training.optim import AdamW, Plateau
 
 if TYPE_CHECKING:
     import optuna
@@ -54,17 +50,7 @@ def space(trial: optuna.Trial) -> None:
 study = Study(
     question=__doc__,
     trainable=baseline,
-    base=RunConfig(
-        weights=Weights(path="imagenet"),
-        data=DataSpec(fraction=0.2),
-        epochs=20,
-        batch_size=32,
-        augment=Medium(),
-        optimizer=AdamW(weight_decay=1e-5),
-        schedule=Plateau(patience=5, factor=0.5),
-        early_stopping=None,
-        precision="bf16",
-    ),
+    base=lab_fifth,
     space=space,
     search=TPE(batch=8, startup=16),
     samples=32,

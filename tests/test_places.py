@@ -90,3 +90,10 @@ def test_who_has_no_name_is_a_number_and_a_home_is_left_as_it_is(
     monkeypatch.setattr(os, "getuid", lambda: 987654)
     places.give_home()
     assert (Path.home(), getpass.getuser()) == (tmp_path, "987654")
+
+
+def test_the_nearest_folder_is_itself_or_the_closest_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert places.nearest_folder(tmp_path) == tmp_path
+    assert places.nearest_folder(tmp_path / "a" / "b") == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert places.nearest_folder(Path("a") / "b") == tmp_path

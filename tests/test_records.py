@@ -14,7 +14,7 @@ import pytest
 from power import cut_at, flip, steps_of
 
 from xlite_search import storage
-from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed
+from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed, cause_of
 from xlite_search.records import RunRecord, StudyRecord, follow
 from xlite_search.storage import alone, held_by, read_manifest, write_atomic, write_manifest
 
@@ -576,3 +576,15 @@ def test_a_digest_does_not_depend_on_the_order_of_keys(value: object) -> None:
     mixed = {"a": [1.5, None], "b": 1} if isinstance(value, dict) else value
     assert storage.digest(value) == storage.digest(mixed)
     assert storage.digest(value) != storage.digest([value])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Damaged("x is damaged: mend it"), "x is damaged: mend it"),
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_the_cause_of_any_exception_is_one_line(error: Exception, said: str) -> None:
+    assert cause_of(error) == said

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import Batch, open_data
-from xlite_search.models.hybrid import build_model
 from xlite_search.training.evaluator import MultiLabel
 from xlite_search.training.loop import settle, train
 from xlite_search.training.result import EpochResult
@@ -19,8 +18,7 @@ def baseline(config: RunConfig, resume: Path | None = None) -> Iterator[EpochRes
     """Trains `config.model` with `config.loss`; `resume` is a checkpoint of the same config."""
     settle(config)
     data = open_data(config.data)
-    model = build_model(config.model, classes=len(data.classes), weights=config.weights)
-    hard = config.loss.build(data.train.positives, len(data.train))
+    model, hard = config.build(data)
 
     def objective(logits: Tensor, batch: Batch) -> Tensor:
         return hard(logits, batch.labels, batch.weights)

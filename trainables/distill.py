@@ -13,7 +13,6 @@ from xlite_search.config import RunConfig
 from xlite_search.data.dataset import Batch, open_data
 from xlite_search.distill.answers import Hint, answers
 from xlite_search.machine import device
-from xlite_search.models.hybrid import build_model
 from xlite_search.training.evaluator import MultiLabel
 from xlite_search.training.loop import settle, train
 from xlite_search.training.result import EpochResult
@@ -31,8 +30,7 @@ def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResu
         return
     settle(config)
     data = open_data(config.data)
-    model = build_model(config.model, classes=len(data.classes), weights=config.weights)
-    hard = config.loss.build(data.train.positives, len(data.train))
+    model, hard = config.build(data)
     teacher = answers(config, kd, data, device())
     hint = Hint(model, teacher.teacher) if kd.hint else None
 

@@ -184,7 +184,7 @@ def _imported(file: _File, groups: list[_Group]) -> set[str]:
 @functools.cache
 def _parsed(path: Path, module: str, modified: int) -> _File:
     """A file as it is now; `modified` makes a changed one another."""
-    tree = _Stripped().visit(ast.parse(path.read_text(encoding="utf-8")))
+    tree = bare(ast.parse(path.read_text(encoding="utf-8")))
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     groups: list[_Group] = []
     imports: Imports = {}
@@ -272,6 +272,16 @@ def _with_packages(module: str, attribute: str) -> list[str]:
     """A module, the packages that it is in, and what is asked of it, which may be a module too."""
     parts = f"{module}.{attribute}".strip(".").split(".")
     return [".".join(parts[:number]) for number in range(1, len(parts) + 1)]
+
+
+def bare(tree: ast.Module) -> ast.Module:
+    """A syntax tree without docstrings, and without what only a type checker sees: what it does. Changes the tree."""
+    return cast(ast.Module, _Stripped().visit(tree))
+
+
+def digest_of(tree: ast.Module) -> str:
+    """Hash of a syntax tree, 16 hex digits: no comment, blank or line number is in it."""
+    return _hash([ast.dump(tree)])
 
 
 class _Stripped(ast.NodeTransformer):

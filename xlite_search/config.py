@@ -11,15 +11,16 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, field_validator
 
 from xlite_search import storage
-from xlite_search.data.dataset import DataSpec
+from xlite_search.data.dataset import Data, DataSpec
 from xlite_search.data.lists import ELSEWHERE
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.splits import resolved, split_of
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
-from xlite_search.models.hybrid import full_name, timm_name
+from xlite_search.models.hybrid import Hybrid, build_model, full_name, timm_name
 from xlite_search.models.weights import Weights
+from xlite_search.training.losses import LossFunction
 from xlite_search.training.recipe import Recipe
 
 
@@ -47,6 +48,15 @@ class RunConfig(Recipe):
     def batchwise(self) -> tuple[str, ...]:
         """As the recipe's, and of what the teacher adds."""
         return super().batchwise + tuple(f"kd.{name}" for name in (self.kd.batchwise if self.kd else ()))
+
+    def build(self, data: Data) -> tuple[Hybrid, LossFunction]:
+        """The model with the weights that it starts from, and the hard loss with the training part's class weights.
+
+        Raises:
+            BadInput: the weights cannot be had, or are not the model's.
+        """
+        model = build_model(self.model, classes=len(data.classes), weights=self.weights)
+        return model, self.loss.build(data.train.positives, len(data.train))
 
     def canonical(self) -> RunConfig:
         """alpha = 0 gives the teacher no say: it is the same run at every tau, and as if there were no teacher."""

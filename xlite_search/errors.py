@@ -22,6 +22,12 @@ class XliteError(Exception):
     exit_code = 1
 
 
+def cause_of(error: BaseException) -> str:
+    """What an exception says, in one line: ours its sentence, any other with its type."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, XliteError) else f"{type(error).__name__}: {said}".rstrip(": ")
+
+
 class BadInput(XliteError):
     """Something that the user gave cannot be used."""
 

@@ -140,7 +140,7 @@ def examine() -> list[Finding]:
     if gpu_without_support():
         findings.append(Finding("NVIDIA GPU", "present, but torch is built for CPUs only", CPU_TORCH))
     for what, folder in (("runs", places.runs_root()), ("data", places.data_root())):
-        there = next(p for p in (folder, *folder.parents) if p.is_dir())
+        there = places.nearest_folder(folder)
         free = shutil.disk_usage(there).free / 1e9
         findings.append(Finding(what, f"{folder} ({free:.0f} GB free)", "less than 5 GB free" if free < 5 else ""))
     settings = this_machine().model_dump(exclude_unset=True)

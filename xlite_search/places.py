@@ -116,3 +116,8 @@ def _named(home: Path, name: str, what: str) -> Path:
     if twin is not None and name not in there:
         raise BadInput(f"{what} is '{name}': there is '{twin}', which is the same name on Windows; say '{twin}'")
     return folder
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the closest one above it that is there: on whose disk it will be."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())

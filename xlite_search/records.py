@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from xlite_search.errors import Damaged, OutOfMemory, RunFailed, XliteError
+from xlite_search.errors import Damaged, OutOfMemory, RunFailed, cause_of
 from xlite_search.storage import FULL, read_manifest, sha256_of, write_atomic, write_manifest
 
 KEPT_CHECKPOINTS = 2
@@ -349,9 +349,8 @@ def follow(
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:  # not the run's fault
             raise
-        cause = str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}"
         (record.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        record.close("failed", cause)
+        record.close("failed", cause_of(error))
         raise
 
 

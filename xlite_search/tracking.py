@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from xlite_search import entities, places
 from xlite_search.console import Wait
-from xlite_search.errors import BadInput, EngineDied, RunFailed
+from xlite_search.errors import BadInput, EngineDied, RunFailed, cause_of
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Recorder:
                     return
                 self.failed = None
             except Exception as error:  # whatever MLflow's trouble is, training goes on
-                self.failed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                self.failed = cause_of(error)
                 uncertain = mirror is not None
                 with self._changed:
                     self._pending = batch | self._pending
@@ -386,7 +386,7 @@ def differences(experiment: str, records: Iterable[RunRecord]) -> list[str]:
             return [f"MLflow has no experiment '{experiment}'; `run` the study again, and it is filled in"]
         return [text for record in records if record.started for text in _different(client, found, record)]
     except Exception as error:
-        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        why = cause_of(error)
         return [f"MLflow cannot be asked: {why}; if its database is damaged, remove it and `run` the study again"]
 
 

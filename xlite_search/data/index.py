@@ -6,8 +6,6 @@ the labels as bytes `[image, class]`, and what each image's views are drawn by. 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from xlite_search.data.sources import LabelTable, image_key
+from xlite_search.storage import csv_text
 
 #: The columns of text: what both files call them, and what the label table does. Another one is another line here.
 TEXT = {
@@ -39,11 +38,7 @@ def index_text(table: LabelTable) -> str:
     last, digests = columns.popitem()
     findings = ["|".join(table.classes[c] for c in np.flatnonzero(row)) for row in table.labels]
     columns |= {"findings": findings, last: digests}
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return out.getvalue()
+    return csv_text(columns, zip(*columns.values(), strict=True))
 
 
 def index_columns(table: LabelTable) -> bytes:

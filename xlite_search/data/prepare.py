@@ -9,9 +9,7 @@ A finished set remembers size and time of change of every raw file: the same com
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import shutil
 from collections import Counter
@@ -196,11 +194,9 @@ def _expect_tolerable(folder: Path, table: LabelTable, lost: Mapping[int, Loss],
     if integrity.tolerable(len(table), len(lost), accepted=accepted):
         return
     named = _named(table, lost)
-    out = io.StringIO()
-    listed = [(name, loss.reason) for name, loss in named]
-    csv.writer(out, lineterminator="\n").writerows([("name", "reason"), *listed])
+    listed = storage.csv_text(("name", "reason"), [(name, loss.reason) for name, loss in named])
     with on_disk(folder):
-        storage.write_atomic(folder / LOST, out.getvalue().encode())
+        storage.write_atomic(folder / LOST, listed.encode())
     raise BadInput(integrity.refusal(len(table), named, folder / LOST))
 
 
@@ -284,8 +280,7 @@ def _expect_space(folder: Path, needed: int) -> None:
     if slots.exists():
         about = slots.stat()
         needed -= min(needed, getattr(about, "st_blocks", about.st_size // 512) * 512)
-    home = next(path for path in folder.parents if path.is_dir())
-    free = shutil.disk_usage(home).free
+    free = shutil.disk_usage(places.nearest_folder(folder)).free
     if free < needed * 1.05:
         raise BadInput(
             f"{folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room, or set XLITE_DATA"

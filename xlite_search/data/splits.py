@@ -15,10 +15,8 @@ and `Lists` (anybody's). A label table is all that they need: no image is looked
 from __future__ import annotations
 
 import base64
-import csv
 import errno
 import hashlib
-import io
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -195,11 +193,12 @@ def _written(data: PackedSet, spec: AnySplit, identity: dict[str, Any], paths: S
     rows = rows_by_split(codes)
     integrity.expect_few_lost(rows, Counter(integrity.homes_of_lost(data, rows)))
     homes = [SPLITS[code] if code != NOWHERE else "" for code in codes.tolist()]
-    by_image = _csv(("name", "patient", "split"), zip(table.names, table.groups, homes, strict=True))
+    header, rows_of_images = ("name", "patient", "split"), zip(table.names, table.groups, homes, strict=True)
+    by_image = storage.csv_text(header, rows_of_images).encode()
     by_patient = dict.fromkeys((patient, home) for patient, home in zip(table.groups, homes, strict=True) if home)
     files = {
         ".csv": by_image,
-        ".patients.csv": _csv(("patient", "split"), by_patient),
+        ".patients.csv": storage.csv_text(("patient", "split"), by_patient).encode(),
         ".i8": codes.astype(np.int8).tobytes(),
     }
     sha256 = {"sha256": hashlib.sha256(by_image).hexdigest(), "codes_sha256": hashlib.sha256(files[".i8"]).hexdigest()}
@@ -275,9 +274,3 @@ def fraction_rows(
     with suppress(OSError):  # it costs the next one its time, and nothing else
         storage.write_manifest(path, about)
     return found
-
-
-def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([header, *rows])
-    return out.getvalue().encode()

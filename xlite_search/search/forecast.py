@@ -110,7 +110,7 @@ def forecast(plan: Plan, machine: Machine, *, measure: bool = False) -> Forecast
     """
     work = workload(plan)
     left = [trial.config for trial, run in zip(plan.trials, work.runs, strict=True) if not run.over]
-    there = next(folder for folder in (plan.folder, *plan.folder.parents) if folder.is_dir())
+    there = places.nearest_folder(plan.folder)
     gpus = visible_gpus(machine)
     at_once = max(1, min(_at_once(plan, machine, gpus), len(work.alone)))
     found = Forecast(
@@ -244,7 +244,6 @@ def _steps(given: str) -> StepCost:
     config = RunConfig.model_validate_json(given)
     settle(config)
     data = open_data(config.data)
-    model = build_model(config.model, classes=len(data.classes), weights=config.weights)
-    hard = config.loss.build(data.train.positives, len(data.train))
+    model, hard = config.build(data)
     with out_of_memory_named():
         return timed_steps(config, model, data, lambda logits, batch: hard(logits, batch.labels, batch.weights))

@@ -15,7 +15,6 @@ that was not.
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import math
 import textwrap
@@ -27,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 import numpy as np
 from pydantic import Field
 
-from xlite_search.errors import BadInput
+from xlite_search.closure import bare, digest_of
+from xlite_search.errors import BadInput, cause_of
 from xlite_search.spec import Spec, kind_of, unboxed
 
 if TYPE_CHECKING:
@@ -172,11 +172,7 @@ def code_of(space: Suggester) -> str:
     found = tree.body[0] if tree.body else None
     if not isinstance(found, ast.FunctionDef) or found.name != space.__name__:  # else it is another exec's text
         raise BadInput("a space has to be a function that is written with def in the study's file")
-    documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+    return digest_of(bare(tree))[:12]
 
 
 def _rebuilt(
@@ -257,7 +253,7 @@ def _mistake(error: Exception) -> str:
     for sign, ours in MISTAKEN.items():
         if sign in said:
             return ours
-    return f"{type(error).__name__}: {said}".rstrip(": ")
+    return cause_of(error)
 
 
 def _ends(distribution: BaseDistribution) -> tuple[Any, ...]:

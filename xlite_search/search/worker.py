@@ -22,7 +22,7 @@ from xlite_search import places, power, progress
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.distill import answers
-from xlite_search.errors import XliteError
+from xlite_search.errors import cause_of
 from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import RunRecord
 from xlite_search.spec import parse
@@ -100,7 +100,7 @@ def _told(record: RunRecord, error: Exception) -> RunRecord:
     """The record that says why it failed: it does, unless that happened before its training began."""
     if record.over:
         return record
-    return record.close("failed", str(error) if isinstance(error, XliteError) else f"{type(error).__name__}: {error}")
+    return record.close("failed", cause_of(error))
 
 
 def run_teacher(job: Job) -> Iterator[int]:

@@ -11,8 +11,6 @@ Other classes than NIH's 14 are read where they are named (`classes`). What is g
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,15 +106,12 @@ def labels_in(path: Path, classes: Sequence[str] = CHEST_FINDINGS) -> tuple[tupl
 def write_labels(path: Path, table: LabelTable) -> None:
     """Writes the multi-hot form, `image_id,patient,view,sex,age,<findings>` (of view, sex and age those that the table
     has); `read_labels` reads the same table back."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     there = {"view": table.projections, "sex": table.sexes, "age": table.ages}
     there = {name: column for name, column in there.items() if column}
-    writer.writerow(["image_id", "patient", *there, *table.classes])
     columns = [table.names, table.groups, *there.values()]
-    for *about, row in zip(*columns, table.labels.tolist(), strict=True):
-        writer.writerow([*about, *row])
-    storage.write_atomic(path, out.getvalue().encode())
+    rows = ([*about, *row] for *about, row in zip(*columns, table.labels.tolist(), strict=True))
+    header = ["image_id", "patient", *there, *table.classes]
+    storage.write_atomic(path, storage.csv_text(header, rows).encode())
 
 
 def _labelled(sheet: Sheet, classes: Sequence[str]) -> Sheet:
