@@ -96,9 +96,15 @@ class _Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._found: dict[str, _File | None] = {}
 
     def find(self, module: str) -> _File | None:
-        """None for a module of somebody else, or for a name that is none."""
+        """None for a module of somebody else, or for a name that is none. Looked for once: what is found stays."""
+        if module not in self._found:
+            self._found[module] = self._looked_for(module)
+        return self._found[module]
+
+    def _looked_for(self, module: str) -> _File | None:
         top, *below = module.split(".")
         if not all(part.isidentifier() for part in (top, *below)):
             return None

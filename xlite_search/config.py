@@ -6,6 +6,7 @@ MLflow parameter, as column, in `best.yaml`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, field_validator
@@ -14,7 +15,7 @@ from xlite_search import storage
 from xlite_search.data.dataset import Data, DataSpec
 from xlite_search.data.lists import ELSEWHERE
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.splits import resolved, split_of
+from xlite_search.data.splits import AnySplit, resolved, split_of
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
@@ -68,12 +69,14 @@ class RunConfig(Recipe):
         Raises:
             BadInput: a file is missing, or a teacher is asked for and there is none.
         """
-        weights = self.weights.resolved(timm_name(self.model)) if self.weights else None
+        return resolve([self], teacher)[0]
+
+    def _with(self, weights: Weights | None, split: AnySplit, teacher: str) -> RunConfig:
         kd = self.canonical().kd
         kd = kd.model_copy(update={"teacher": teacher or kd.teacher}) if kd else None
         if kd and not kd.teacher:
             raise BadInput("kd is set and there is no teacher: give the study a `teacher`, or set kd to null")
-        data = self.data.model_copy(update={"split": resolved(self.data.split)})
+        data = self.data.model_copy(update={"split": split})
         return self.model_copy(update={"weights": weights, "kd": kd, "data": data})
 
     def identity(self) -> dict[str, Any]:
@@ -87,15 +90,32 @@ class RunConfig(Recipe):
         return tree
 
 
+def resolve(configs: Sequence[RunConfig], teacher: str = "") -> list[RunConfig]:
+    """Each as `RunConfig.resolved`; a file that several name is looked for and hashed once."""
+    weights: dict[tuple[Weights, str], Weights] = {}
+    splits: dict[AnySplit, AnySplit] = {}
+    found = []
+    for config in configs:
+        own, split = None, config.data.split
+        if config.weights:
+            named = config.weights, timm_name(config.model)
+            own = weights[named] = weights.get(named) or config.weights.resolved(named[1])
+        splits[split] = splits.get(split) or resolved(split)
+        found.append(config._with(own, splits[split], teacher))
+    return found
+
+
 def fingerprints(config: RunConfig) -> dict[str, str]:
     """Of the data set and the split that a config names. Raises BadInput if the data set is not prepared."""
     packed = PackedSet.open(config.data.name)
     return {"data": packed.fingerprint, "split": split_of(packed, config.data.split).fingerprint}
 
 
-def run_key(config: RunConfig, maker: str = "") -> str:
+def run_key(config: RunConfig, maker: str = "", reads: Mapping[str, str] | None = None) -> str:
     """Hash of a resolved config, the fingerprints of all it reads, and who makes it of them; 12 hex digits.
 
     `maker` names the trainable and its code (`trainable.maker`); without it this is the hash of the config alone.
+    `reads` are the `fingerprints` of its data, for who has them already.
     """
-    return storage.digest([config.identity(), fingerprints(config), *([maker] if maker else [])])[:12]
+    reads = fingerprints(config) if reads is None else dict(reads)
+    return storage.digest([config.identity(), reads, *([maker] if maker else [])])[:12]

@@ -7,6 +7,7 @@ knows none of them: it turns dotted names into trees, trees into specs, and pyda
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -63,7 +64,7 @@ class Spec(BaseModel, metaclass=_Refusing):
         Raises:
             BadInput: a name is unknown (with a suggestion) or a value is out of range.
         """
-        known = set(setting_names(type(self)))
+        known = _known(type(self))
         tree: dict[str, Any] = self.model_dump()
         for name in sorted(settings, key=lambda n: n.count(".")):
             if name not in known:
@@ -117,6 +118,11 @@ def setting_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for choice in _specs_in(field.annotation):
             yield from setting_names(choice, f"{prefix}{name}.")
+
+
+@cache
+def _known(spec: type[BaseModel]) -> frozenset[str]:
+    return frozenset(setting_names(spec))
 
 
 def choice_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from xlite_search.data import integrity
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.remembered import Remembered
 from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_rows, split_of
 from xlite_search.data.stratify import linked
 from xlite_search.errors import BadInput
+from xlite_search.remembered import Remembered
 from xlite_search.spec import Spec
 
 SMALLEST_TRAIN = 2

@@ -16,6 +16,7 @@ from xlite_search.data.sources import LabelTable, image_id
 from xlite_search.data.sources.labels import labels_in, read_names, write_labels
 from xlite_search.data.stratify import SMALLEST_SHARE, balance, linked, stratify
 from xlite_search.errors import BadInput
+from xlite_search.remembered import Remembered, state_of
 from xlite_search.spec import Spec
 
 SPLITS = ("train", "val", "test")
@@ -23,6 +24,9 @@ TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, -1
 REPORT = "split.json"
 #: What a spec of lists says that does not change who is where.
 ELSEWHERE = {"path"}
+
+
+_SAID = Remembered[str](8)
 
 
 class FromFiles(Spec):
@@ -41,7 +45,16 @@ class FromFiles(Spec):
 
     def resolved(self) -> Any:
         """With an absolute path and the hash of what the lists say."""
-        return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": _digest(self.lists())})
+        return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": self._said()})
+
+    def files(self) -> dict[str, Path]:
+        """The file of each list. Raises BadInput if one is missing."""
+        raise NotImplementedError
+
+    def _said(self) -> str:
+        """Hash of what the lists say: read once while their files are as they were."""
+        key = type(self), *(state_of(path) for path in self.files().values())
+        return _SAID.get(key, lambda: _digest(self.lists()))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -84,7 +97,11 @@ class Official(FromFiles):
     seed: int = 0
 
     def lists(self) -> dict[str, tuple[str, ...]]:
-        return {name: read_names(_list_file(self.path, name)) for name in ("train_val", "test")}
+        return {name: read_names(path) for name, path in self.files().items()}
+
+    def files(self) -> dict[str, Path]:
+        """train_val_list.txt and test_list.txt."""
+        return {name: _list_file(self.path, name) for name in ("train_val", "test")}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -108,13 +125,13 @@ class Lists(FromFiles):
     name: Literal["lists"] = "lists"
 
     def lists(self) -> dict[str, tuple[str, ...]]:
-        return {name: read_names(path) for name, path in self._files().items()}
+        return {name: read_names(path) for name, path in self.files().items()}
 
     def deal(self, table: LabelTable, set_aside: Iterable[str] = ()) -> NDArray[np.int64]:
         """Split number of every image, `[image]`, -1 for none."""
         numbers = {name: number for number, name in enumerate(SPLITS)} | {"": NOWHERE}
         codes = np.array([numbers[home] for home in self.homes(table, set_aside)])
-        for path in self._files().values():
+        for path in self.files().values():
             if (said := labels_in(path, table.classes)) is not None:
                 integrity.expect_same_labels(path, *said, table)
         return codes
@@ -122,9 +139,10 @@ class Lists(FromFiles):
     @property
     def parts(self) -> tuple[str, ...]:
         """The splits that are to have images."""
-        return tuple(self._files())
+        return tuple(self.files())
 
-    def _files(self) -> dict[str, Path]:
+    def files(self) -> dict[str, Path]:
+        """Those of train, validation and, if it is there, test."""
         files = {name: _list_file(self.path, name, needed=name != "test") for name in SPLITS}
         return {name: path for name, path in files.items() if path.is_file()}
 

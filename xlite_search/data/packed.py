@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from xlite_search import places, storage
 from xlite_search.data.index import KEYS, LABELS, Columns, image_keys, index_text, read_columns, table_of
 from xlite_search.data.preprocess import Preprocess
-from xlite_search.data.remembered import Remembered, state_of
 from xlite_search.data.sources import LabelTable
 from xlite_search.errors import BadInput, Damaged
+from xlite_search.remembered import Remembered, state_of
 
 PIXELS, INDEX, COLUMNS, MANIFEST, STAMPS = (
     "pixels.u8",

@@ -44,10 +44,10 @@ from xlite_search.data.lists import (
     rows_by_split,
 )
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.remembered import Remembered, state_of
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.stratify import SMALLEST_SHARE, balance, linked, stratify
 from xlite_search.errors import Damaged
+from xlite_search.remembered import Remembered, state_of
 from xlite_search.spec import Spec, named
 
 

@@ -15,6 +15,7 @@ import importlib.metadata
 import random
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, overload
 
 import cv2
@@ -121,8 +122,14 @@ def fingerprint(spec: Augment) -> str:
 
     Neither the number of views nor the name of the strength is part of it: they do not change what view 3 looks like.
     """
-    libraries = {"albumentations": importlib.metadata.version("albumentations"), "opencv": cv2.__version__}
+    libraries = {"albumentations": _installed(importlib.metadata.version), "opencv": cv2.__version__}
     return storage.digest([_settings(spec) | {"schema": SCHEMA}, libraries])[:16]
+
+
+@cache
+def _installed(version: Callable[[str], str]) -> str:
+    """albumentations' version, looked up once: it costs 2 ms, and a study asks for every trial."""
+    return version("albumentations")
 
 
 @overload

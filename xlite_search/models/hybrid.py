@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.attention import MultiHeadSelfAttention, Performer
 from xlite_search.models.stages import Stage, anatomy, last_and_finer
-from xlite_search.models.trace import Idle, breaks_memory, idle_parts, takes
+from xlite_search.models.trace import Idle, breaks_memory, idle_parts
 from xlite_search.models.weights import Weights, expect_fit, load_backbone
 
 BACKBONES = {
@@ -222,13 +222,21 @@ def _assembled(name: str, classes: int) -> Hybrid:
 def _idle(name: str) -> Idle:
     """At the size that the backbone was made for; of a model that cannot be trained at all, nothing."""
     size = made_for(name)
-    return idle_parts(lambda: _assembled(name, 1), size) if takes_images(name, size) else Idle((), ())
+    return _traced(name, size) or Idle((), ())
+
+
+def takes_images(name: str, size: tuple[int, int]) -> bool:
+    """Whether a hybrid can be trained on images of that height and width."""
+    return _traced(name, size) is not None
 
 
 @cache
-def takes_images(name: str, size: tuple[int, int]) -> bool:
-    """Whether a hybrid can be trained on images of that height and width."""
-    return takes(lambda: _assembled(name, 1), size)
+def _traced(name: str, size: tuple[int, int]) -> Idle | None:
+    """What of a hybrid is idle at that height and width; None if it cannot be trained on such images."""
+    try:
+        return idle_parts(lambda: _assembled(name, 1), size)
+    except Exception:
+        return None
 
 
 @cache

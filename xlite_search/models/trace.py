@@ -27,7 +27,8 @@ class Idle:
 def idle_parts(make: Callable[[], nn.Module], size: tuple[int, int]) -> Idle:
     """Of a model of images `[batch, 1, *size]`; RGB differs in none of this.
 
-    Raises whatever the model raises of such images.
+    Raises whatever the model raises of such images; timm's raise anything: of shapes, of asserts, of lists where they
+    have no map.
     """
     with torch.device("meta"):
         model, called = make(), set[str]()
@@ -50,15 +51,6 @@ def idle_parts(make: Callable[[], nn.Module], size: tuple[int, int]) -> Idle:
         ):
             modules.append(name)
     return Idle(tuple(modules), tuple(idle))
-
-
-def takes(make: Callable[[], nn.Module], size: tuple[int, int]) -> bool:
-    """Whether such a model can be trained on images of that size."""
-    try:
-        idle_parts(make, size)
-    except Exception:  # timm's models raise anything: of shapes, of asserts, of lists where they have no map
-        return False
-    return True
 
 
 def breaks_memory(model: nn.Module) -> bool:

@@ -9,6 +9,7 @@ that each change one thing.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
 
 from xlite_search.search.study import Trial
 from xlite_search.storage import digest
@@ -52,20 +53,34 @@ def _is_compared(name: str, settings: Sequence[Levels]) -> bool:
 
 
 def _groups(name: str, settings: Sequence[Levels]) -> list[Group]:
-    values = list(dict.fromkeys(one[name] for one in settings if name in one))
-    groups: list[Group] = [[value] for value in values]
-    for number, one in enumerate(settings):
-        for two in settings[:number]:
-            if name in one and name in two and _differ_only_in(name, one, two):
-                joined = [group for group in groups if one[name] in group or two[name] in group]
-                merged = [value for group in joined for value in group]
-                groups = [group for group in groups if group not in joined] + [merged]
-    return sorted((sorted(group, key=values.index) for group in groups), key=lambda group: values.index(group[0]))
+    place = {value: n for n, value in enumerate(dict.fromkeys(one[name] for one in settings if name in one))}
+    groups: dict[str, set[str]] = {value: {value} for value in place}
+    for alike in _alike_but_for(name, settings):
+        joined = set[str]().union(*(groups[value] for value in alike))
+        groups |= dict.fromkeys(joined, joined)
+    found = {id(group): sorted(group, key=place.__getitem__) for group in groups.values()}
+    return sorted(found.values(), key=lambda group: place[group[0]])
 
 
-def _differ_only_in(name: str, one: Levels, two: Levels) -> bool:
-    """What only one of them has, such as the tau of a run with a teacher, belongs to the difference."""
-    return all(one[key] == two[key] for key in one.keys() & two.keys() if key != name)
+def _alike_but_for(name: str, settings: Sequence[Levels]) -> Iterator[set[str]]:
+    """Values of a setting that trials have which differ in nothing else.
+
+    What only one of two trials has, such as the tau of a run with a teacher, belongs to the difference: trials are
+    compared by the settings that both have, kind with kind, which takes as many steps as there are trials and kinds.
+    """
+    kinds: dict[frozenset[str], list[Levels]] = {}
+    for one in settings:
+        if name in one:
+            kinds.setdefault(frozenset(one), []).append(one)
+    for first, second in combinations_with_replacement(kinds, 2):
+        shared = sorted((first & second) - {name})
+        sides: list[dict[tuple[str, ...], set[str]]] = []
+        for kind in (first, second):
+            side: dict[tuple[str, ...], set[str]] = {}
+            for one in kinds[kind]:
+                side.setdefault(tuple(one[key] for key in shared), set()).add(one[name])
+            sides.append(side)
+        yield from (sides[0][rest] | sides[1][rest] for rest in sides[0] if rest in sides[1])
 
 
 def _met(name: str, group: Group, other: str, settings: Sequence[Levels]) -> set[str]:

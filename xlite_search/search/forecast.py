@@ -21,7 +21,7 @@ import torch
 from xlite_search import limits, places
 from xlite_search.config import RunConfig
 from xlite_search.console import duration
-from xlite_search.data.dataset import open_data
+from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.teacher import MANIFEST
 from xlite_search.errors import BadInput, OutOfMemory
@@ -146,7 +146,7 @@ def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machin
 
     A budget caps what those that are over hold, but for the best weights of the finished; the others hold theirs.
     """
-    classes = len(open_data(plan.study.base.data).classes)
+    classes = len(plan.data(plan.study.base).classes)
     sizes: dict[tuple[str, bool], tuple[int, int]] = {}
     for config in left:
         kind = config.model, bool(config.ema)
@@ -160,7 +160,7 @@ def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machin
         ends = sum(len(cohort[-1]) for cohort in work.cohorts)
         trials = min(trials, machine.checkpoints_gb * 1e9 + KEPT_CHECKPOINTS * pair * live + best * ends)
     models = sum(KEPT_CHECKPOINTS * sum(state_bytes(c, classes)) + BESIDE_WEIGHTS for c in _untrained(plan))
-    return round(trials) + models + max((_answers(config) for config in left), default=0) * classes * 2
+    return round(trials) + models + max((_answers(config, plan) for config in left), default=0) * classes * 2
 
 
 def _live(cohort: Sequence[Sequence[int]], at_once: int) -> float:
@@ -177,24 +177,24 @@ def _untrained(plan: Plan) -> list[RunConfig]:
     return [c for key, c in members.items() if c and not (places.teacher_folder(key) / MANIFEST).exists()]
 
 
-def _answers(config: RunConfig) -> int:
+def _answers(config: RunConfig, plan: Plan) -> int:
     """Answers of a teacher that are stored for a run."""
     if config.kd is None or online_because(config, config.kd):
         return 0
-    return views_of(config) * len(open_data(config.data).train)
+    return views_of(config) * len(plan.data(config).train)
 
 
 def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Workload, gpus: int) -> Timing:
     """Trials that share a GPU are somewhere between as fast as alone and taking turns."""
     teachers = _untrained(plan)
     costs = costs_of([*left, *teachers])
-    epoch_s = [_epoch_s(config, costs[config.model]) for config in left]
+    epoch_s = [_epoch_s(plan.data(config), costs[config.model]) for config in left]
     mean = sum(epoch_s) / len(epoch_s)
     first = START_S + TRIAL_S * len(work.alone) / found.at_once
-    answers = max(map(_answers, left))
+    answers = max(_answers(config, plan) for config in left)
     for teacher in teachers:
         cost = costs[teacher.model]
-        first += (teacher.stop_after or teacher.epochs) * _epoch_s(teacher, cost) + answers * cost.answer_s
+        first += (teacher.stop_after or teacher.epochs) * _epoch_s(plan.data(teacher), cost) + answers * cost.answer_s
     busy = sum(makespan(stage, found.at_once) for stage in work.stages) * mean
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
     saved = makespan(work.alone, found.at_once) * mean - busy
@@ -204,8 +204,7 @@ def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Worklo
     return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory, kwh)
 
 
-def _epoch_s(config: RunConfig, cost: StepCost) -> float:
-    data = open_data(config.data)
+def _epoch_s(data: Data, cost: StepCost) -> float:
     return len(data.train) * cost.train_s + len(data.val) * cost.answer_s
 
 

@@ -14,7 +14,7 @@ from xlite_search.closure import Code
 from xlite_search.config import RunConfig, fingerprints
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
-from xlite_search.data.dataset import open_data
+from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import expect_channels, expect_size, expect_weights, timm_name
@@ -82,6 +82,16 @@ class Plan:
         return project_root(source_file(self.study.trainable))
 
     @cached_property
+    def _opened(self) -> dict[DataSpec, Data]:
+        return {}
+
+    def data(self, config: RunConfig) -> Data:
+        """What a run is trained on: opened once for a plan, however many of its runs ask."""
+        if config.data not in self._opened:
+            self._opened[config.data] = open_data(config.data)
+        return self._opened[config.data]
+
+    @cached_property
     def balances(self) -> list[Balance]:
         """What each combination of sampler, loss and data that the trials have will draw and weigh."""
         found: dict[str, Balance] = {}
@@ -90,7 +100,7 @@ class Plan:
             parts = config.sampler.model_dump(), config.loss.model_dump(), config.data.model_dump()
             key = storage.digest(parts)
             if key not in found:
-                data = open_data(config.data)
+                data = self.data(config)
                 found[key] = Balance(audit_of(config.sampler, data.train.labels, data.classes), config.loss, [])
             found[key].trials.append(trial)
         return list(found.values())
@@ -101,7 +111,7 @@ class Plan:
         for drawn in self.balances:
             about = f"sampler {drawn.audit.sampler}, loss {drawn.loss.name}"
             found += [f"{about}: {warning}" for warning in balance.warnings(drawn.audit, drawn.loss)]
-        data = open_data(self.trials[0].config.data)
+        data = self.data(self.trials[0].config)
         found += [data.packed.incomplete] if data.packed.incomplete else []
         found += data.missed_shares
         twins = integrity.duplicates_across(data.packed.table, data.split.rows)

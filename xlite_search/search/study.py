@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from xlite_search.config import RunConfig, run_key
+from xlite_search.config import RunConfig, fingerprints, resolve, run_key
+from xlite_search.data.splits import AnySplit
 from xlite_search.distill.pretrained import Pretrained
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.hybrid import timm_name
@@ -211,6 +212,10 @@ class Study:
 
     def configs(self) -> list[tuple[dict[str, Any], RunConfig]]:
         """Settings and config of every trial of the grids, without duplicates: alpha 0 is one run, not one per tau."""
+        return list(self._configs)
+
+    @cached_property
+    def _configs(self) -> list[tuple[dict[str, Any], RunConfig]]:
         found: dict[Hashable, tuple[dict[str, Any], RunConfig]] = {}
         for point in self.points():
             config = self.base.with_settings(point).canonical()
@@ -265,13 +270,16 @@ class Study:
             BadInput: the data are not prepared, a file is missing, or kd is set and there is no teacher.
         """
         given = self.configs() if points is None else [(p, self.base.with_settings(p).canonical()) for p in points]
-        resolved = [(settings, config.resolved(teacher)) for settings, config in given]
-        points = [*beside, *(settings for settings, _ in resolved)]
+        configs = resolve([config for _, config in given], teacher)
+        points = [*beside, *(settings for settings, _ in given)]
         labels = spaces.labels(points, list(self.ranges), self.base.model)[len(beside) :]
         by = made_by or maker(self.trainable)
         found: dict[str, Trial] = {}
-        for label, (settings, config) in zip(labels, resolved, strict=True):
-            key = run_key(config, by)
+        reads: dict[tuple[str, AnySplit], dict[str, str]] = {}
+        for label, (settings, _), config in zip(labels, given, configs, strict=True):
+            of = config.data.name, config.data.split
+            reads[of] = reads.get(of) or fingerprints(config)
+            key = run_key(config, by, reads[of])
             found.setdefault(key, Trial(key, label, settings, config))
         return list(found.values())
 
