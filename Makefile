@@ -24,6 +24,7 @@ bench: .venv/.installed
 	$(PY) benchmarks/data.py
 	$(PY) benchmarks/metrics.py
 	$(PY) benchmarks/claims.py
+	$(PY) benchmarks/scale.py
 	$(PY) benchmarks/kd_grid.py
 
 ui: .venv/.installed

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine d
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -18,6 +19,8 @@ from xlite_search.cli import data, machine, model, study
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 INTERRUPTED, STORAGE = 130, 3
+#: Imports and plans make objects that stay: to look through them every 700 took 1.0 s of the 6.1 s of a plan.
+COLLECT_EVERY = 50_000
 VERBS = (
     data.prepare,
     data.split,
@@ -69,6 +72,7 @@ def _write_any_name() -> None:
 
 
 def main() -> None:
+    gc.set_threshold(COLLECT_EVERY, 20, 100)
     _write_any_name()
     places.give_home()
     if Path("trainables").is_dir():  # the installed command does not have the working folder on its path
