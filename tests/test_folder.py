@@ -161,7 +161,19 @@ def test_other_classes_groups_and_owners_are_said_on_the_command_line(
     assert np.array_equal(data.pixels[5, 0], cv2.resize(raw, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
 
 
-@pytest.mark.parametrize("option", ["--classes=a", "--patient-column=a", "--notice=a", "--incomplete", "--stretch=0"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--classes=a",
+        "--patient-column=a",
+        "--notice=a",
+        "--incomplete",
+        "--stretch=0",
+        "--channels=3",
+        "--boxes=a",
+        "--normal=a",
+    ],
+)
 def test_phantoms_take_no_option_of_a_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "prepare", "phantom", option)
     assert (code, err.count("\n")) == (2, 1)

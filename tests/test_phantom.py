@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xlite_search.data.boxes import Box
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.phantom import PREVALENCE, Phantom, contact_sheet
-from xlite_search.data.sources.phantom_findings import PAINTERS, Box, draw
+from xlite_search.data.sources.phantom_findings import PAINTERS, draw
 from xlite_search.errors import BadInput
 
 SMALL = 96
@@ -124,7 +125,7 @@ def test_each_drawn_finding_has_a_box_inside_the_picture() -> None:
     phantom = Phantom(images=80, size=SMALL, prevalence=0.3)
     for row in range(80):
         boxes = phantom.boxes(row)
-        assert {box.finding for box in boxes} == set(phantom.findings(row))
+        assert {box.label for box in boxes} == set(phantom.findings(row))
         for box in boxes:
             assert box.x >= 0
             assert box.y >= 0

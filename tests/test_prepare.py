@@ -29,6 +29,7 @@ from safetensors.numpy import save
 from xlite_search import places, storage
 from xlite_search.data import decoding, integrity, processes, unfinished
 from xlite_search.data import prepare as preparing
+from xlite_search.data.boxes import Box
 from xlite_search.data.index import KEYS, index_columns, index_text, read_columns, table_of
 from xlite_search.data.packed import COLUMNS, INDEX, MANIFEST, PIXELS, STAMPS, PackedSet, digest_of
 from xlite_search.data.prepare import prepare
@@ -64,6 +65,9 @@ class Noise:
     @property
     def channels(self) -> int:
         return 1
+
+    def boxes(self, row: int) -> tuple[Box, ...]:
+        return ()
 
     def describe(self) -> dict[str, object]:
         return {"source": "noise", "shape": (40, 36)}

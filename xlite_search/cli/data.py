@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,12 @@ def prepare(
             help="More than 8 bits to 8: these darkest and brightest pixels do not count.  [default: 0.1]",
         ),
     ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes around findings, in pixels of these images: NIH's BBox_List_2017.csv.")
+    ] = None,
+    normal: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What an image of no class is called.  [default: No Finding]")
+    ] = None,
     channels: Annotated[
         int | None, typer.Option(metavar="1|3", help="3 keeps colour (RGB).  [default: 1, gray]")
     ] = None,
@@ -73,12 +80,14 @@ def prepare(
         if labels is None:
             raise BadInput("--labels is missing: give the table that has the labels of --images")
         named = tuple(part.strip() for part in classes.split(",")) if classes else ()
-        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete, channels or 1)
+        folder = Folder(images, labels, name, notice, named, patient_column or "", incomplete, channels or 1)
+        source = replace(folder, box_list=boxes, normal=normal or folder.normal)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
         of_folders: dict[str, object] = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
         of_folders |= {"--incomplete": incomplete or None, "--stretch": stretch, "--channels": channels}
+        of_folders |= {"--boxes": boxes, "--normal": normal}
         for option, given in of_folders.items():
             if given is not None:
                 raise BadInput(f"{option} is for images in a folder: give --images and --labels too")

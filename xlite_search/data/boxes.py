@@ -6,8 +6,12 @@ covers [column, column + 1) x [row, row + 1), so a box of x 10 and width 5 cover
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+#: Pixels by which a box may stick out: boxes are drawn by hand, and rounded.
+TOLERANCE = 1.0
 
 
 class Box(NamedTuple):
@@ -53,3 +57,12 @@ class Placement:
         return Box(
             box.label, box.x * scale - self.left, box.y * scale - self.top, box.width * scale, box.height * scale
         )
+
+
+def outside(boxes: Iterable[Box], height: int, width: int) -> str:
+    """Which box does not lie in an image of this size, as a phrase; empty if all do."""
+    for box in boxes:
+        right, bottom = box.x + box.width, box.y + box.height
+        if min(box.x, box.y) < -TOLERANCE or right > width + TOLERANCE or bottom > height + TOLERANCE:
+            return f"the box of {box.label} reaches from ({box.x:g}, {box.y:g}) to ({right:g}, {bottom:g})"
+    return ""

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from xlite_search import limits
 from xlite_search.data import processes
+from xlite_search.data.boxes import Box, outside
 from xlite_search.data.packed import digest_of
 from xlite_search.data.preprocess import Preprocess, Raw
 from xlite_search.data.sources import Loss, Source, Unreadable
+from xlite_search.errors import BadInput
 
 CHUNK, CHUNK_BYTES = 16, 8 << 20
 AHEAD = 2
@@ -27,11 +29,13 @@ FEW = 64
 
 
 class Kept(NamedTuple):
-    """A prepared image: the hash of its pixels, `1024x1024` (width by height before), and the stamp of its raw file."""
+    """A prepared image: the hash of its pixels, `1024x1024` (width by height before), the stamp of its raw file, and
+    boxes around findings in it, in raw pixels."""
 
     digest: str
     raw_size: str
     stamp: str
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Chunk:
 
 
 def decode(source: Source, rows: Iterable[int], preprocess: Preprocess) -> Chunk:
-    """Reads and prepares some rows."""
+    """Reads and prepares some rows. Raises BadInput if a box does not lie in its image."""
     images: list[NDArray[np.uint8]] = []
     kept: dict[int, Kept] = {}
     lost: dict[int, Loss] = {}
@@ -64,7 +68,13 @@ def decode(source: Source, rows: Iterable[int], preprocess: Preprocess) -> Chunk
         image = preprocess(raw)
         images.append(image)
         height, width = raw.size
-        kept[row] = Kept(digest_of(image.tobytes()), f"{width}x{height}", stamp)
+        boxes = tuple(source.boxes(row))
+        if where := outside(boxes, height, width):
+            raise BadInput(
+                f"image {source.table().names[row]} has {width} x {height} px, and {where}: boxes are in pixels of the "
+                "images that are prepared; give the images that they were drawn in, or leave --boxes off"
+            )
+        kept[row] = Kept(digest_of(image.tobytes()), f"{width}x{height}", stamp, boxes)
     nothing = np.empty((0, preprocess.channels, preprocess.size, preprocess.size), np.uint8)
     return Chunk(kept, np.stack(images) if images else nothing, lost)
 

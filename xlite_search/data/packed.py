@@ -2,7 +2,8 @@
 
     <XLITE_DATA>/<name>/
         manifest.json      what it was made from and how, counts, sha256 of the three files below
-        index.csv          name, patient, view, sex, age, findings ("Mass|Nodule"), digest of pixels; row i is image i
+        index.csv          a row for each image: name, patient, view, sex, age, follow-up, raw size, findings
+                           ("Mass|Nodule"), boxes in raw pixels, digest of pixels; row i is image i
         index.safetensors  the same, and what each image's views are drawn by, in columns (`data/index.py`)
         pixels.u8          raw bytes, [image, channel, height, width]
         stamps.json        size and time of change of each raw file when it was prepared, or last compared
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places, storage
+from xlite_search.data.boxes import Box
 from xlite_search.data.index import KEYS, LABELS, Columns, image_keys, index_text, read_columns, table_of
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable
@@ -97,8 +99,9 @@ class PackedSet:
     @property
     def fingerprint(self) -> str:
         """Changes if a pixel, a label, a name or the order of anything does, or what a pixel is: of size, CLAHE and
-        stretch the pixels themselves speak."""
-        told = [self.manifest[k] for k in ("size", "classes", "pixels_sha256", "index_sha256")]
+        stretch the pixels themselves speak. Boxes, raw sizes and follow-up numbers are no part of it: nothing learns
+        from them."""
+        told = [self.manifest[k] for k in ("size", "classes", "pixels_sha256", "identity_sha256")]
         about = {k: v for k, v in self.preprocess.identity.items() if k not in ("size", "clahe", "stretch")}
         return storage.digest([*told, about] if about else told)[:16]
 
@@ -128,6 +131,14 @@ class PackedSet:
         shape = len(self), self.channels, self.size, self.size
         return np.memmap(self.folder / PIXELS, np.uint8, "r", shape=shape)
 
+    def boxes(self, row: int) -> tuple[Box, ...]:
+        """Where findings lie on the prepared image of a row, in its pixels."""
+        raw = self.table.boxes.get(row, ())
+        if not raw:
+            return ()
+        height, width = self.table.sizes[row].tolist()
+        return tuple(map(self.preprocess.placement(height, width).onto, raw))
+
     @cached_property
     def columns(self) -> Columns:
         """The index as it is stored, in columns. Raises Damaged if either form of it is not what was prepared."""
@@ -137,7 +148,7 @@ class PackedSet:
     @cached_property
     def table(self) -> LabelTable:
         """Names, patients and labels. Raises Damaged if they are not those that were prepared."""
-        return table_of(self.columns, self.classes)
+        return table_of(self.columns, self.classes, self.manifest["normal"])
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -184,7 +195,7 @@ class PackedSet:
             raise self._damaged(path)
         self._checked(INDEX, "index_sha256")
         columns = read_columns(self._checked(COLUMNS, "columns_sha256"))
-        table = table_of(columns, self.classes)
+        table = table_of(columns, self.classes, self.manifest["normal"])
         text = hashlib.sha256(index_text(table).encode()).hexdigest()
         if text != self.manifest["index_sha256"] or not np.array_equal(columns[KEYS], image_keys(table)):
             raise Damaged(

@@ -25,7 +25,7 @@ import numpy as np
 from xlite_search import places, storage
 from xlite_search.data import integrity, packed
 from xlite_search.data.decoding import Kept, decode, decoded
-from xlite_search.data.index import index_columns, index_text
+from xlite_search.data.index import IDENTITY, index_columns, index_text
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable, Loss, Source
 from xlite_search.data.unfinished import JOURNAL, LOST, SLOTS, Unfinished, journalled, on_disk, tidy
@@ -85,6 +85,7 @@ def _asked(source: Source, table: LabelTable, preprocess: Preprocess) -> dict[st
         "source": source.describe(),
         **preprocess.describe(),
         "classes": table.classes,
+        "normal": table.normal,
         "expected": len(table),
         "table_sha256": hashlib.sha256(index_text(table).encode()).hexdigest(),
     }
@@ -109,7 +110,7 @@ def _made(
         sha256 = _complete(unfinished, source, table, preprocess, lost, accept_losses, progress)
     rows = [row for row in range(len(table)) if row not in lost]
     kept = [unfinished.kept[row] for row in rows]
-    found = replace(table.part(np.array(rows, np.int64)), digests=tuple(image.digest for image in kept))
+    found = _with_what_was_seen(table.part(np.array(rows, np.int64)), kept)
     index, columns = index_text(found).encode(), index_columns(found)
     manifest = plan | {
         "images": len(rows),
@@ -118,6 +119,7 @@ def _made(
         "raw_sizes": _raw_sizes(kept),
         "notes": list(table.notes),
         "notice": source.notice,
+        "identity_sha256": hashlib.sha256(index_text(found, IDENTITY).encode()).hexdigest(),
         "index_sha256": hashlib.sha256(index).hexdigest(),
         "columns_sha256": hashlib.sha256(columns).hexdigest(),
         "pixels_sha256": sha256,
@@ -127,6 +129,17 @@ def _made(
         some = integrity.some(_named(table, lost))
         say(f"{len(lost):,} of {len(table):,} images are set aside, as {folder / packed.MANIFEST} lists: {some}")
     return packed.PackedSet.open(folder.name)
+
+
+def _with_what_was_seen(table: LabelTable, kept: list[Kept]) -> LabelTable:
+    """The label table with what is known of its images, `[image]`, since they were prepared."""
+    sizes = [[int(side) for side in reversed(image.raw_size.split("x"))] for image in kept]
+    return replace(
+        table,
+        digests=tuple(image.digest for image in kept),
+        sizes=np.array(sizes, np.int32).reshape(-1, 2),
+        boxes={place: image.boxes for place, image in enumerate(kept) if image.boxes},
+    )
 
 
 def _begun(

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.sources import LabelTable
-from xlite_search.data.sources.chest import NO_FINDING
 
 SCALE = 10**8
 #: Shares are rounded to fractions of at most this denominator: the smallest that can be asked for is its inverse.
@@ -150,11 +149,11 @@ class _Deal:
 
 
 def balance(table: LabelTable, parts: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """How even a split is, as JSON: images, patients and prevalence of every label, No Finding too, in the whole and in
+    """How even a split is, as JSON: images, patients and prevalence of every label, no class too, in the whole and in
     each part, and the largest deviation from the whole in percentage points; `none` is what is in no part."""
     patients = np.array(table.groups)
     columns = np.concatenate([table.labels, ~table.labels.any(axis=1, keepdims=True)], axis=1)
-    labels = (*table.classes, NO_FINDING)
+    labels = (*table.classes, table.normal)
 
     def about(rows: NDArray[np.int64]) -> dict[str, Any]:
         shares = columns[rows].mean(axis=0) if len(rows) else np.zeros(len(labels))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from xlite_search import storage
+from xlite_search.data.boxes import Box
 from xlite_search.data.decoding import Chunk, Kept
 from xlite_search.data.packed import MANIFEST, PIXELS, STAMPS, digest_of
 from xlite_search.errors import Damaged
@@ -162,7 +163,9 @@ def journalled(folder: Path) -> tuple[dict[str, Any], dict[int, Kept]]:
     if not isinstance(plan, dict):
         return {}, {}
     said = [image for entry in entries if isinstance(entry, list) for image in entry]
-    return plan, {row: Kept(*image) for row, *image in said}
+    return plan, {
+        row: Kept(digest, size, stamp, tuple(Box(*box) for box in boxes)) for row, digest, size, stamp, boxes in said
+    }
 
 
 def tidy(folder: Path) -> None:
@@ -172,7 +175,7 @@ def tidy(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _entries(kept: Mapping[int, Kept]) -> list[tuple[int, str, str, str]]:
+def _entries(kept: Mapping[int, Kept]) -> list[tuple[int, str, str, str, tuple[Box, ...]]]:
     return [(row, *image) for row, image in kept.items()]
 
 

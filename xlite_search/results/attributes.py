@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.sources import LabelTable
-from xlite_search.data.sources.chest import NO_FINDING
 from xlite_search.training.metrics import auroc
 
 #: From here on an attribute is named: as good as a fair classifier.
@@ -96,7 +95,7 @@ def _attribute(name: str, column: Sequence[str], table: LabelTable) -> Attribute
     scores = np.array(cells, np.float64)[:, None] if name == "age" else shares[codes]
     there = labels.sum(axis=0)
     areas = auroc(np.broadcast_to(scores, labels.shape), labels.astype(np.float64))
-    findings = (*table.classes, NO_FINDING)
+    findings = (*table.classes, table.normal)
     return Attribute(
         name,
         {value: int((codes == code).sum()) for code, value in enumerate(values)},

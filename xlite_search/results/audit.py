@@ -20,7 +20,6 @@ from xlite_search.data.lists import ELSEWHERE, rows_by_split, write_lists
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity, OfLargest, Sampler, Shuffled, Unscaled
 from xlite_search.data.sources import LabelTable
-from xlite_search.data.sources.chest import NO_FINDING
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.data.splits import AnySplit, Folds, deal
 from xlite_search.data.stratify import balance, linked
@@ -248,5 +247,5 @@ def _groups(groups: Sequence[Sequence[str]]) -> str:
 
 def _contents(found: LabelTable) -> dict[str, Any]:
     normal = int((~found.labels.any(axis=1)).sum())
-    counts = dict(zip(found.classes, found.labels.sum(axis=0).tolist(), strict=True)) | {NO_FINDING: normal}
+    counts = dict(zip(found.classes, found.labels.sum(axis=0).tolist(), strict=True)) | {found.normal: normal}
     return {"images": len(found), "patients": len(set(found.groups)), "counts": counts}

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data.boxes import Box
 from xlite_search.data.preprocess import Raw
+from xlite_search.data.sources.chest import NO_FINDING
 
 #: Of the image files that are looked for, in lower or upper case.
 SUFFIXES = ("png", "jpg", "jpeg", "dcm", "dicom")
@@ -31,7 +34,11 @@ class LabelTable:
     projections  projection of each image ("PA", "AP" or ""), `[image]` or empty
     sexes        sex of each image's patient, as the table has it ("M", "F" or ""), `[image]` or empty
     ages         age in years at each image, as text ("57", or "" where it is not known), `[image]` or empty
+    follow_ups   number of each image's examination of its patient, as text ("0" is the first), `[image]` or empty
     digests      hash of each image's prepared pixels, `[image]`; empty before there are any
+    sizes        height and width of each raw image, int32 `[image, 2]`; empty before they are known
+    boxes        where findings are, in raw pixels, by row; rows without a box are left out
+    normal       what an image of no class is called
     notes        what was guessed or left out when the table was read, a sentence each
     """
 
@@ -42,7 +49,11 @@ class LabelTable:
     projections: tuple[str, ...] = ()
     sexes: tuple[str, ...] = ()
     ages: tuple[str, ...] = ()
+    follow_ups: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
+    sizes: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    boxes: Mapping[int, tuple[Box, ...]] = field(default_factory=dict)
+    normal: str = NO_FINDING
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -62,7 +73,10 @@ class LabelTable:
             projections=of(self.projections),
             sexes=of(self.sexes),
             ages=of(self.ages),
+            follow_ups=of(self.follow_ups),
             digests=of(self.digests),
+            sizes=self.sizes[rows] if len(self.sizes) else self.sizes,
+            boxes={place: self.boxes[row] for place, row in enumerate(rows.tolist()) if row in self.boxes},
         )
 
 
@@ -127,6 +141,9 @@ class Source(Protocol):
 
     def stamps(self) -> tuple[str, ...]:
         """That of every row, `[image]`, empty where there is no file."""
+
+    def boxes(self, row: int) -> Sequence[Box]:
+        """Where findings are in image `row`, in raw pixels, as far as anybody knows; asked for after its pixels."""
 
     def pixels(self, row: int) -> Raw | NDArray[Any]:
         """Image `row` of the table as it is, or its pixels alone (`Raw.pixels`). Raises Unreadable."""

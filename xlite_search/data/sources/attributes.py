@@ -1,16 +1,18 @@
-"""What a sheet says of an image and its patient beside the findings: projection, sex, age."""
+"""What a sheet says of an image and its patient beside the findings: projection, sex, age, number of follow-up."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-from xlite_search.data.sources.sheet import AGE, PROJECTION, SEX, Sheet, is_blank
+from xlite_search.data.sources.sheet import AGE, FOLLOW_UP, PROJECTION, SEX, Sheet, is_blank
 
 #: Years beyond this are a slip of the pen: NIH's first table has a patient of 414.
 OLDEST = 120
 #: '57', '057Y', '18M' (months), '9D' (days): plain years, and DICOM's age string (PS3.5, AS).
 _AGE = re.compile(r"0*(\d+(?:\.\d*)?)([YMWD]?)", re.IGNORECASE)
+#: '7', '007', and '7.0' as pandas writes it.
+_WHOLE = re.compile(r"0*([0-9]+)(?:\.0*)?")
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 _SEX = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F", "w": "F"}
 
@@ -28,6 +30,11 @@ def read_sexes(sheet: Sheet) -> tuple[str, ...]:
 def read_ages(sheet: Sheet) -> tuple[str, ...]:
     """Age in years, as text without needless digits ('57', '1.5'); '' where it is not known; empty without a column."""
     return _each(sheet, AGE, _years)
+
+
+def read_follow_ups(sheet: Sheet) -> tuple[str, ...]:
+    """Number of the examination, '0' for the first; '' where it is no whole number; empty without a column."""
+    return _each(sheet, FOLLOW_UP, lambda cell: _WHOLE.sub(r"\1", cell) if _WHOLE.fullmatch(cell) else "")
 
 
 def _years(cell: str) -> str:

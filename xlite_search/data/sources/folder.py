@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search import storage
+from xlite_search.data.boxes import Box
 from xlite_search.data.preprocess import Raw
 from xlite_search.data.sources import LabelTable, Loss, Unreadable, chestxray14, image_id
+from xlite_search.data.sources.box_list import read_boxes
+from xlite_search.data.sources.chest import NO_FINDING
 from xlite_search.data.sources.images import find_files, read_image
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.errors import BadInput
@@ -33,6 +37,8 @@ class Folder:
     classes         as for `read_labels`, and so is `patient_column`
     incomplete      the table may name images that are not there: the data set is of those that are
     channels        1: the images are gray, colour counts by its luminance; 3: they are in colour
+    box_list        the file that has boxes around findings, in pixels of these images; None if there is none
+    normal          what an image of no class is called
     """
 
     images: Path
@@ -43,6 +49,8 @@ class Folder:
     patient_column: str = ""
     incomplete: bool = False
     channels: int = 1
+    box_list: Path | None = None
+    normal: str = NO_FINDING
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -59,9 +67,11 @@ class Folder:
         return chestxray14.NOTICE if self._is_nih else ""
 
     def describe(self) -> dict[str, object]:
-        """The name and, of an incomplete set, how many images and patients its label table has."""
+        """The name, the boxes' hash, and of an incomplete set how many images and patients its label table has."""
         name = chestxray14.NAME if self._is_nih else self.name
         about: dict[str, object] = {"source": name}
+        if self.box_list:
+            about["boxes"] = storage.digest(sorted(self._boxes.items()))[:16]
         if len(self._rows) == len(self._whole):
             return about
         patients = len(set(self._whole.groups))
@@ -89,6 +99,9 @@ class Folder:
             raise Unreadable(NO_FILE.reason)
         return read_image(self.images / self._files[row], self.channels)
 
+    def boxes(self, row: int) -> tuple[Box, ...]:
+        return self._boxes.get(row, ())
+
     def stamp(self, row: int) -> str:
         try:
             return _stamp(os.stat(os.path.join(self.images, self._files[row]))) if self._files[row] else ""
@@ -109,7 +122,11 @@ class Folder:
 
     @cached_property
     def _whole(self) -> LabelTable:
-        return read_labels(self.labels, self.classes, self.patient_column)
+        return replace(read_labels(self.labels, self.classes, self.patient_column), normal=self.normal)
+
+    @cached_property
+    def _boxes(self) -> dict[int, tuple[Box, ...]]:
+        return read_boxes(self.box_list, self._table.names, self._table.classes) if self.box_list else {}
 
     @cached_property
     def _is_nih(self) -> bool:
@@ -163,7 +180,10 @@ class Folder:
         return files[0] if files else ""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"_files": self._files}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {
+            "_files": self._files,
+            "_boxes": self._boxes,
+        }
 
 
 def _by_end(paths: Iterable[str], names: Iterable[str], files: Iterable[str] | None = None) -> dict[str, list[str]]:

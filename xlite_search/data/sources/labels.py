@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xlite_search import storage
 from xlite_search.data.sources import LabelTable
-from xlite_search.data.sources.attributes import read_ages, read_projections, read_sexes
+from xlite_search.data.sources.attributes import read_ages, read_follow_ups, read_projections, read_sexes
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.findings import expect_classes, read_findings
 from xlite_search.data.sources.names import names_of, read_paths
@@ -74,6 +74,7 @@ def read_labels(path: Path, classes: Sequence[str] = (), patient_column: str = "
         projections=read_projections(sheet),
         sexes=read_sexes(sheet),
         ages=read_ages(sheet),
+        follow_ups=read_follow_ups(sheet),
         notes=(*guessed, *left_out),
     )
 

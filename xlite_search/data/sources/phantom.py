@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data.boxes import Box
 from xlite_search.data.sources import LabelTable, Loss
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.phantom_drawing import Chest, Pose, stream
-from xlite_search.data.sources.phantom_findings import CHRONIC, DRAWING, Box, draw
+from xlite_search.data.sources.phantom_findings import CHRONIC, DRAWING, draw
 from xlite_search.errors import BadInput
 
-__all__ = ["PREVALENCE", "Box", "Phantom", "contact_sheet"]
+__all__ = ["PREVALENCE", "Phantom", "contact_sheet"]
 
 #: Share of images with each finding: the order of NIH ChestX-ray14, its rare ones made commoner.
 PREVALENCE: Mapping[str, float] = {
@@ -107,6 +108,7 @@ class Phantom:
             groups=tuple(f"{p:08d}" for p in patient.tolist()),
             labels=self.truth() ^ flips.astype(np.uint8),
             classes=CHEST_FINDINGS,
+            follow_ups=tuple(map(str, follow_up.tolist())),
             projections=tuple("AP" if bedside else "PA" for bedside in self._bedside.tolist()),
         )
 
@@ -124,11 +126,14 @@ class Phantom:
         return self._truth.copy()
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
-        return self._drawing(row)[0]
+        picture, boxes = self._drawing(row)
+        self._last.clear()
+        self._last[row] = boxes
+        return picture
 
     def boxes(self, row: int) -> list[Box]:
         """Where the findings of image `row` are: one box or more for each finding that is drawn."""
-        return self._drawing(row)[1]
+        return list(self._last[row]) if row in self._last else self._drawing(row)[1]
 
     def findings(self, row: int) -> list[str]:
         """The findings drawn in image `row`."""
@@ -147,6 +152,11 @@ class Phantom:
     def _drawing(self, row: int) -> tuple[NDArray[np.uint8], list[Box]]:
         pose = self.pose(row)
         return draw(self.chest(row), pose, self.findings(row), self.size)
+
+    @cached_property
+    def _last(self) -> dict[int, list[Box]]:
+        """The boxes of the picture that was drawn last, by its row: they are asked for next."""
+        return {}
 
     @cached_property
     def _prevalences(self) -> list[float]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from xlite_search.data.boxes import Box
 from xlite_search.data.sources.phantom_drawing import (
     F32,
     SIDES,
@@ -42,17 +43,6 @@ DRAWING = 1
 
 #: Findings that stay with a patient: they look the same, at the same place, on every follow-up.
 CHRONIC = ("Cardiomegaly", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
-
-
-@dataclass(frozen=True)
-class Box:
-    """Where a finding was drawn, in pixels of the picture: left, top, width, height."""
-
-    finding: str
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 @dataclass

@@ -29,6 +29,7 @@ PATIENT = ("patientid", "patient", "patientnumber", "subjectid", "subject", "pid
 PROJECTION = ("viewposition", "view", "projection", "appa")
 SEX = ("patientsex", "patientgender", "sex", "gender")
 AGE = ("patientage", "age", "ageyears")
+FOLLOW_UP = ("followup", "followupnumber")
 WORDS, NORMAL = "findinglabels", "nofinding"
 
 _BLANK = {"", "nan", "na", "n/a", "<na>", "none", "null"}
@@ -111,7 +112,7 @@ def plain(name: str) -> str:
 
 #: Columns that may well be 0 and 1 and are no findings, and the rest of NIH's own.
 ATTRIBUTES = (
-    *(*SEX, *AGE, "followup", "fold", "split", "istest"),
+    *(*SEX, *AGE, *FOLLOW_UP, "fold", "split", "istest"),
     *("originalimagewidth", "originalimagewidthheight", "height", "originalimagepixelspacingx", "y"),
     "originalimagepixelspacingxy",
 )
