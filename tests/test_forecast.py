@@ -159,7 +159,7 @@ def test_a_step_that_does_not_fit_into_memory_says_what_may_be_smaller(
         def __init__(self, workers: int, **_: object) -> None:
             super().__init__(workers)
 
-    def steps(config: str) -> None:
+    def steps(config: str, named: str) -> None:
         raise OutOfMemory("out of memory on the host")
 
     monkeypatch.setattr(forecasting, "ProcessPoolExecutor", Full)

@@ -13,6 +13,8 @@ from xlite_search.records import RunRecord
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param
 
+    from xlite_search.config import RunConfig
+
 #: what runs are ranked by: of these the best epoch's are kept, for MLflow's comparison shows a metric's last value
 RANKED = ("val/auroc", "val/ap", "val/f1")
 #: characters that MLflow takes of a param
@@ -29,16 +31,18 @@ def params(record: RunRecord) -> list[Param]:
     """What is swept, and every other setting that is not a default, each by its dotted name."""
     from mlflow.entities import Param
 
-    found = record.settings | {name: value for name, value in unusual(record.config) if name not in record.settings}
+    from xlite_search.trainable import config_named
+
+    others = unusual(record.config, config_named(record.config_class))
+    found = record.settings | {name: value for name, value in others if name not in record.settings}
     return [Param(name, str(value)[:LONGEST_PARAM]) for name, value in found.items()]
 
 
-def unusual(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings of a resolved config that are not RunConfig's defaults; a choice by its short name, `loss`."""
-    from xlite_search.config import RunConfig
+def unusual(config: Mapping[str, Any], own: type[RunConfig]) -> Iterator[tuple[str, Any]]:
+    """The settings of a resolved config that are not its class's defaults; a choice by its short name, `loss`."""
     from xlite_search.spec import choice_names, flatten
 
-    usual, choices = flatten(RunConfig().model_dump(mode="json")), set(choice_names(RunConfig))
+    usual, choices = flatten(own.model_construct().model_dump(mode="json")), set(choice_names(own))
     for name, value in flatten(config).items():
         if name not in usual or usual[name] != value:
             yield name.removesuffix(".name") if name in choices else name, value

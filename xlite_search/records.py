@@ -76,6 +76,7 @@ class RunRecord:
     label       what differs, for people: `mobilenet_v3_small_mhsa tau=4 alpha=0.5`
     settings    the swept settings by dotted name
     config      the whole resolved config
+    config_class  who reads it, `module:class`, where a trainable has settings of its own (`trainable.config_of`)
     facts       what was measured of it before it began: model/latency_ms
     status      waiting (for a worker), running, paused (at a rung, until its cohort is decided), finished (trained to
                 its end), stopped (at a rung) or failed
@@ -112,6 +113,7 @@ class RunRecord:
     ended: float = 0.0
     micro_batch: int | None = None
     halved: bool = False
+    config_class: str = ""
     batchwise: tuple[str, ...] = ()
     lost: int = 0
     freed: tuple[str, ...] = ()

@@ -6,9 +6,10 @@ knows none of them: it turns dotted names into trees, trees into specs, and pyda
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic._internal._model_construction import ModelMetaclass
@@ -144,6 +145,23 @@ def types_of(spec: type[BaseModel], name: str) -> Iterator[Any]:
         else:
             for choice in _specs_in(annotation):
                 yield from types_of(choice, rest)
+
+
+def takes_list(spec: type[BaseModel], name: str) -> bool:
+    """Whether a setting's single value is a list, `data.split.ratios`, and nothing else: several lists are a sweep."""
+    found = {get_origin(kind) or kind for annotation in types_of(spec, name) for kind in _alternatives(annotation)}
+    return bool(found) and found <= {tuple, list}
+
+
+def _alternatives(annotation: object) -> Iterator[object]:
+    """The types of a union, None aside, without what is said of them."""
+    if hasattr(annotation, "__metadata__"):
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for each in get_args(annotation):
+            yield from _alternatives(each) if each is not types.NoneType else ()
+    else:
+        yield annotation
 
 
 def unknown(spec: type[BaseModel], name: str, *more: str) -> str:

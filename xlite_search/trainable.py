@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -24,24 +24,26 @@ from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, OutOfMemory, XliteError
 from xlite_search.machine import this_machine
 from xlite_search.records import RunRecord, follow
-from xlite_search.spec import kind_of
+from xlite_search.spec import kind_of, parse
 from xlite_search.training import environment
 from xlite_search.training.result import EpochResult
 
-#: what one run does: a generator of epochs, from a checkpoint if one is given
-Trainable = Callable[[RunConfig, Path | None], Iterator[EpochResult]]
+#: what one run does: a generator of epochs, from a checkpoint if one is given. It is called with a RunConfig, or with
+#: the subclass that its first argument is annotated with (`config_class`)
+Trainable = Callable[[Any, Path | None], Iterator[EpochResult]]
 
 SPACES = "search_spaces"
+#: how `--set` calls a study's teacher
+TEACHER = "teacher"
 #: letters that a sentence shows of what Python said of a study's file
 SAID = 300
 
 
-def reference(trainable: Trainable) -> str:
-    """`module:function`, or `/path/file.py:function` if a study file defines it itself."""
-    function: Any = trainable
-    if function.__module__.startswith(f"{SPACES}."):
-        return f"{source_file(trainable)}:{function.__qualname__}"
-    return f"{function.__module__}:{function.__qualname__}"
+def reference(trainable: Trainable | type[RunConfig]) -> str:
+    """`module:name`, or `/path/file.py:name` if a study file defines it itself."""
+    named: Any = trainable
+    home = str(source_file(named)) if named.__module__.startswith(f"{SPACES}.") else named.__module__
+    return f"{home}:{named.__qualname__}"
 
 
 def expect_trainable(given: object) -> None:
@@ -118,6 +120,77 @@ def trainable_at(where: str) -> Trainable:
     return trainable
 
 
+def config_class(trainable: Trainable) -> type[RunConfig]:
+    """The config that a trainable asks for: the type of its first argument, RunConfig or a subclass with settings of
+    its own; RunConfig where the annotation says nothing of the kind."""
+    first = next(iter(inspect.signature(trainable).parameters.values()), None)
+    said = types.SimpleNamespace(__annotations__={"config": first.annotation if first else Any})
+    try:
+        found = get_type_hints(said, getattr(inspect.unwrap(trainable), "__globals__", {}))["config"]
+    except (NameError, AttributeError, TypeError):  # a name that only a type checker knows
+        return RunConfig
+    return found if isinstance(found, type) and issubclass(found, RunConfig) else RunConfig
+
+
+def expect_config(trainable: Trainable, base: RunConfig) -> None:
+    """That a worker, which knows a trainable's name and plain values, makes this very config of them again.
+
+    Raises:
+        BadInput: it does not.
+    """
+    own, asked, name = type(base), config_class(trainable), getattr(trainable, "__name__", "the trainable")
+    if own is not asked:
+        raise BadInput(
+            f"base: it is {kind_of(base)}, and {name} asks for a {asked.__name__}; write base={asked.__name__}(...), "
+            f"or annotate the first argument, def {name}(config: {own.__name__}, resume=None)"
+        )
+    if own is RunConfig:
+        return
+    if getattr(sys.modules.get(own.__module__), own.__qualname__, None) is not own:
+        raise BadInput(f"base: a worker cannot find {own.__qualname__}; define the class at the top of a module")
+    if TEACHER in own.model_fields:
+        raise BadInput(f"base: {own.__name__} has a setting '{TEACHER}', which --set takes for the study's; rename it")
+    try:
+        same = own.model_validate_json(base.model_dump_json()) == base
+    except ValueError:
+        same = False
+    if not same:
+        raise BadInput(
+            f"base: {own.__name__} is another one once it was JSON; let its settings be specs or plain values"
+        )
+
+
+def config_name(own: type[RunConfig]) -> str:
+    """How a record names the class of its config: its `reference`, empty for RunConfig itself."""
+    return "" if own is RunConfig else reference(own)
+
+
+def config_named(where: str) -> type[RunConfig]:
+    """The class of a `config_name`.
+
+    Raises:
+        BadInput: it is not there any more.
+    """
+    if not where:
+        return RunConfig
+    home, _, name = where.rpartition(":")
+    loaded = sys.modules.get(f"{SPACES}.{Path(home).stem}") if home.endswith(".py") else None
+    try:
+        if loaded is None or loaded.__file__ != home:
+            loaded = load_file(Path(home), home) if home.endswith(".py") else importlib.import_module(home)
+        found = getattr(loaded, name)
+    except (ImportError, AttributeError, FileNotFoundError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, RunConfig)):
+        raise BadInput(f"config class '{where}' is not there: start from the project's folder, where trainables/ is")
+    return found
+
+
+def config_of(record: RunRecord) -> RunConfig:
+    """A run's config. Raises BadInput if it is none, or if its class is not there any more."""
+    return parse(config_named(record.config_class), record.config, f"{record.label}: ")
+
+
 def drive(
     record: RunRecord, trainable: Trainable, config: RunConfig, *, until: int | None = None
 ) -> Iterator[RunRecord]:
@@ -151,7 +224,7 @@ def out_of_memory_named() -> Iterator[None]:
         raise OutOfMemory("out of memory on the host") from None
 
 
-def source_file(trainable: Trainable) -> Path:
+def source_file(trainable: Trainable | type[RunConfig]) -> Path:
     return Path(str(sys.modules[trainable.__module__].__file__)).absolute()
 
 

@@ -55,11 +55,12 @@ def train(
 ) -> None:
     """Final training of an exported config; leaves a model folder and an MLflow run."""
     from xlite_search import machine
-    from xlite_search.results.best import read_best, train_final
+    from xlite_search.results.best import config_in, read_best, train_final
 
     machine.expect_gpu_support(cpu)
-    record = train_final(config, split=split, settings=settings_of(set_), name=name)
+    settings_of(set_)  # what is wrong with them is told before anything of the file is
     document = read_best(config)
+    record = train_final(config, split=split, settings=settings_of(set_, config_in(document)), name=name)
     metric = document["metric"]
     print(f"model: {record.folder}")
     if record.config["data"]["fit"] == "train":

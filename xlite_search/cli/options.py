@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xlite_search.errors import BadInput
+
+if TYPE_CHECKING:
+    from xlite_search.config import RunConfig
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine to read.")]
 Classes = Annotated[
@@ -33,7 +36,8 @@ StudyName = Annotated[
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A study file, such as search_spaces/kd_grid.py.")]
 
 
-def settings_of(given: list[str] | None) -> dict[str, Any]:
+def settings_of(given: list[str] | None, own: type[RunConfig] | None = None) -> dict[str, Any]:
+    """What `--set` was given, each value read as its setting's type in `own`; without it, as RunConfig has it."""
     settings: dict[str, Any] = {}
     for item in given or []:
         name, equals, value = item.partition("=")
@@ -42,18 +46,18 @@ def settings_of(given: list[str] | None) -> dict[str, Any]:
         name = name.strip()
         if name in settings:
             raise BadInput(f"--set {item}: {name} is set twice; for several values give a list, '{name}=[A, B]'")
-        settings[name] = value_of(value, name, f"--set {item}")
+        settings[name] = value_of(value, name, f"--set {item}", own)
     return settings
 
 
-def value_of(text: str, name: str, what: str) -> Any:
+def value_of(text: str, name: str, what: str, own: type[RunConfig] | None = None) -> Any:
     """A setting's value as the command line has it. A teacher's settings are a run's; the teacher itself is a folder,
     or several: text, as weights are."""
     from xlite_search import written
     from xlite_search.config import RunConfig
 
     like = "weights" if name == "teacher" else name.removeprefix("teacher.")
-    return written.value(text, RunConfig, like, what)
+    return written.value(text, own or RunConfig, like, what)
 
 
 def listed(classes: str | None) -> tuple[str, ...]:

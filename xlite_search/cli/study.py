@@ -188,6 +188,7 @@ def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> 
     settings, called = settings_of(set_), name or Path(space).stem + ("-demo" if demo else "")
     places.study_folder(called)
     study = load_study(space)
+    settings = settings_of(set_, type(study.base))
     if settings and not demo and name is None:
         raise BadInput("a study changed by --set wants a name of its own: add --name NAME")
     if demo:

@@ -183,7 +183,7 @@ def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
         raise BadInput(
             f"{record.label}: its weights are not those of a '{name}' with {classes} findings: {', '.join(found)}. "
             f"Nobody could load them; let weights_bytes of the EpochResults that its trainable yields have the "
-            f"model's own weights alone, under its names"
+            f"model's own weights alone, under its names (`part` says where they are, docs/own_trainable.md)"
         )
     return model
 

@@ -6,12 +6,13 @@ data and split, the teacher's sha256. The final training refuses to start on any
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, create_model
 
 from xlite_search import places, progress, provenance, storage, written
 from xlite_search.config import RunConfig, fingerprints, run_key
@@ -24,7 +25,7 @@ from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import Spec, parse
 from xlite_search.storage import alone
 from xlite_search.tracking import FINAL, Recorder, find_run
-from xlite_search.trainable import code_of, drive, maker, trainable_at
+from xlite_search.trainable import code_of, config_class, config_name, drive, maker, trainable_at
 from xlite_search.training import balance
 from xlite_search.training.optim import Plateau, Recorded
 
@@ -103,7 +104,8 @@ def write_best(study_name: str, path: Path) -> dict[str, Any]:
 def read_best(path: Path) -> dict[str, Any]:
     """Raises BadInput if it cannot be read or is not what `best` wrote."""
     try:
-        document = written.document(path.read_text(encoding="utf-8"), _Best)
+        text = path.read_text(encoding="utf-8")
+        document = written.document(text, _Best)
     except OSError as error:
         raise BadInput(
             f"{path}: {error.strerror}; export one with `python -m xlite_search best STUDY -o {path}`"
@@ -115,17 +117,27 @@ def read_best(path: Path) -> dict[str, Any]:
     missing = [name for name in _Best.model_fields if not isinstance(document, dict) or name not in document]
     if missing:
         raise BadInput(f"{path}: no '{missing[0]}' in it; export it with `python -m xlite_search best STUDY -o {path}`")
-    config = document["config"]
-    return parse(_Best, document, f"{path}: ").model_dump() | {"config": config}
+    own = config_in(document)
+    spec = create_model("_Best", __base__=_Best, config=(own, ...))
+    if own is not RunConfig:
+        document = written.document(text, spec)  # its numbers and words are read by its own types
+    return parse(spec, document, f"{path}: ").model_dump() | {"config": document["config"]}
 
 
-def final_config(document: dict[str, Any], split: str, settings: dict[str, Any], where: str) -> RunConfig:
+def config_in(document: Mapping[str, Any]) -> type[RunConfig]:
+    """The class of the config that `best.yaml` holds: what its trainable asks for. Raises as `trainable_at`."""
+    return config_class(trainable_at(str(document["trainable"])))
+
+
+def final_config(
+    document: dict[str, Any], split: str, settings: dict[str, Any], where: str, own: type[RunConfig] = RunConfig
+) -> RunConfig:
     """The config of the final training.
 
     On train+val nothing is left to choose an epoch by: it trains for as many epochs as the best epoch of the trial, on
     the learning rates of the trial (a plateau's decisions are taken from its record). Whoever sets `epochs` gets those.
     """
-    config = parse(RunConfig, document["config"], f"{where}: config.")
+    config = parse(own, document["config"], f"{where}: config.")
     if split == "train+val":
         schedule = config.schedule
         if isinstance(schedule, Plateau):
@@ -147,9 +159,9 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     document = read_best(path)
     if split not in ("train", "train+val"):
         raise BadInput(f"--split {split}: expected train or train+val")
-    config = final_config(document, split, settings, str(path))
-    _expect_the_same(document, config, settings, path)
     trainable = trainable_at(document["trainable"])
+    config = final_config(document, split, settings, str(path), config_class(trainable))
+    _expect_the_same(document, config, settings, path)
     code = code_of(trainable).version
     if code != document["code"]["version"]:
         say("The code has changed since this config was found: expect another score than the study's")
@@ -186,7 +198,7 @@ def _record(folder: Path, config: RunConfig, document: dict[str, Any], code: str
         settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit, "code": code}
         balance.leave(folder, config.sampler, config.loss, open_data(config.data))
         record = RunRecord(folder, folder.name, "final", label, settings, tree, batchwise=config.batchwise)
-        return record.save()
+        return replace(record, config_class=config_name(type(config))).save()
     record = RunRecord.load(folder)
     if record.config != tree:
         raise BadInput(f"{folder} holds another training ({record.label}); give this one a --name of its own")

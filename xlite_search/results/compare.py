@@ -282,11 +282,10 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | N
 
 def _data(runs: list[RunRecord]) -> Data:
     """What the runs were validated on. Raises BadInput or Damaged if it is not here any more."""
-    from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
-    from xlite_search.data.dataset import open_data
-    from xlite_search.spec import parse
+    from xlite_search.data.dataset import open_data  # seconds of imports, which a table without seeds can do without
+    from xlite_search.trainable import config_of
 
-    return open_data(parse(RunConfig, runs[0].config).data)
+    return open_data(config_of(runs[0]).data)
 
 
 def _support(runs: list[RunRecord]) -> tuple[int, dict[str, int]]:

@@ -139,12 +139,11 @@ def _seed(run: RunRecord) -> int:
 
 def _settings(runs: Sequence[RunRecord], maker: Callable[[RunRecord], str]) -> list[Seeds]:
     """The runs by setting and seed; a run that several studies have counts once."""
-    from xlite_search.config import RunConfig  # seconds of imports, which a table without seeds can do without
-    from xlite_search.spec import parse
+    from xlite_search.trainable import config_of  # seconds of imports, which a table without seeds can do without
 
     found: dict[str, Seeds] = {}
     for run in runs:
-        config = parse(RunConfig, run.config, f"{run.label}: ").identity() | {"seed": None}
+        config = config_of(run).identity() | {"seed": None}
         setting = digest([config, run.micro_batch, maker(run)])
         found.setdefault(setting, {}).setdefault(_seed(run), run)
     return list(found.values())

@@ -32,7 +32,7 @@ from xlite_search.records import KEPT_CHECKPOINTS
 from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import views_of
 from xlite_search.search.workload import Workload, makespan, workload
-from xlite_search.trainable import out_of_memory_named
+from xlite_search.trainable import config_name, config_named, out_of_memory_named
 from xlite_search.training.loop import settle
 from xlite_search.training.timing import StepCost, timed_steps
 
@@ -230,7 +230,7 @@ def measured(config: RunConfig) -> StepCost:
     """Two steps in a process of their own, as a trial has one: what it allocates goes with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_steps, config.model_dump_json()).result()
+            return pool.submit(_steps, config.model_dump_json(), config_name(type(config))).result()
         except (BrokenProcessPool, OutOfMemory):
             smaller = "batch_size" if config.batchwise else "micro_batch, which keeps the batch"
             raise BadInput(
@@ -239,8 +239,8 @@ def measured(config: RunConfig) -> StepCost:
             ) from None
 
 
-def _steps(given: str) -> StepCost:
-    config = RunConfig.model_validate_json(given)
+def _steps(given: str, named: str) -> StepCost:
+    config = config_named(named).model_validate_json(given)
     settle(config)
     data = open_data(config.data)
     model, hard = config.build(data)

@@ -34,7 +34,7 @@ from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.teach import mirror, teach
 from xlite_search.storage import alone, write_atomic
 from xlite_search.tracking import Recorder
-from xlite_search.trainable import reference
+from xlite_search.trainable import config_name, reference
 from xlite_search.training import balance
 
 #: there, in the study's folder, while a search that was asked to end waits for epochs
@@ -151,10 +151,10 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
     for trial in plan.trials:
         folder = study.trial_folder(trial.key)
         if not (folder / "run.json").exists():
-            config = trial.config.model_dump(mode="json")
+            config, named = trial.config.model_dump(mode="json"), config_name(type(trial.config))
             about = facts.get(trial.config.model, {})
             record = RunRecord(folder, trial.key, "trial", trial.label, trial.settings, config, facts=about)
-            _capped(replace(record, batchwise=trial.config.batchwise), accept_changes).save()
+            _capped(replace(record, batchwise=trial.config.batchwise, config_class=named), accept_changes).save()
     study = study.save()
     _show_balances(plan, study)
     return study

@@ -24,15 +24,14 @@ from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
-from xlite_search.spec import flatten, kind_of, setting_names, unknown
+from xlite_search.spec import flatten, kind_of, setting_names, takes_list, unknown
 from xlite_search.storage import digest, sha256_of
-from xlite_search.trainable import Trainable, expect_trainable, load_file, maker
+from xlite_search.trainable import TEACHER, Trainable, expect_config, expect_trainable, load_file, maker
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
 
 #: what every `--demo` runs on
 DEMO_DATA, DEMO_IMAGES, DEMO_SIZE = "phantom-demo", 1500, 64
-TEACHER = "teacher"
 #: what a study may ask to be low beside its metric; known of a model before it is trained
 LATENCY, PARAMETERS, MACS = "model/latency_ms", "model/parameters", "model/macs"
 
@@ -73,7 +72,7 @@ class Study:
 
     question   what the study asks; the file's docstring
     trainable  what one run does: a generator of EpochResults
-    base       what all trials share
+    base       what all trials share: a RunConfig, or the subclass that the trainable asks for, with settings of its own
     space      what is swept: a grid, a list of grids, or a function of an Optuna trial
     metric     chooses a run's best epoch and ranks the trials; higher is better
     minimize   further objectives, lower is better: model/latency_ms, model/parameters, model/macs
@@ -85,7 +84,7 @@ class Study:
     search     who answers a function
     demo       settings of `--demo`, as `--set` gives them, and its samples
 
-    Raises BadInput if a name or a value of the space is not one of RunConfig's.
+    Raises BadInput if a name or a value of the space is not one of the base's.
     """
 
     question: str
@@ -143,6 +142,7 @@ class Study:
             value = getattr(self, name)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise BadInput(f"{name}: expected {words}; it is {kind_of(value)}")
+        expect_config(self.trainable, self.base)
         if not self.question.strip():
             raise BadInput("question: it is empty; begin the file with a docstring that says what the study asks")
         for name in ("samples", "demo_samples"):
@@ -163,6 +163,11 @@ class Study:
             return str(teacher)
         if not isinstance(teacher, RunConfig):
             return teacher
+        if type(teacher) is not RunConfig:
+            raise BadInput(
+                f"teacher: it is {kind_of(teacher)}, and a teacher is trained by trainables.baseline, which does not "
+                f"know its settings; write RunConfig(...)"
+            )
         if teacher.kd is not None:
             raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
         data = self.base.data.model_copy(update={"fraction": teacher.data.fraction})
@@ -178,7 +183,7 @@ class Study:
             self.base.with_settings(settings)
         except BadInput as error:
             listed = next((name for name, value in settings.items() if isinstance(value, list)), None)
-            hint = listed and not _is_tuple(listed) and str(error).startswith(f"{listed} = [")
+            hint = listed and not takes_list(type(self.base), listed) and str(error).startswith(f"{listed} = [")
             raise BadInput(
                 f"{error}; to sweep the values of a list, write grid_search([...])" if hint else error
             ) from None
@@ -295,14 +300,14 @@ class Study:
                 teacher[name.removeprefix(f"{TEACHER}.")] = value
             elif name != TEACHER:
                 own[name] = value
-        known = set(setting_names(RunConfig)) | {TEACHER}
+        known = set(setting_names(type(self.base))) | {TEACHER}
         stranger = next((name for name in own if name not in known), None)
         if stranger:
-            raise BadInput(unknown(RunConfig, stranger, TEACHER))
+            raise BadInput(unknown(type(self.base), stranger, TEACHER))
         changed: Teacher = settings.get(TEACHER, self.teacher)
         if teacher:
             changed = _changed_teacher(changed, teacher)
-        several = {name: v for name, v in own.items() if isinstance(v, list) and not _is_tuple(name)}
+        several = {n: v for n, v in own.items() if isinstance(v, list) and not takes_list(type(self.base), n)}
         base = self.base.with_settings({name: v for name, v in own.items() if name not in several})
         space = self._narrowed(base, {name: value for name, value in own.items() if name not in several}, several)
         return replace(self, base=base, space=space, teacher=changed, metric=base.monitor)
@@ -387,8 +392,3 @@ def _changed_teacher(teacher: Teacher, settings: Mapping[str, Any]) -> RunConfig
         return teacher.with_settings(settings)
     except BadInput as error:
         raise BadInput(f"teacher: {error}") from None
-
-
-def _is_tuple(name: str) -> bool:
-    """A setting whose single value is a list already."""
-    return name in ("data.split.ratios", "schedule.factors")

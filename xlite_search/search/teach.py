@@ -25,7 +25,7 @@ from xlite_search.search.teaching import TRAINABLE, Teaching
 from xlite_search.search.worker import job_for, run_teacher, verify_answers
 from xlite_search.storage import FULL, alone
 from xlite_search.tracking import TEACHERS, Recorder
-from xlite_search.trainable import maker, trainable_at
+from xlite_search.trainable import config_name, maker, trainable_at
 from xlite_search.training import balance
 
 
@@ -123,13 +123,13 @@ def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
             augment = trial.config.augment.model_dump_json(exclude={"views"}) if trial.config.augment else ""
             configs.setdefault(json.dumps([augment, trial.config.data.fraction]), trial.config)
     for config in configs.values():
-        given = config.model_dump_json()
+        given = config.model_dump_json(), config_name(type(config)), str(plan.root), places.environment()
         if gpus():
             share = machine.resources(1, gpus(), augments=False)
             task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(verify_answers)
             try:
-                ray.get(task.remote(given, places.environment()))
+                ray.get(task.remote(*given))
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
         else:
-            verify_answers(given, places.environment())
+            verify_answers(*given)

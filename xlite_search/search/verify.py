@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 
 from xlite_search import places, tracking
-from xlite_search.config import RunConfig, run_key
+from xlite_search.config import run_key
 from xlite_search.distill.teacher import read_model
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
-from xlite_search.spec import parse
 from xlite_search.storage import held_by
+from xlite_search.trainable import config_of
 
 
 def verify(study: StudyRecord) -> list[str]:
@@ -52,7 +52,7 @@ def _of_run(run: RunRecord, busy: bool, maker: str) -> Iterator[str]:
         if stored.name not in run.freed and not stored.good(run.folder):
             yield f"{run.folder / stored.name} is missing, or not what was written"
     try:
-        key = run_key(parse(RunConfig, run.config), maker)
+        key = run_key(config_of(run), maker)
     except XliteError as error:
         yield f"{run.label}: its config cannot be read with this data and code: {error}"
         return

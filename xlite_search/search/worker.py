@@ -19,7 +19,6 @@ import torch
 from ray import tune
 
 from xlite_search import places, power, progress
-from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.distill import answers
 from xlite_search.errors import cause_of
@@ -27,7 +26,7 @@ from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import RunRecord
 from xlite_search.spec import parse
 from xlite_search.storage import FULL, alone
-from xlite_search.trainable import Trainable, drive, trainable_at
+from xlite_search.trainable import Trainable, config_class, config_named, drive, trainable_at
 
 WORKER = "worker.lock"
 
@@ -111,13 +110,15 @@ def run_teacher(job: Job) -> Iterator[int]:
         yield len(record.epochs)
 
 
-def verify_answers(config: str, where: dict[str, str]) -> None:
-    """Looks at a run's teacher and at what of its answers is stored. `config` is JSON.
+def verify_answers(config: str, named: str, root: str, where: dict[str, str]) -> None:
+    """Looks at a run's teacher and at what of its answers is stored. `config` is JSON, of the class `named`.
 
     Raises as `distill.answers.verify`.
     """
     os.environ.update(where)
-    settings = RunConfig.model_validate_json(config)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    settings = config_named(named).model_validate_json(config)
     assert settings.kd is not None
     answers.verify(settings, settings.kd, open_data(settings.data), device())
 
@@ -131,7 +132,7 @@ def _epochs(job: Job) -> Generator[RunRecord]:
         record = RunRecord.load(folder)
         if job["stop"] and Path(job["stop"]).exists():
             return
-        yield from drive(record, trainable, parse(RunConfig, record.config), until=job["until"])
+        yield from drive(record, trainable, parse(config_class(trainable), record.config), until=job["until"])
         record = record.reload()
         if record.status == "running":
             cause = (

@@ -62,8 +62,7 @@ def train(
     every epoch; None: `MultiLabel`, which takes the objective for the recipe's loss and nothing else.
 
     Raises:
-        BadInput: these data cannot give what the recipe asks for (`Recipe.expect_fitting`), or the evaluator does not
-            give the metric that the recipe monitors.
+        BadInput: the data cannot give what the recipe asks for, or the evaluator not the metric that it monitors.
         RunFailed: the model has collapsed (`training/collapse.py` says how).
         Damaged: the checkpoint is no checkpoint.
     """
@@ -85,8 +84,8 @@ def train(
                 best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
             metrics |= {"time/epoch_s": time.perf_counter() - started, "time/val_s": time.perf_counter() - fitted}
             metrics |= trainer.meter.read()
-            ended = _end(recipe, epoch, best)
-            yield EpochResult(epoch, metrics, improved, ended, trainer.checkpoint(epoch, best), judged.predictions)
+            ended, state = _end(recipe, epoch, best), trainer.checkpoint(epoch, best)
+            yield EpochResult(epoch, metrics, improved, ended, state, judged.predictions)
             if ended:
                 return
 

@@ -21,7 +21,9 @@ class EpochResult:
     improved  this is the best epoch so far by `monitor` (without validation: every epoch is)
     ended     None while training goes on, else why this epoch is the last, as a sentence
     checkpoint  the state after this epoch; valid until the generator is asked for the next
-    predictions  what it answered to the validation images; None if there are none
+    predictions  logits of the validation images; None if there are none
+    part      how the names of the weights begin that are delivered, and lose that beginning: a trainable whose model
+              has parts for training alone, another head, says where the model is that its config names, "hybrid."
     """
 
     epoch: int
@@ -30,17 +32,15 @@ class EpochResult:
     ended: str | None
     checkpoint: Checkpoint
     predictions: Predictions | None = None
+    part: str = ""
 
     def checkpoint_bytes(self) -> bytes:
         return self.checkpoint.to_bytes()
 
     def weights_bytes(self) -> bytes:
-        """The model as it was judged, as safetensors.
-
-        A trainable whose model has parts of its own, another head for training alone, yields results of a subclass that
-        leaves them out here: what is delivered is the model that the config names. `checkpoint` keeps them.
-        """
-        return bytes(safetensors.torch.save({name: t.contiguous() for name, t in self.checkpoint.judged.items()}))
+        """The model as it was judged, as safetensors: of all that was trained, its `part`. `checkpoint` keeps all."""
+        judged = {name: tensor for name, tensor in self.checkpoint.judged.items() if name.startswith(self.part)}
+        return bytes(safetensors.torch.save({n.removeprefix(self.part): t.contiguous() for n, t in judged.items()}))
 
     def predictions_bytes(self) -> bytes | None:
         return self.predictions.to_bytes() if self.predictions else None
