@@ -72,9 +72,14 @@ class Hybrid(nn.Module):
         self.scales = nn.ModuleList(nn.LayerNorm(stage.width) for stage in finer)
         self.classifier = nn.Sequential(nn.Linear(pooled, width // 2), nn.GELU(), nn.Linear(width // 2, classes))
         statistics = features.pretrained_cfg
-        self.layout = torch.contiguous_format if breaks_memory(backbone) else torch.channels_last
+        self.channels_last = not breaks_memory(backbone)
         self.register_buffer("mean", torch.tensor(statistics["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(statistics["std"]).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """How its weights and images lie in memory. (As an attribute it would keep torch.save from saving the model.)"""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, images: Tensor) -> Tensor:
         last, finer = self.features(self.normalised(images))
