@@ -141,7 +141,7 @@ def prepared(case: Case) -> str:
     from xlite_search.data.dataset import open_data
     from xlite_search.data.prepare import prepare
     from xlite_search.data.sources.phantom import Phantom
-    from xlite_search.distill.teacher import publish
+    from xlite_search.model_folder import publish
     from xlite_search.records import RunRecord, follow
 
     prepare(DATA, Phantom(images=case.images), SIZE)

@@ -22,8 +22,8 @@ from trainables.distill import distill
 from xlite_search import places, tracking
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
-from xlite_search.distill.teacher import read_model
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.model_folder import read_model
 from xlite_search.records import StudyRecord
 from xlite_search.results.best import train_final, write_best
 from xlite_search.results.compare import as_json, compare

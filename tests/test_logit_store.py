@@ -28,8 +28,9 @@ from xlite_search.distill import logit_store
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.logit_store import LogitStore, rounded
 from xlite_search.distill.losses import KD
-from xlite_search.distill.teacher import load_teacher, publish, read_model
+from xlite_search.distill.teacher import load_teacher
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.model_folder import publish, read_model
 from xlite_search.records import RunRecord, follow
 
 CPU = torch.device("cpu")

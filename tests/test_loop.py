@@ -34,8 +34,9 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill.losses import KD
-from xlite_search.distill.teacher import WEIGHTS, load_teacher, publish
+from xlite_search.distill.teacher import load_teacher
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.model_folder import WEIGHTS, publish
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.training.checkpoint import Checkpoint

@@ -20,9 +20,10 @@ from xlite_search import places
 from xlite_search.cli.options import settings_of
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
-from xlite_search.distill.teacher import load_teacher, publish
+from xlite_search.distill.teacher import load_teacher
 from xlite_search.entities import unusual
 from xlite_search.errors import BadInput
+from xlite_search.model_folder import publish
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.results.best import config_in, final_config, read_best, write_best

@@ -28,19 +28,10 @@ from xlite_search.distill import platt
 from xlite_search.distill.answers import Hint, Online, Stored, verify
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
-from xlite_search.distill.teacher import (
-    MANIFEST,
-    Teacher,
-    expect_loadable,
-    load_teacher,
-    publish,
-    read_model,
-    shared_patients,
-    write_ensemble,
-    write_model,
-)
+from xlite_search.distill.teacher import Teacher, load_teacher, shared_patients, write_ensemble
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.machine import Machine
+from xlite_search.model_folder import MANIFEST, expect_loadable, publish, read_model, write_model
 from xlite_search.models.hybrid import Hybrid, build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.search import teaching as teaching_module

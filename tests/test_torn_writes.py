@@ -26,8 +26,8 @@ from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.distill.logit_store import LogitStore
-from xlite_search.distill.teacher import WEIGHTS, read_model, write_model
 from xlite_search.errors import XliteError
+from xlite_search.model_folder import WEIGHTS, read_model, write_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal

@@ -29,8 +29,9 @@ from xlite_search.distill.answers import Stored, answers, verify
 from xlite_search.distill.logit_store import DIGEST, HEADER, MANIFEST, VALIDATION, LogitStore
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
-from xlite_search.distill.teacher import WEIGHTS, load_teacher, read_model, write_ensemble, write_model
+from xlite_search.distill.teacher import load_teacher, write_ensemble
 from xlite_search.errors import BadInput, Damaged, RunFailed, XliteError
+from xlite_search.model_folder import WEIGHTS, read_model, write_model
 from xlite_search.models.hybrid import build_model
 from xlite_search.search.study import Study
 from xlite_search.search.teaching import teaching_of

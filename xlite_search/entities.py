@@ -120,6 +120,6 @@ def is_model(record: RunRecord) -> bool:
 
 
 def model_files(record: RunRecord) -> list[Path]:
-    from xlite_search.distill.teacher import MANIFEST, WEIGHTS
+    from xlite_search.model_folder import MANIFEST, WEIGHTS
 
     return [record.folder / WEIGHTS, record.folder / MANIFEST]

@@ -16,8 +16,9 @@ from xlite_search.data.loaders import ordered_batches
 from xlite_search.distill import platt
 from xlite_search.distill.logit_store import INFERENCE_BATCH, LogitStore, rounded
 from xlite_search.distill.losses import KD, attention_transfer
-from xlite_search.distill.teacher import Teacher, load_teacher, read_model
+from xlite_search.distill.teacher import Teacher, load_teacher
 from xlite_search.errors import BadInput
+from xlite_search.model_folder import read_model
 from xlite_search.models.hybrid import Hybrid
 from xlite_search.training.recipe import Recipe
 

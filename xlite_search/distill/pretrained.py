@@ -13,8 +13,8 @@ from torch import Tensor
 
 from xlite_search import places, storage
 from xlite_search.data.dataset import Data
-from xlite_search.distill.teacher import MANIFEST, input_of, trained_on, write_model
 from xlite_search.errors import BadInput
+from xlite_search.model_folder import MANIFEST, input_of, trained_on, write_model
 from xlite_search.models.hybrid import build_model, full_name, parameters
 from xlite_search.spec import Spec
 

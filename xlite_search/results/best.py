@@ -18,8 +18,8 @@ from xlite_search import places, progress, provenance, storage, written
 from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import EpochLine, say
 from xlite_search.data.dataset import open_data
-from xlite_search.distill.teacher import MANIFEST, expect_loadable, publish, read_model
 from xlite_search.errors import BadInput
+from xlite_search.model_folder import MANIFEST, expect_loadable, publish, read_model
 from xlite_search.records import RunRecord
 from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import Spec, parse

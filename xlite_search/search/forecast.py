@@ -23,9 +23,9 @@ from xlite_search.config import RunConfig
 from xlite_search.console import duration
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.answers import online_because
-from xlite_search.distill.teacher import MANIFEST
 from xlite_search.errors import BadInput, OutOfMemory
 from xlite_search.machine import Machine, visible_gpus
+from xlite_search.model_folder import MANIFEST
 from xlite_search.models.cost import macs
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import KEPT_CHECKPOINTS

@@ -15,9 +15,10 @@ from xlite_search import places, provenance
 from xlite_search.config import RunConfig
 from xlite_search.console import Board, say
 from xlite_search.data.dataset import open_data
-from xlite_search.distill.teacher import MANIFEST, publish, read_model, write_ensemble
+from xlite_search.distill.teacher import write_ensemble
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine
+from xlite_search.model_folder import MANIFEST, publish, read_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan

@@ -12,16 +12,9 @@ from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.pretrained import Pretrained, take_in
-from xlite_search.distill.teacher import (
-    MANIFEST,
-    WEIGHTS,
-    ensemble_key,
-    input_of,
-    read_model,
-    shared_patients,
-    write_model,
-)
+from xlite_search.distill.teacher import ensemble_key, shared_patients
 from xlite_search.errors import BadInput
+from xlite_search.model_folder import MANIFEST, WEIGHTS, input_of, read_model, write_model
 from xlite_search.search.study import Member, Study, Trial
 from xlite_search.trainable import maker, trainable_at
 

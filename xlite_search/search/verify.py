@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from xlite_search import places, tracking
 from xlite_search.config import run_key
-from xlite_search.distill.teacher import read_model
 from xlite_search.errors import XliteError
+from xlite_search.model_folder import read_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
