@@ -21,8 +21,8 @@ from xlite_search.data.preprocess import Clahe, Preprocess
 from xlite_search.data.sources import image_key
 from xlite_search.data.sources.images import read_image
 from xlite_search.data.views import Medium, Strong, Views
-from xlite_search.distill.teacher import input_of
 from xlite_search.errors import BadInput
+from xlite_search.model_folder import input_of
 from xlite_search.models.hybrid import build_model, expect_channels
 from xlite_search.training.optim import AdamW
 

@@ -258,7 +258,7 @@ def test_a_final_model_can_teach(grid: Study, tmp_path: Path) -> None:
     taught = grid.with_settings({"teacher": str(model), "optimizer.lr": 3e-3, "kd.alpha": [0.5]})
     study = run(make_plan(taught, "second"))
     key = study.runs()[0].config["kd"]["teacher"]
-    assert read_model(places.teacher_folder(key))["sha256"] == study.teacher_sha256
+    assert read_model(places.teacher_folder(key)).sha256 == study.teacher_sha256
 
 
 def test_a_damaged_data_set_is_found_before_anything_is_trained(grid: Study, phantom: PackedSet) -> None:

@@ -349,7 +349,7 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(taught: Run
 
 def test_the_teachers_auroc_from_its_answers_is_the_one_it_was_published_with(taught: RunConfig) -> None:
     store, ask = filled(taught), Asked(taught)
-    recorded = read_model(places.teacher_folder("kind"))["metrics"]["val/auroc_macro"]
+    recorded = read_model(places.teacher_folder("kind")).metrics["val/auroc_macro"]
     store.verify(ask, CPU, recorded)
     with pytest.raises(Damaged, match="validation AUROC is"):
         store.verify(ask, CPU, recorded + 0.01)

@@ -31,7 +31,16 @@ from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import Teacher, load_teacher, shared_patients, write_ensemble
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.machine import Machine
-from xlite_search.model_folder import MANIFEST, expect_loadable, publish, read_model, write_model
+from xlite_search.model_folder import (
+    MANIFEST,
+    ModelManifest,
+    TrainedOn,
+    expect_loadable,
+    publish,
+    read_model,
+    trained_on,
+    write_model,
+)
 from xlite_search.models.hybrid import Hybrid, build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.search import teaching as teaching_module
@@ -264,19 +273,17 @@ def test_a_model_of_the_same_split_may_teach_and_one_that_saw_validation_may_not
     about = read_model(home)
     data = open_data(tiny.data)
     assert teaching_of(study(tiny, str(home)))
-    seen = about["trained_on"]["patients"] + patients_of(data, "val")
-    write_model(
-        home,
-        (home / "model.safetensors").read_bytes(),
-        {k: v for k, v in about.items() if k != "sha256"} | {"trained_on": about["trained_on"] | {"patients": seen}},
-    )
+    assert about.trained_on is not None
+    seen = about.trained_on.model_copy(update={"patients": (*about.trained_on.patients, *patients_of(data, "val"))})
+    write_model(home, (home / "model.safetensors").read_bytes(), about.model_copy(update={"trained_on": seen}))
     with pytest.raises(BadInput, match="patients that its students are judged by"):
         teaching_of(study(tiny, str(home)))
 
 
 def test_patients_of_another_source_are_not_ours(data: Data) -> None:
-    everybody = {"trained_on": {"source": "elsewhere", "patients": list(data.packed.table.groups)}}
+    everybody = TrainedOn(source="elsewhere", patients=data.packed.table.groups)
     assert shared_patients(everybody, data) == []
+    assert shared_patients(trained_on(data, data.packed.table.groups), data)
 
 
 # Ensembles
@@ -290,13 +297,8 @@ def members(data: Data, count: int = 2) -> list[str]:
             torch.manual_seed(seed)
             model = build_model(MODEL, classes=len(data.classes))
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        about = {
-            "config": {"model": MODEL},
-            "classes": list(data.classes),
-            "input": {},
-            "pos_weight": [2.0 + seed] * len(data.classes),
-            "metrics": {},
-        }
+        weight = (2.0 + seed,) * len(data.classes)
+        about = ModelManifest(config={"model": MODEL}, classes=data.classes, pos_weight=weight)
         write_model(places.teacher_folder(f"member{seed}"), safetensors.torch.save(weights), about)
         keys.append(f"member{seed}")
     return keys
@@ -319,8 +321,8 @@ def test_an_ensemble_is_its_members_in_whatever_order(data: Data) -> None:
 def test_members_of_other_findings_are_refused(data: Data) -> None:
     keys = members(data)
     home = places.teacher_folder(keys[1])
-    about = {k: v for k, v in read_model(home).items() if k != "sha256"}
-    turned = about | {"classes": about["classes"][::-1]}
+    about = read_model(home)
+    turned = about.model_copy(update={"classes": about.classes[::-1]})
     write_model(home, (home / "model.safetensors").read_bytes(), turned)
     with pytest.raises(BadInput, match="members of the ensemble know other findings"):
         write_ensemble(keys)
@@ -410,7 +412,7 @@ def test_a_teacher_whose_weights_are_no_numbers_is_refused_before_a_night_is_bui
     taught: RunConfig, data: Data
 ) -> None:
     home = places.teacher_folder("member0")
-    about = {k: v for k, v in read_model(home).items() if k != "sha256"} | {"metrics": {"val/auroc_macro": 0.7}}
+    about = read_model(home).model_copy(update={"metrics": {"val/auroc_macro": 0.7}})
     state = safetensors.torch.load((home / "model.safetensors").read_bytes())
     state[HEAD][0] = torch.nan
     write_model(home, safetensors.torch.save(state), about)
@@ -546,7 +548,7 @@ def test_what_made_a_teacher_is_in_its_manifest_and_compared_when_it_teaches(tin
     assert planned(first, first)[0] == f"trained first: {tiny.model}"
     home = trained_here(first)
     assert planned(first, first) == (f"trained already: {tiny.model}", [])
-    about = read_model(home)
+    about = read_model(home).as_json()
     made = about["provenance"]
     assert made["trained_by"] == maker(baseline) and made["libraries"]["torch"] == torch.__version__.partition("+")[0]
     for changed, says in (

@@ -27,7 +27,7 @@ from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.distill.logit_store import LogitStore
 from xlite_search.errors import XliteError
-from xlite_search.model_folder import WEIGHTS, read_model, write_model
+from xlite_search.model_folder import WEIGHTS, ModelManifest, read_model, write_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
@@ -92,7 +92,7 @@ class Model:
     def begin(self, folder: Path) -> None: ...
 
     def go_on(self, folder: Path) -> None:
-        write_model(folder, b"weights" * 100, {"classes": ["a"], "config": {"epochs": 3}})
+        write_model(folder, b"weights" * 100, ModelManifest(classes=("a",), config={"epochs": 3}))
 
     def read(self, folder: Path) -> Any:
         if not (folder / "model.json").exists():

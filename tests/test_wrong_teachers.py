@@ -31,7 +31,7 @@ from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import load_teacher, write_ensemble
 from xlite_search.errors import BadInput, Damaged, RunFailed, XliteError
-from xlite_search.model_folder import WEIGHTS, read_model, write_model
+from xlite_search.model_folder import WEIGHTS, ModelManifest, input_of, read_model, write_model
 from xlite_search.models.hybrid import build_model
 from xlite_search.search.study import Study
 from xlite_search.search.teaching import teaching_of
@@ -63,13 +63,7 @@ def weights_of(data: Data, seed: int) -> bytes:
 
 def made(data: Data, seed: int = 0) -> str:
     """A teacher and its key."""
-    about = {
-        "config": {"model": MODEL},
-        "classes": list(data.classes),
-        "input": {"size": data.packed.size, "clahe": data.packed.manifest["clahe"], "pixels": "uint8 gray"},
-        "pos_weight": None,
-        "metrics": {},
-    }
+    about = ModelManifest(config={"model": MODEL}, classes=data.classes, input=input_of(data))
     write_model(places.teacher_folder(f"kind{seed}"), weights_of(data, seed), about)
     return f"kind{seed}"
 
@@ -77,8 +71,8 @@ def made(data: Data, seed: int = 0) -> str:
 def rewritten(key: str, **changed: Any) -> None:
     """Another manifest over the same weights."""
     home = places.teacher_folder(key)
-    about = {name: value for name, value in read_model(home).items() if name != "sha256"}
-    write_model(home, (home / WEIGHTS).read_bytes(), about | changed)
+    about = ModelManifest(**(read_model(home).as_json() | changed))
+    write_model(home, (home / WEIGHTS).read_bytes(), about)
 
 
 @pytest.fixture
@@ -219,7 +213,7 @@ def other_order_of_findings(config: RunConfig, data: Data) -> None:
 def no_number_in_the_weights(config: RunConfig, data: Data, number: float = torch.nan) -> None:
     """Its score was never recorded, and nothing of it is stored."""
     home = places.teacher_folder("kind0")
-    about = {name: value for name, value in read_model(home).items() if name != "sha256"}
+    about = read_model(home)
     state = safetensors.torch.load((home / WEIGHTS).read_bytes())
     state["classifier.2.bias"][3] = number
     write_model(home, safetensors.torch.save(state), about)
@@ -382,7 +376,7 @@ def test_a_file_is_another_teacher_on_images_of_another_source_or_size(taught: R
         packed = replace(data.packed, manifest=data.packed.manifest | other)
         keys.append(take_in(given, replace(data, packed=packed)))
     assert len(set(keys)) == 4
-    assert [read_model(places.teacher_folder(key))["input"]["size"] for key in keys] == [32, 32, 40, 32]
+    assert [read_model(places.teacher_folder(key)).input["size"] for key in keys] == [32, 32, 40, 32]
 
 
 def test_tensors_that_are_one_are_taken_in(taught: RunConfig, data: Data) -> None:

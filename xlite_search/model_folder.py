@@ -1,18 +1,31 @@
-"""A delivered model on disk: weights and a manifest in a folder, read and written here alone."""
+"""A delivered model on disk: a folder with weights and a typed manifest, read and written here alone.
+
+    model.safetensors   the weights, of the model that the manifest's config names; nothing in it runs code
+    model.json          `ModelManifest`, with a checksum of its own and the weights'
+
+A study's teacher lies in `mlruns/teachers/<key>/`, a final training leaves one in `mlruns/models/<name>/`, and a state
+dict of somebody else becomes one. An ensemble is a folder with a manifest that names its members, beside it.
+
+Folders are found by path; `xlite_search.load_model(folder)` gives the model (`model.py`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from pydantic import Field
 
 from xlite_search import storage
 from xlite_search.data.dataset import Data
+from xlite_search.data.preprocess import Preprocess
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.models.hybrid import Hybrid, build_model, parameters
 from xlite_search.records import RunRecord
+from xlite_search.spec import Spec, parse
 from xlite_search.training.losses import Loss
 
 WEIGHTS, MANIFEST = "model.safetensors", "model.json"
@@ -23,24 +36,151 @@ PIXELS = {1: "uint8 gray", 3: "uint8 RGB"}
 NAMED = 3
 
 
-def read_model(folder: Path) -> dict[str, Any]:
-    """A model folder's manifest, its weights checked against it.
+class DataSeen(Spec):
+    """The data set that a model was judged on: its name here, and its and its split's fingerprints."""
+
+    name: str = ""
+    fingerprint: str
+    split: str
+
+
+class TrainedOn(Spec):
+    """Whom a model has seen. Patient 7 of one source of images is not patient 7 of another."""
+
+    source: Any
+    patients: tuple[str, ...]
+
+
+class ModelManifest(Spec):
+    """What a model folder says of its model. What an older folder, or another's model, does not know has its default.
+
+    sha256      of the weights; of an ensemble, of its members' sha256
+    config      the whole resolved config of its run; of a model from elsewhere `{"model": name}`
+    run         key of the run that it is the best epoch of; empty if it is from elsewhere
+    classes     the findings, in the order of the logits
+    input       how its images were prepared: `Preprocess.describe` and what a pixel is. Empty: not known
+    parameters  how many numbers its training changed
+    pos_weight  what its loss gave positives, `[class]`: it moves a logit's optimum by its logarithm; None: nothing
+    best_epoch, metrics  the epoch that was kept, and its metrics
+    data, trained_on     what it was judged on, and whom it was fitted on; None: not known
+    notice      what has to be said wherever the images' origin is: a licence's sentence
+    provenance  code, libraries, study and trial that made it
+    members     of an ensemble: folders beside this one. It has no weights of its own
+    """
+
+    sha256: str = ""
+    config: dict[str, Any]
+    run: str = ""
+    classes: tuple[str, ...] = Field(min_length=1)
+    input: dict[str, Any] = Field(default_factory=dict)
+    parameters: int = Field(0, ge=0)
+    pos_weight: tuple[float, ...] | None = None
+    best_epoch: int = Field(0, ge=0)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    data: DataSeen | None = None
+    trained_on: TrainedOn | None = None
+    notice: str = ""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    members: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The hybrid's name; of an ensemble the members', with plus signs."""
+        return str(self.config.get("model", ""))
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes an image of a raw one that this model may be shown.
+
+        Raises:
+            BadInput: the manifest does not say, or says what this version cannot do.
+        """
+        if "size" not in self.input or "clahe" not in self.input:
+            raise BadInput(
+                f"{MANIFEST} of '{self.model}' does not say how its images were prepared; give prepared ones"
+            )
+        try:
+            return Preprocess.described(self.input)
+        except (BadInput, TypeError, ValueError, IndexError):
+            raise BadInput(
+                f"{MANIFEST} of '{self.model}' says that its images were prepared as this version cannot: {self.input}"
+            ) from None
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written: all that was said of it, and no default that was not."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a model: its manifest is written last."""
+    return (folder / MANIFEST).exists()
+
+
+def read_model(folder: Path) -> ModelManifest:
+    """A model folder's manifest, its weights checked against it; of an ensemble, its members' too.
 
     Raises:
-        BadInput: this is no model folder.
+        BadInput: this is no model folder, or one of another version of this program.
         Damaged: the manifest is damaged, or the weights are not its.
     """
-    try:
-        about = storage.read_manifest(folder / MANIFEST)
-    except FileNotFoundError:
-        raise BadInput(f"{folder} is not a model folder (no {MANIFEST} in it)") from None
-    if "members" in about:
-        for member in about["members"]:
-            read_model(folder.parent / member)
-        return about
-    if not (folder / WEIGHTS).is_file() or storage.sha256_of(folder / WEIGHTS) != about["sha256"]:
-        raise Damaged(f"{folder / WEIGHTS} is missing or is not the file that {MANIFEST} names")
+    about = manifest_of(folder)
+    for member in about.members:
+        read_model(folder.parent / member)
+    weights = folder / WEIGHTS
+    if not about.members and not (weights.is_file() and storage.sha256_of(weights) == about.sha256):
+        raise Damaged(f"{weights} is missing or is not the file that {MANIFEST} names")
     return about
+
+
+def manifest_of(folder: Path) -> ModelManifest:
+    """A model folder's manifest; its weights are not looked at. Raises as `read_model`."""
+    return parse(ModelManifest, _body(folder), f"{folder / MANIFEST} is not of this version of xlite_search: ")
+
+
+def key_of(folder: Path) -> str:
+    """What a given model is called among the teachers: a hash of all that its manifest says, 12 hex digits."""
+    return storage.digest(_body(folder))[:12]
+
+
+def _body(folder: Path) -> dict[str, Any]:
+    try:
+        return storage.read_manifest(folder / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{folder} is not a model folder (no {MANIFEST} in it)") from None
+
+
+def copy_model(folder: Path, home: Path) -> None:
+    """The same model in another folder; its manifest says the same, to the letter."""
+    storage.write_atomic(home / WEIGHTS, (folder / WEIGHTS).read_bytes())
+    storage.write_manifest(home / MANIFEST, _body(folder))
+
+
+def write_model(folder: Path, weights: bytes, about: ModelManifest) -> str:
+    """Leaves a model folder; returns the weights' sha256. The manifest comes last: without it there is no model."""
+    sha256 = storage.write_atomic(folder / WEIGHTS, weights)
+    storage.write_manifest(folder / MANIFEST, about.model_copy(update={"sha256": sha256}).as_json())
+    return sha256
+
+
+def write_ensemble(folder: Path, members: Sequence[str]) -> None:
+    """Leaves the folder of an ensemble, whose members lie beside it.
+
+    Raises:
+        BadInput: a member is not there, or they know other findings, or in another order.
+    """
+    abouts = [read_model(folder.parent / member) for member in members]
+    if len({about.classes for about in abouts}) > 1:
+        raise BadInput("teacher: the members of the ensemble know other findings, or in another order")
+    about = ModelManifest(
+        members=tuple(members),
+        sha256=storage.digest([about.sha256 for about in abouts]),
+        config={"model": " + ".join(about.model for about in abouts)},
+        classes=abouts[0].classes,
+        input=abouts[0].input,
+        pos_weight=None,
+        metrics={},
+    )
+    storage.write_manifest(folder / MANIFEST, about.as_json())
 
 
 def input_of(data: Data) -> dict[str, Any]:
@@ -48,16 +188,8 @@ def input_of(data: Data) -> dict[str, Any]:
     return {**data.packed.preprocess.describe(), "pixels": PIXELS.get(data.packed.channels, "uint8")}
 
 
-def trained_on(data: Data, patients: list[str]) -> dict[str, Any]:
-    """Whom a teacher has seen. Patient 7 of one source of images is not patient 7 of another."""
-    return {"source": data.packed.manifest["source"], "patients": patients}
-
-
-def write_model(folder: Path, weights: bytes, about: dict[str, Any]) -> str:
-    """Leaves a model folder; returns the weights' sha256. The manifest comes last: without it there is no model."""
-    sha256 = storage.write_atomic(folder / WEIGHTS, weights)
-    storage.write_manifest(folder / MANIFEST, about | {"sha256": sha256})
-    return sha256
+def trained_on(data: Data, patients: Iterable[str]) -> TrainedOn:
+    return TrainedOn(source=data.packed.manifest["source"], patients=tuple(patients))
 
 
 def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
@@ -95,22 +227,19 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
     """
     model = expect_loadable(record, len(data.classes))
     weight = loss.pos_weight(data.train.positives, len(data.train))
-    about = {
-        "config": record.config,
-        "run": record.key,
-        "classes": list(data.classes),
-        "input": input_of(data),
-        "parameters": parameters(model),
-        "pos_weight": weight.tolist() if weight is not None else None,
-        "best_epoch": record.best.epoch if record.best else 0,
-        "metrics": record.epochs[record.best.epoch - 1] if record.best else {},
-        "data": {
-            "name": data.packed.folder.name,
-            "fingerprint": data.packed.fingerprint,
-            "split": data.split.fingerprint,
-        },
-        "trained_on": trained_on(data, sorted({data.packed.table.groups[row] for row in data.train.rows})),
-        "notice": data.packed.manifest["notice"],
-        "provenance": provenance,
-    }
+    split = DataSeen(name=data.packed.folder.name, fingerprint=data.packed.fingerprint, split=data.split.fingerprint)
+    about = ModelManifest(
+        config=record.config,
+        run=record.key,
+        classes=data.classes,
+        input=input_of(data),
+        parameters=parameters(model),
+        pos_weight=tuple(weight.tolist()) if weight is not None else None,
+        best_epoch=record.best.epoch if record.best else 0,
+        metrics=record.epochs[record.best.epoch - 1] if record.best else {},
+        data=split,
+        trained_on=trained_on(data, sorted({data.packed.table.groups[row] for row in data.train.rows})),
+        notice=data.packed.manifest["notice"],
+        provenance=provenance,
+    )
     return write_model(folder, record.weights(), about)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from xlite_search.distill.logit_store import INFERENCE_BATCH, LogitStore, rounde
 from xlite_search.distill.losses import KD, attention_transfer
 from xlite_search.distill.teacher import Teacher, load_teacher
 from xlite_search.errors import BadInput
-from xlite_search.model_folder import read_model
+from xlite_search.model_folder import ModelManifest, read_model
 from xlite_search.models.hybrid import Hybrid
 from xlite_search.training.recipe import Recipe
 
@@ -53,11 +53,11 @@ def verify(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
     store.verify(teacher, device, _recorded(about, data))
 
 
-def _recorded(about: dict[str, Any], data: Data) -> float | None:
+def _recorded(about: ModelManifest, data: Data) -> float | None:
     """The teacher's validation AUROC, if these are the images that it was validated on."""
-    seen = about.get("data", {})
-    same = (seen.get("fingerprint"), seen.get("split")) == (data.packed.fingerprint, data.split.fingerprint)
-    return about["metrics"].get("val/auroc_macro") if same else None
+    seen = about.data
+    same = seen is not None and (seen.fingerprint, seen.split) == (data.packed.fingerprint, data.split.fingerprint)
+    return about.metrics.get("val/auroc_macro") if same else None
 
 
 class Answers(Protocol):

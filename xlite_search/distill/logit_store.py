@@ -36,6 +36,7 @@ from xlite_search.data.loaders import ordered_batches
 from xlite_search.data.views import Augment
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.model_folder import ModelManifest
 from xlite_search.models import hybrid
 from xlite_search.models.hybrid import build_model
 from xlite_search.training.metrics import validation_metrics
@@ -60,12 +61,12 @@ AUROC_TOLERANCE = 2e-3
 Ask = Callable[[torch.Tensor], torch.Tensor]
 
 
-def identity(teacher: dict[str, Any], data: Data, augment: Augment | None) -> dict[str, Any]:
+def identity(teacher: ModelManifest, data: Data, augment: Augment | None) -> dict[str, Any]:
     """What a store's answers depend on; `teacher` is its model folder's manifest."""
     return {
         "schema": SCHEMA,
-        "teacher": teacher["sha256"],
-        "model": teacher["config"]["model"],
+        "teacher": teacher.sha256,
+        "model": teacher.model,
         "answered_by": answered_by(),
         "input": data.packed.preprocess.identity,
         "views": views_fingerprint(augment) if augment else "the image itself",
@@ -102,7 +103,7 @@ class LogitStore:
     _read: dict[int, NDArray[np.float16]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, key: str, teacher: dict[str, Any], data: Data, augment: Augment | None) -> LogitStore:
+    def open(cls, key: str, teacher: ModelManifest, data: Data, augment: Augment | None) -> LogitStore:
         """The store of teacher `key`, begun if there is none.
 
         Raises:

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from xlite_search import places, storage
+from xlite_search import model_folder, places, storage
 from xlite_search.data.dataset import Data
 from xlite_search.errors import BadInput
-from xlite_search.model_folder import MANIFEST, input_of, trained_on, write_model
+from xlite_search.model_folder import ModelManifest, input_of, trained_on, write_model
 from xlite_search.models.hybrid import build_model, full_name, parameters
 from xlite_search.spec import Spec
 
@@ -60,27 +60,26 @@ def take_in(given: Pretrained, data: Data) -> str:
     seen = data.packed.preprocess.identity | {"pixels": images["pixels"]}
     key = storage.digest([storage.sha256_of(path), said, patients, source, seen, list(data.classes)])[:12]
     home = places.teacher_folder(key)
-    if (home / MANIFEST).exists():
+    if model_folder.exists(home):
         return key
     model = build_model(full_name(given.model), classes=len(data.classes))
     state = _fitting(_state(path), given, model.state_dict())
     for name in (f"{HEAD}weight", f"{HEAD}bias"):
         state[name] = state[name][order]
     weights = bytes(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
-    pos_weight = [given.pos_weight[place] for place in order] if given.pos_weight else None
-    found: dict[str, Any] = {
-        "config": {"model": full_name(given.model)},
-        "run": "",
-        "classes": list(data.classes),
-        "input": images,
-        "parameters": parameters(model),
-        "pos_weight": pos_weight,
-        "best_epoch": 0,
-        "metrics": {},
-        "trained_on": trained_on(data, patients) if patients is not None else None,
-        "provenance": {"file": path.name, **said},
-    }
-    write_model(home, weights, found)
+    about = ModelManifest(
+        config={"model": full_name(given.model)},
+        run="",
+        classes=data.classes,
+        input=images,
+        parameters=parameters(model),
+        pos_weight=tuple(given.pos_weight[place] for place in order) if given.pos_weight else None,
+        best_epoch=0,
+        metrics={},
+        trained_on=trained_on(data, patients) if patients is not None else None,
+        provenance={"file": path.name, **said},
+    )
+    write_model(home, weights, about)
     return key
 
 

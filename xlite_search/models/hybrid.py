@@ -78,7 +78,7 @@ class Hybrid(nn.Module):
 
     @property
     def layout(self) -> torch.memory_format:
-        """How its weights and images lie in memory. (As an attribute it would keep torch.save from saving the model.)"""
+        """How its weights and images lie in memory. (An attribute would keep torch.save from saving it whole.)"""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, images: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 from pydantic import Field, create_model
 
-from xlite_search import places, progress, provenance, storage, written
+from xlite_search import model_folder, places, progress, provenance, storage, written
 from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import EpochLine, say
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
-from xlite_search.model_folder import MANIFEST, expect_loadable, publish, read_model
+from xlite_search.model_folder import expect_loadable, publish, read_model
 from xlite_search.records import RunRecord
 from xlite_search.results.compare import compare, open_study
 from xlite_search.spec import Spec, parse
@@ -179,7 +179,7 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
                 recorder.sync(after_epoch)
         record = record.reload()
         recorder.sync(record)
-        if not (folder / MANIFEST).exists():
+        if not model_folder.exists(folder):
             found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
             publish(folder, record, config.loss, data, found | provenance.of_training(maker(trainable)))
             recorder.sync(record)  # a model now, with its files
@@ -222,7 +222,7 @@ def _expect_the_same(document: dict[str, Any], config: RunConfig, settings: dict
     was = document["config"]["weights"]
     if was and config.weights and "weights" not in settings and config.weights.sha256 != was["sha256"]:
         raise BadInput(f"{path}: {config.weights.path} is not the weights file that the study had (another sha256)")
-    if config.kd and read_model(places.teacher_folder(config.kd.teacher))["sha256"] != document["teacher_sha256"]:
+    if config.kd and read_model(places.teacher_folder(config.kd.teacher)).sha256 != document["teacher_sha256"]:
         raise BadInput(f"{path}: teacher {config.kd.teacher} was trained again; its students would differ")
 
 

@@ -18,14 +18,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from xlite_search import limits, places
+from xlite_search import limits, model_folder, places
 from xlite_search.config import RunConfig
 from xlite_search.console import duration
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.errors import BadInput, OutOfMemory
 from xlite_search.machine import Machine, visible_gpus
-from xlite_search.model_folder import MANIFEST
 from xlite_search.models.cost import macs
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import KEPT_CHECKPOINTS
@@ -174,7 +173,7 @@ def _live(cohort: Sequence[Sequence[int]], at_once: int) -> float:
 def _untrained(plan: Plan) -> list[RunConfig]:
     """The teachers that are trained first."""
     members = plan.teaching.members if plan.teaching and plan.heard else {}
-    return [c for key, c in members.items() if c and not (places.teacher_folder(key) / MANIFEST).exists()]
+    return [c for key, c in members.items() if c and not model_folder.exists(places.teacher_folder(key))]
 
 
 def _answers(config: RunConfig, plan: Plan) -> int:

@@ -11,14 +11,14 @@ from typing import Any
 
 import ray
 
-from xlite_search import places, provenance
+from xlite_search import model_folder, places, provenance
 from xlite_search.config import RunConfig
 from xlite_search.console import Board, say
 from xlite_search.data.dataset import open_data
 from xlite_search.distill.teacher import write_ensemble
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine
-from xlite_search.model_folder import MANIFEST, publish, read_model
+from xlite_search.model_folder import publish, read_model
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan
@@ -43,13 +43,13 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
         return study
     for key, config in teaching.members.items():
         home = places.teacher_folder(key)
-        if config is not None and not (home / MANIFEST).exists():
+        if config is not None and not model_folder.exists(home):
             with alone(home, "the teacher", wait=True):
                 _train(home, config, plan.root, machine)
     home = places.teacher_folder(teaching.key)
     if teaching.key not in teaching.members:
         write_ensemble(list(teaching.members))
-    sha256 = read_model(home)["sha256"]
+    sha256 = read_model(home).sha256
     if study.teacher_sha256 not in ("", sha256):
         raise BadInput(
             f"teacher {teaching.key} has been trained again since study '{plan.name}' began: its trials would not "

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from xlite_search import places, provenance, storage
+from xlite_search import model_folder, places, provenance
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.answers import online_because
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import ensemble_key, shared_patients
 from xlite_search.errors import BadInput
-from xlite_search.model_folder import MANIFEST, WEIGHTS, input_of, read_model, write_model
+from xlite_search.model_folder import ModelManifest, input_of, read_model
 from xlite_search.search.study import Member, Study, Trial
 from xlite_search.trainable import maker, trainable_at
 
@@ -46,7 +46,8 @@ class Teaching:
     def _said(self, key: str, config: RunConfig | None) -> str:
         if config is None:
             return "a given model"
-        return f"trained {'already' if (places.teacher_folder(key) / MANIFEST).exists() else 'first'}: {config.model}"
+        there = model_folder.exists(places.teacher_folder(key))
+        return f"trained {'already' if there else 'first'}: {config.model}"
 
     def definition(self) -> Any:
         """What of it must not change while a study goes on."""
@@ -84,13 +85,13 @@ def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[
     """What of the teacher could spoil a night or a claim, a sentence each."""
     data = open_data(study.base.data)
     for key, config in teaching.members.items():
-        if (places.teacher_folder(key) / MANIFEST).exists():
+        if model_folder.exists(places.teacher_folder(key)):
             about = read_model(places.teacher_folder(key))
             yield from (f"teacher {key} was trained {otherwise}" for otherwise in _made_otherwise(about))
         if config is None:
-            if about.get("trained_on") is None:
+            if about.trained_on is None:
                 yield f"teacher {key}: whom it was trained on is not known; its students' scores may be too high"
-            elif shared := shared_patients(about, data):
+            elif shared := shared_patients(about.trained_on, data):
                 yield f"teacher {key} was trained on {len(shared):,} patients that its students are judged by: accepted"
     online: dict[str, int] = {}
     for trial in trials:
@@ -101,9 +102,9 @@ def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[
         yield f"in {count} trials the teacher is asked online, for every image of every epoch: {because}"
 
 
-def _made_otherwise(about: dict[str, Any]) -> Iterator[str]:
+def _made_otherwise(about: ModelManifest) -> Iterator[str]:
     """How what made a teacher differs from what is here; one whose manifest does not say was made elsewhere."""
-    made = about.get("provenance", {})
+    made = about.provenance
     here = provenance.libraries()
     for name, version in made.get("libraries", {}).items():
         if here.get(name, version) != version:
@@ -153,29 +154,29 @@ def _taken_in(given: str, data: Data) -> str:
             f"Pretrained(path=..., model=...)"
         )
     about = read_model(folder)
-    if "members" in about:
-        names = ", ".join(str(folder.parent / member) for member in about["members"])
+    if about.members:
+        names = ", ".join(str(folder.parent / member) for member in about.members)
         raise BadInput(f"teacher = {given} is an ensemble; name its members instead: {names}")
     _expect_fitting(about, given, data)
-    key = storage.digest(about)[:12]
+    key = model_folder.key_of(folder)
     home = places.teacher_folder(key)
-    if not (home / MANIFEST).exists():
-        write_model(home, (folder / WEIGHTS).read_bytes(), {k: v for k, v in about.items() if k != "sha256"})
+    if not model_folder.exists(home):
+        model_folder.copy_model(folder, home)
     return key
 
 
-def _expect_fitting(about: dict[str, Any], given: str, data: Data) -> None:
-    if about["classes"] != list(data.classes):
+def _expect_fitting(about: ModelManifest, given: str, data: Data) -> None:
+    if about.classes != data.classes:
         raise BadInput(f"teacher = {given}: it knows other findings than this data set, or in another order")
     for name, ours in input_of(data).items():
-        if name in about["input"] and about["input"][name] != ours:
-            theirs = about["input"][name]
+        if name in about.input and about.input[name] != ours:
+            theirs = about.input[name]
             raise BadInput(f"teacher = {given}: its images had {name} = {theirs}, this data set's have {ours}")
 
 
 def _expect_honest(key: str, given: str | Pretrained, data: Data) -> None:
     """A teacher that was trained on a student's validation or test images would tell it the answers."""
-    shared = shared_patients(read_model(places.teacher_folder(key)), data)
+    shared = shared_patients(read_model(places.teacher_folder(key)).trained_on, data)
     if shared:
         name = given if isinstance(given, str) else given.path
         raise BadInput(

@@ -88,7 +88,7 @@ def _of_teacher(study: StudyRecord) -> Iterator[str]:
         return
     home = places.teacher_folder(study.teacher)
     try:
-        if read_model(home)["sha256"] != study.teacher_sha256:
+        if read_model(home).sha256 != study.teacher_sha256:
             yield f"{home} is not the teacher that this study began with"
     except (XliteError, FileNotFoundError) as error:
         yield f"the teacher: {error}"
