@@ -71,7 +71,7 @@ class Hybrid(nn.Module):
         self.scales = nn.ModuleList(nn.LayerNorm(stage.width) for stage in finer)
         self.classifier = nn.Sequential(nn.Linear(pooled, width // 2), nn.GELU(), nn.Linear(width // 2, classes))
         statistics = features.pretrained_cfg
-        self.layout = torch.contiguous_format if breaks_memory(backbone) else torch.channels_last
+        self.channels_last = not breaks_memory(backbone)
         self.register_buffer("mean", torch.tensor(statistics["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(statistics["std"]).view(1, 3, 1, 1), persistent=False)
 
@@ -85,6 +85,11 @@ class Hybrid(nn.Module):
         """What the backbone was made for: three channels, its own mean and deviation, channels last where it can."""
         scaled = (images.float() / 255 - self.mean) / self.std
         return scaled.contiguous(memory_format=torch.channels_last if images.is_cuda else self.layout)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """That of its weights, and of its images on a CPU. Kept as a flag: torch.save cannot pickle a memory format."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def attended(self, features: Tensor) -> Tensor:
         """The last features after attention, `[batch, token, channel]`."""
