@@ -191,8 +191,11 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     """pydantic's first complaint, in our words and with our dotted names."""
     first = error.errors()[0]
     known = set(setting_names(spec))
-    name = ""
+    name, tagged = "", ""
     for part in first["loc"]:
+        if name and name != tagged and part in _choices(spec, name):
+            tagged = name  # which choice it is, though a setting may be called so too: folds of folds
+            continue
         longer = f"{name}.{part}" if name else str(part)
         if longer in known or (first["type"] == "extra_forbidden" and part == first["loc"][-1]):
             name = longer
