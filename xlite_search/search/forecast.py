@@ -136,8 +136,7 @@ def _at_once(plan: Plan, machine: Machine, gpus: int) -> int:
     configs = [trial.config for trial in plan.trials]
     threads, augments = max(config.threads for config in configs), any(config.augment for config in configs)
     share = machine.resources(threads, gpus, augments=augments)
-    at_once = machine.cores / share["CPU"]
-    return int(min(at_once, gpus / share["GPU"]) if gpus else at_once)
+    return machine.at_once(share, {"CPU": machine.cores, "GPU": gpus})
 
 
 def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machine, at_once: int) -> int:
