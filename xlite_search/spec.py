@@ -243,8 +243,6 @@ def _reason(kind: str, context: Mapping[str, Any], message: str) -> str:
         return str(context["error"])
     if kind.startswith(PLAIN):
         return message[0].lower() + message[1:]
-    if kind == "string_pattern_mismatch":
-        return f"input should be of the form {str(context['pattern']).strip('^$')}"
     if kind in ("too_long", "too_short"):
         most, least = context.get("max_length"), context.get("min_length")
         return f"input should be a list of {f'at least {least}' if most is None else f'at most {most}'}"

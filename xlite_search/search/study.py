@@ -26,6 +26,7 @@ from xlite_search.search.suggest import TPE, Direction, Tried
 from xlite_search.spec import flatten, kind_of, setting_names, unknown
 from xlite_search.storage import digest, sha256_of
 from xlite_search.trainable import Trainable, expect_trainable, load_file, maker
+from xlite_search.training.recipe import is_metric, no_metric
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
 
@@ -120,6 +121,8 @@ class Study:
         self._expect_kinds()
         object.__setattr__(self, "minimize", tuple(self.minimize))
         object.__setattr__(self, "space", spaces.plain_space(self.space))
+        if not is_metric(self.metric):
+            raise BadInput(f"metric = '{self.metric}': {no_metric(self.metric)}")
         object.__setattr__(self, "base", self.base.with_settings({"monitor": self.metric}))
         object.__setattr__(self, "teacher", self._with_our_data(self.teacher))
         known = (LATENCY, PARAMETERS, MACS)
