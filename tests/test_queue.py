@@ -45,6 +45,7 @@ class Driver:
         self.leaving = Leaving()
         self.study = study
         self.queue = Queue(study, scheduler, Path(), self._tell, self.leaving)
+        self.queue.farewell.close()  # its clock would go on in other tests
         self.given = 0
 
     def _tell(self, record: RunRecord) -> None:
