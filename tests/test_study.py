@@ -341,6 +341,14 @@ def test_a_missing_study_file_suggests_one_that_is_there(tmp_path: Path) -> None
         load_study(str(tmp_path / "kd_gird.py"))
 
 
+def test_what_is_there_and_is_no_study_file_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "study.txt").write_text("")
+    with pytest.raises(BadInput, match=r"study\.txt is no Python file; expected a study file like"):
+        load_study(str(tmp_path / "study.txt"))
+    with pytest.raises(BadInput, match=r" is a folder; expected a study file like"):
+        load_study(str(tmp_path))
+
+
 def test_a_trainable_is_found_again_by_its_name_or_file(tmp_path: Path) -> None:
     assert trainable_at(reference(distill)) is distill
     path = tmp_path / "own.py"

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from xlite_search import places, storage
 from xlite_search.data.sources import LabelTable, image_key
-from xlite_search.errors import BadInput, Damaged
+from xlite_search.errors import BadInput, Damaged, did_you_mean
 
 PIXELS, INDEX, MANIFEST, STAMPS = "pixels.u8", "index.csv", "manifest.json", "stamps.json"
 #: 3: with sex and age of each image, how it was preprocessed, and stamps of the raw files
@@ -54,9 +54,11 @@ class PackedSet:
         try:
             manifest = storage.read_manifest(folder / MANIFEST)
         except FileNotFoundError:
+            near = did_you_mean(name, (path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")))
             raise BadInput(
-                f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search "
-                f"prepare {name} --images DIR --labels CSV`, or try the search with --demo, which needs no data"
+                f"data set '{name}' is not prepared in {folder.parent}{f'{near} Else' if near else ';'} prepare it "
+                f"with `python -m xlite_search prepare {name} --images DIR --labels CSV`, or try the search with "
+                f"--demo, which needs no data"
             ) from None
         if manifest.get("format") != FORMAT:
             raise BadInput(

@@ -351,7 +351,10 @@ def load_study(where: str) -> Study:
         BadInput: there is no such file, it cannot be run, it has no `study`, or its space is wrong.
     """
     path = Path(where).absolute()
-    if path.suffix != ".py" or not path.is_file():
+    if path.is_dir() or (path.exists() and path.suffix != ".py"):
+        what = "a folder" if path.is_dir() else "no Python file"
+        raise BadInput(f"{where} is {what}; expected a study file like search_spaces/kd_grid.py")
+    if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise BadInput(f"{where}: there is no such study file; expected one like search_spaces/kd_grid.py{near}")
     study = getattr(load_file(path, where), "study", None)
