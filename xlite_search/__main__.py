@@ -105,9 +105,11 @@ def prepare(
     accept_losses: Annotated[
         bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
     ] = False,
-    count: Annotated[int, typer.Option(help="Phantoms: how many images to draw.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Phantoms: of the drawing.")] = 0,
-    label_noise: Annotated[float, typer.Option(help="Phantoms: share of the labels that are turned round.")] = 0.0,
+    count: Annotated[int | None, typer.Option(help="Phantoms: how many images to draw.  [default: 1500]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Phantoms: of the drawing.  [default: 0]")] = None,
+    label_noise: Annotated[
+        float | None, typer.Option(help="Phantoms: share of the labels that are turned round.  [default: 0]")
+    ] = None,
 ) -> None:
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
@@ -120,8 +122,10 @@ def prepare(
         if labels is None:
             raise BadInput("--labels is missing: give the table that has the labels of --images")
         tail = TAIL if stretch is None else stretch
-        named = tuple(part.strip() for part in classes.split(",")) if classes else ()
-        source = Folder(images, labels, name, notice, named, patient_column or "", incomplete, tail)
+        for option, number in {"--count": count, "--seed": seed, "--label-noise": label_noise}.items():
+            if number is not None:
+                raise BadInput(f"{option} is for phantoms, which are drawn: leave it out, or leave out --images")
+        source = Folder(images, labels, name, notice, _listed(classes), patient_column or "", incomplete, tail)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
@@ -130,7 +134,11 @@ def prepare(
         for option, given in of_folders.items():
             if given is not None:
                 raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
-        source = Phantom(images=count, seed=seed, label_noise=label_noise)
+        source = Phantom(
+            images=Phantom.images if count is None else count,
+            seed=Phantom.seed if seed is None else seed,
+            label_noise=Phantom.label_noise if label_noise is None else label_noise,
+        )
     for note in source.table().notes:
         console.say(note)
     if source.notice:
@@ -554,7 +562,7 @@ def _epochs(plan: Plan) -> str:
 
 def _trials(plan: Plan) -> str:
     if not plan.study.suggester:
-        return f"{len(plan.trials)} trials"
+        return f"{len(plan.trials)} trial{'s' if len(plan.trials) != 1 else ''}"
     return f"{plan.in_all} trials, suggested {plan.study.search.batch} at a time"
 
 

@@ -6,10 +6,12 @@ so that a trial has one identity whoever schedules it; a search is asked for a r
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -357,10 +359,27 @@ def load_study(where: str) -> Study:
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise BadInput(f"{where}: there is no such study file; expected one like search_spaces/kd_grid.py{near}")
-    study = getattr(load_file(path, where), "study", None)
+    study = getattr(_loaded(path, where), "study", None)
     if not isinstance(study, Study):
         raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
     return study
+
+
+def _loaded(path: Path, where: str) -> ModuleType:
+    """Runs the file. A Ray that it starts would be its own: with its own settings and words, and ended by nobody."""
+    before = _ray_runs()
+    module = load_file(path, where)
+    if _ray_runs() and not before:
+        sys.modules["ray"].shutdown()
+        raise BadInput(
+            f"{where}: it starts Ray (ray.init); leave that out: `run` starts one of its own, or joins a cluster's by "
+            f"--address"
+        )
+    return module
+
+
+def _ray_runs() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def _is_open(base: RunConfig, name: str, fixed: Mapping[str, Any]) -> bool:
