@@ -127,7 +127,7 @@ def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any],
         ({"kd.tau": 1e30}, ["kd.tau = 1e+30", "less than or equal to 100"]),
         ({"precision": "fp8"}, ["precision = 'fp8'", "'bf16'"]),
         ({"data.split.ratios": [0.7, 0.1, 0.1]}, ["data.split.ratios", "sum to 1"]),
-        ({"monitor": "val/loss"}, ["monitor = 'val/loss'"]),
+        ({"monitor": "val/loss"}, ["monitor = 'val/loss': expected one of val/auroc_macro", "val/auroc/Edema"]),
         ({"data.fit": "all"}, ["data.fit = 'all'", "train+val"]),
         ({"threads": 0}, ["threads = 0"]),
         ({"seed": 2**64}, ["seed"]),
@@ -339,3 +339,15 @@ def test_cores_of_loader_workers_are_reserved_only_where_images_are_augmented() 
     assert machine.resources(1, 1, augments=False)["CPU"] == 1
     assert machine.resources(1, 0, augments=True) == {"CPU": 1.0}
     assert Machine(cpus=2, workers=4).resources(1, 0, augments=True) == {"CPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "fit"),
+    [(1, 0.5, 2), (2, 0.6, 2), (3, 0.3, 9), (2, 0.4, 4), (1, 1 / 3, 3), (2, 1.0, 2), (0, 1.0, 16), (1, 1e-5, 16)],
+)
+def test_a_share_of_a_gpu_is_of_one_gpu(gpus: int, share: float, fit: int) -> None:
+    """As Ray places them: two GPUs hold two runs of 0.6, not three."""
+    machine = Machine(cpus=16, gpus_per_trial=share)
+    resources = machine.resources(1, gpus, augments=False)
+    assert machine.at_once(resources, {"CPU": 16.0, "GPU": float(gpus)}) == fit
+    assert machine.at_once(resources, {"CPU": 1.0, "GPU": float(gpus)}) == 1

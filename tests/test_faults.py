@@ -373,6 +373,7 @@ def test_nothing_begins_after_ctrl_c(folder: Path, tiny: RunConfig) -> None:
         print(f"signal at {wanted} epochs + {more:.1f} s, {before} begun: {late} after it, over in {took:.1f} s")
         assert driver.returncode == 130, said
         assert late == []
+        assert "Last result" not in said, "these are Ray's words"
         assert_no_orphans(driver.pid)
 
 

@@ -180,6 +180,15 @@ def test_phantoms_take_no_option_of_a_folder(option: str, capsys: pytest.Capture
     assert option.split("=")[0] in err and "--images" in err
 
 
+@pytest.mark.parametrize("option", ["--count=5", "--seed=0", "--label-noise=0.1"])
+def test_a_folder_takes_no_option_of_phantoms(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = nih(tmp_path)
+    given = ["--images", str(source.images), "--labels", str(source.labels)]
+    code, _, err = call(capsys, "prepare", "some", *given, option)
+    said = f"error: {option.split('=')[0]} is for phantoms, which are drawn: leave it out, or leave out --images"
+    assert (code, err.strip()) == (2, said)
+
+
 def test_without_clahe_it_is_another_set(tmp_path: Path) -> None:
     source = nih(tmp_path)
     prepare("some", source, SIZE)

@@ -131,6 +131,48 @@ def test_hours_by_hand(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None
     assert any("2 such trials at a time may not fit into the 5 GB" in line for line in found.words())
 
 
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, 1),  # stored, and there is one view: the image itself
+        ({"augment": "light"}, 4),
+        ({"augment": grid_search(["light", "medium"])}, 8),
+        ({"mixup": 0.2}, 4 * 2),  # online: both trials ask in each of their epochs
+    ],
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_hours_have_those_of_asking_the_teacher(
+    tiny: RunConfig, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], asked: int, there: bool
+) -> None:
+    """A teacher that is there already need not be trained, and is asked all the same."""
+    monkeypatch.setattr(forecasting, "measured", lambda config: StepCost(0.1, 0.01, 10**9))
+    monkeypatch.setattr(forecasting, "_untrained", lambda plan: [] if there else list(plan.teaching.members.values()))
+    config, data = tiny.with_settings({"epochs": 4}), open_data(tiny.data)
+    space = {"kd.alpha": 0.5, "seed": grid_search([1, 2]), **settings}
+    plan = plan_of(config, trainable=distill, space=space, teacher=tiny)
+    timing = forecast(plan, Machine(cpus=1), measure=True).timing
+    epoch_s = 0.1 * len(data.train) + 0.01 * len(data.val)
+    trained = 4 * len(plan.trials) + (0 if there else tiny.epochs)
+    assert timing is not None
+    overhead = forecasting.START_S + 0.5 * len(plan.trials)
+    assert timing.seconds[0] - overhead == pytest.approx(trained * epoch_s + asked * 0.01 * len(data.train))
+
+
+@pytest.mark.parametrize(("scheduler", "expected"), [(None, 4 * 5), (ASHA(grace=2), 2 * 5 + 2 * 5)])
+def test_hours_are_at_least_those_of_the_slowest(
+    tiny: RunConfig, monkeypatch: pytest.MonkeyPatch, scheduler: ASHA | None, expected: int
+) -> None:
+    """One of three takes five times as long, and may be who stays."""
+    costs = {"resnet10t_none": 0.1, "resnet10t_se": 0.1, "resnet18_none": 0.5}
+    monkeypatch.setattr(forecasting, "measured", lambda config: StepCost(costs[config.model], 0.0, 10**9))
+    monkeypatch.setattr(forecasting, "_macs", lambda name, size: round(10 * costs[name]))
+    plan = plan_of(tiny.with_settings({"epochs": 4}), space={"model": grid_search(list(costs))}, scheduler=scheduler)
+    timing = forecast(plan, Machine(cpus=2), measure=True).timing
+    assert timing is not None
+    least = expected * 0.1 * len(open_data(tiny.data).train)
+    assert timing.seconds[0] - forecasting.START_S - 0.5 * 3 / 2 == pytest.approx(least)
+
+
 def test_trials_that_share_a_gpu_are_a_range(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasting, "measured", lambda config: StepCost(0.1, 0.01, 3 * 10**9))
     monkeypatch.setattr(forecasting, "visible_gpus", lambda machine: 1)

@@ -510,10 +510,11 @@ def label_tables(draw: st.DrawFn) -> LabelTable:
         lambda name: not set(name) & set("/\\") and name.casefold() not in ("nan", "na", "none", "null")
     )
     names = draw(st.lists(usable, min_size=1, max_size=12, unique_by=image_id))
+    unknown = re.compile(
+        r"[0-9.]+|nan?|none|null|<na>|unknown|anon(ymous|ymi[sz]ed)?|\?|--?|-1(\.0)?|tbd|missing", re.I
+    )
     patient = st.integers(0, 99).map(str) | WORD.filter(
-        lambda w: (
-            not re.match(r"[0-9.]+$|(nan?|none|null|<na>|\?|--?)$", w, re.I) and unicodedata.is_normalized("NFKC", w)
-        )
+        lambda w: not unknown.fullmatch(w) and unicodedata.is_normalized("NFKC", w)
     )
     patients = [draw(patient) for _ in names]
     labels = draw(st.lists(st.integers(0, 2**14 - 1), min_size=len(names), max_size=len(names)))

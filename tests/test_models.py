@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -639,3 +640,9 @@ def test_another_backbones_file_is_told_from_its_header(tmp_path: Path) -> None:
     path.write_bytes(b"GIF89a" * 10)
     with pytest.raises(BadInput, match="not a safetensors file"):
         expect_weights("test_resnet_none", Weights(path=str(path)))
+
+
+@pytest.mark.parametrize("model", ["resnet10t_none", "test_efficientnet_mhsa_ms", "mobileone_s0_none"])
+def test_a_model_is_saved_whole_as_torch_saves_it(model: str) -> None:
+    """In torch.save's own protocol, which some objects of torch itself do not know."""
+    torch.save(build_model(model, classes=3), io.BytesIO())

@@ -263,6 +263,12 @@ def test_a_set_that_is_not_prepared_says_how_to() -> None:
         PackedSet.open("chestxray14")
 
 
+def test_a_misspelt_set_suggests_one_that_is_prepared() -> None:
+    prepare("nih64", Noise(), SIZE)
+    with pytest.raises(BadInput, match=r"'nih46' is not prepared in .*; did you mean 'nih64'\? Else prepare it with `"):
+        PackedSet.open("nih46")
+
+
 def test_a_set_of_another_format_is_never_read() -> None:
     data = prepare("a", Noise(), SIZE)
     for number in (None, 3, 5):

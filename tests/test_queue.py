@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from power import cut_at, steps_of
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.utils.callback import _create_default_callbacks
 
 from xlite_search.errors import Damaged, Interrupted
 from xlite_search.records import RunRecord, Status, StudyRecord
 from xlite_search.search.asha import ASHA, Decision
 from xlite_search.search.engine import Leaving
 from xlite_search.search.journal import Journal
-from xlite_search.search.queue import Queue, _Door
+from xlite_search.search.queue import Queue, _Door, _Silent
 from xlite_search.search.worker import Job, _epochs
 
 METRIC = "val/auroc_macro"
@@ -42,6 +45,7 @@ class Driver:
         self.leaving = Leaving()
         self.study = study
         self.queue = Queue(study, scheduler, Path(), self._tell, self.leaving)
+        self.queue.farewell.close()  # its clock would go on in other tests
         self.given = 0
 
     def _tell(self, record: RunRecord) -> None:
@@ -191,6 +195,17 @@ def test_who_was_handed_out_and_waits_for_a_place_gets_none_after_a_signal(study
     driver.leaving.asked = True
     assert door.choose_trial_to_run(tune) is None
     assert tune.stopped == ["b", "c"]
+
+
+def test_ray_says_nothing_of_who_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside a reporter that is given, Ray makes none of its own; its own tells who is stopped after a signal."""
+    (reporter,) = (
+        found
+        for found in _create_default_callbacks([_Silent()], air_verbosity=None)
+        if isinstance(found, TrialProgressCallback)
+    )
+    reporter.on_trial_complete(1, [], Mock(last_result={}))
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_worker_that_is_asked_after_a_signal_begins_nothing(study: StudyRecord) -> None:

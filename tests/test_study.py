@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -339,6 +341,31 @@ def test_a_missing_study_file_suggests_one_that_is_there(tmp_path: Path) -> None
     (tmp_path / "kd_grid.py").write_text("")
     with pytest.raises(BadInput, match=r"there is no such study file.*did you mean 'kd_grid.py'"):
         load_study(str(tmp_path / "kd_gird.py"))
+
+
+def test_what_is_there_and_is_no_study_file_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "study.txt").write_text("")
+    with pytest.raises(BadInput, match=r"study\.txt is no Python file; expected a study file like"):
+        load_study(str(tmp_path / "study.txt"))
+    with pytest.raises(BadInput, match=r" is a folder; expected a study file like"):
+        load_study(str(tmp_path))
+
+
+def test_a_file_that_starts_ray_is_refused_and_its_ray_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = list[str]()
+    engine = SimpleNamespace(is_initialized=lambda: bool(running), init=lambda: running.append("Ray"))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(**vars(engine), shutdown=running.clear))
+    (tmp_path / "own.py").write_text(
+        "import ray\nray.init()\n" + STUDY + "study = Study('?', baseline, RunConfig(), {})\n"
+    )
+    with pytest.raises(BadInput, match=r"own\.py: it starts Ray \(ray\.init\); leave that out"):
+        load_study(str(tmp_path / "own.py"))
+    assert running == []
+    running.append("of who loads it")
+    (tmp_path / "none.py").write_text("")
+    with pytest.raises(BadInput, match="has no `study"):
+        load_study(str(tmp_path / "none.py"))
+    assert running == ["of who loads it"]
 
 
 def test_a_trainable_is_found_again_by_its_name_or_file(tmp_path: Path) -> None:

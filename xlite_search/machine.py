@@ -22,6 +22,7 @@ import shutil
 import socket
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ from xlite_search.spec import Spec, parse
 
 if TYPE_CHECKING:
     import torch
+
+#: Parts of a GPU that Ray counts in.
+GPU_PARTS = 10_000
 
 
 class Machine(Spec):
@@ -57,6 +61,16 @@ class Machine(Spec):
         workers = self.loader_workers("cuda" if gpus else "cpu") if augments else 0
         cpus = float(min(self.cpus_per_trial or threads + workers, self.cores))
         return {"CPU": cpus, "GPU": self.gpus_per_trial} if gpus else {"CPU": cpus}
+
+    def at_once(self, resources: Mapping[str, float], there: Mapping[str, float]) -> int:
+        """How many runs that reserve such `resources` have their place `there` at a time, one at least.
+
+        A share of a GPU is of one GPU: of runs that take 0.6 each has one to itself.
+        """
+        places = [int(there.get("CPU", 0) / resources["CPU"])]
+        if share := round(resources.get("GPU", 0) * GPU_PARTS):
+            places.append(int(there.get("GPU", 0)) * (GPU_PARTS // share))
+        return max(1, min(places))
 
     def loader_workers(self, device: str) -> int:
         """Processes that augment for one trial on a device of this type."""

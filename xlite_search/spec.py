@@ -215,8 +215,11 @@ def _sentence(spec: type[BaseModel], error: ValidationError) -> str:
     """pydantic's first complaint, in our words and with our dotted names."""
     first = error.errors()[0]
     known = set(setting_names(spec))
-    name = ""
+    name, tagged = "", ""
     for part in first["loc"]:
+        if name and name != tagged and part in _choices(spec, name):
+            tagged = name  # which choice it is, though a setting may be called so too: folds of folds
+            continue
         longer = f"{name}.{part}" if name else str(part)
         if longer in known or (first["type"] == "extra_forbidden" and part == first["loc"][-1]):
             name = longer
@@ -264,8 +267,6 @@ def _reason(kind: str, context: Mapping[str, Any], message: str) -> str:
         return str(context["error"])
     if kind.startswith(PLAIN):
         return message[0].lower() + message[1:]
-    if kind == "string_pattern_mismatch":
-        return f"input should be of the form {str(context['pattern']).strip('^$')}"
     if kind in ("too_long", "too_short"):
         most, least = context.get("max_length"), context.get("min_length")
         return f"input should be a list of {f'at least {least}' if most is None else f'at most {most}'}"

@@ -64,9 +64,11 @@ def prepare(
     accept_losses: Annotated[
         bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
     ] = False,
-    count: Annotated[int, typer.Option(help="Phantoms: how many images to draw.")] = 1500,
-    seed: Annotated[int, typer.Option(help="Phantoms: of the drawing.")] = 0,
-    label_noise: Annotated[float, typer.Option(help="Phantoms: share of the labels that are turned round.")] = 0.0,
+    count: Annotated[int | None, typer.Option(help="Phantoms: how many images to draw.  [default: 1500]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Phantoms: of the drawing.  [default: 0]")] = None,
+    label_noise: Annotated[
+        float | None, typer.Option(help="Phantoms: share of the labels that are turned round.  [default: 0]")
+    ] = None,
 ) -> None:
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
@@ -79,8 +81,10 @@ def prepare(
     if images is not None:
         if labels is None:
             raise BadInput("--labels is missing: give the table that has the labels of --images")
-        named = tuple(part.strip() for part in classes.split(",")) if classes else ()
-        folder = Folder(images, labels, name, notice, named, patient_column or "", incomplete, channels or 1)
+        for option, number in {"--count": count, "--seed": seed, "--label-noise": label_noise}.items():
+            if number is not None:
+                raise BadInput(f"{option} is for phantoms, which are drawn: leave it out, or leave out --images")
+        folder = Folder(images, labels, name, notice, listed(classes), patient_column or "", incomplete, channels or 1)
         source = replace(folder, box_list=boxes, normal=normal or folder.normal)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
@@ -91,7 +95,11 @@ def prepare(
         for option, given in of_folders.items():
             if given is not None:
                 raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
-        source = Phantom(images=count, seed=seed, label_noise=label_noise)
+        source = Phantom(
+            images=Phantom.images if count is None else count,
+            seed=Phantom.seed if seed is None else seed,
+            label_noise=Phantom.label_noise if label_noise is None else label_noise,
+        )
     for note in source.table().notes:
         console.say(note)
     if source.notice:

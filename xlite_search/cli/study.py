@@ -228,7 +228,7 @@ def _epochs(plan: Plan) -> str:
 
 def _trials(plan: Plan) -> str:
     if not plan.study.suggester:
-        return f"{len(plan.trials)} trials"
+        return f"{len(plan.trials)} trial{'s' if len(plan.trials) != 1 else ''}"
     return f"{plan.in_all} trials, suggested {plan.study.search.batch} at a time"
 
 

@@ -31,7 +31,7 @@ from xlite_search.data.boxes import Box
 from xlite_search.data.index import KEYS, LABELS, Columns, image_keys, index_text, read_columns, table_of
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.data.sources import LabelTable
-from xlite_search.errors import BadInput, Damaged
+from xlite_search.errors import BadInput, Damaged, did_you_mean
 from xlite_search.remembered import Remembered, state_of
 
 PIXELS, INDEX, COLUMNS, MANIFEST, STAMPS = (
@@ -65,9 +65,11 @@ class PackedSet:
         try:
             manifest = storage.read_manifest(folder / MANIFEST)
         except FileNotFoundError:
+            near = did_you_mean(name, (path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")))
             raise BadInput(
-                f"data set '{name}' is not prepared in {folder.parent}; prepare it with `python -m xlite_search "
-                f"prepare {name} --images DIR --labels CSV`, or try the search with --demo, which needs no data"
+                f"data set '{name}' is not prepared in {folder.parent}{f'{near} Else' if near else ';'} prepare it "
+                f"with `python -m xlite_search prepare {name} --images DIR --labels CSV`, or try the search with "
+                f"--demo, which needs no data"
             ) from None
         if manifest.get("format") != FORMAT:
             raise BadInput(

@@ -136,8 +136,7 @@ def _at_once(plan: Plan, machine: Machine, gpus: int) -> int:
     configs = [trial.config for trial in plan.trials]
     threads, augments = max(config.threads for config in configs), any(config.augment for config in configs)
     share = machine.resources(threads, gpus, augments=augments)
-    at_once = machine.cores / share["CPU"]
-    return int(min(at_once, gpus / share["GPU"]) if gpus else at_once)
+    return machine.at_once(share, {"CPU": machine.cores, "GPU": gpus})
 
 
 def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machine, at_once: int) -> int:
@@ -159,7 +158,7 @@ def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machin
         ends = sum(len(cohort[-1]) for cohort in work.cohorts)
         trials = min(trials, machine.checkpoints_gb * 1e9 + KEPT_CHECKPOINTS * pair * live + best * ends)
     models = sum(KEPT_CHECKPOINTS * sum(state_bytes(c, classes)) + BESIDE_WEIGHTS for c in _untrained(plan))
-    return round(trials) + models + max((_answers(config, plan) for config in left), default=0) * classes * 2
+    return round(trials) + models + _answers(left, plan) * classes * 2
 
 
 def _live(cohort: Sequence[Sequence[int]], at_once: int) -> float:
@@ -176,35 +175,58 @@ def _untrained(plan: Plan) -> list[RunConfig]:
     return [c for key, c in members.items() if c and not model_folder.exists(places.teacher_folder(key))]
 
 
-def _answers(config: RunConfig, plan: Plan) -> int:
-    """Answers of a teacher that are stored for a run."""
-    if config.kd is None or online_because(config, config.kd):
-        return 0
-    return views_of(config) * len(plan.data(config).train)
+def _members(plan: Plan, like: RunConfig) -> list[RunConfig]:
+    """The models that the teacher asks; of a given one, a config `like` the students' with its model."""
+    members = plan.teaching.members if plan.teaching and plan.heard else {}
+    return [config or _given(key, like) for key, config in members.items()]
+
+
+def _given(key: str, like: RunConfig) -> RunConfig:
+    name = model_folder.read_model(places.teacher_folder(key)).model
+    return like.model_copy(update={"model": name, "weights": None, "kd": None})
+
+
+def _answers(configs: Sequence[RunConfig], plan: Plan) -> int:
+    """Answers of a teacher that are stored for these runs: runs with the same images and augmentation share them."""
+    found: dict[tuple[str, float], int] = {}
+    for config in configs:
+        if config.kd and not online_because(config, config.kd):
+            views = config.augment.model_dump_json(exclude={"views"}) if config.augment else ""
+            store = views, config.data.fraction
+            found[store] = max(found.get(store, 0), views_of(config) * len(plan.data(config).train))
+    return sum(found.values())
 
 
 def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Workload, gpus: int) -> Timing:
     """Trials that share a GPU are somewhere between as fast as alone and taking turns."""
-    teachers = _untrained(plan)
-    costs = costs_of([*left, *teachers])
-    epoch_s = [_epoch_s(plan.data(config), costs[config.model]) for config in left]
-    mean = sum(epoch_s) / len(epoch_s)
-    first = START_S + TRIAL_S * len(work.alone) / found.at_once
-    answers = max(_answers(config, plan) for config in left)
+    teachers, members = _untrained(plan), _members(plan, left[0])
+    costs = costs_of([*left, *teachers, *members])
+    answer_s = sum(costs[member.model].answer_s for member in members)
+    epoch_s = [_epoch_s(plan.data(config), config, costs[config.model], answer_s) for config in left]
+    first = START_S + TRIAL_S * len(work.alone) / found.at_once + _answers(left, plan) * answer_s
     for teacher in teachers:
-        cost = costs[teacher.model]
-        first += (teacher.stop_after or teacher.epochs) * _epoch_s(plan.data(teacher), cost) + answers * cost.answer_s
-    busy = sum(makespan(stage, found.at_once) for stage in work.stages) * mean
+        first += (teacher.stop_after or teacher.epochs) * _epoch_s(plan.data(teacher), teacher, costs[teacher.model])
+    busy = sum(_longest(stage, epoch_s, found.at_once) for stage in work.stages)
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
-    saved = makespan(work.alone, found.at_once) * mean - busy
+    saved = _longest(work.alone, epoch_s, found.at_once) - busy
     memory = max(cost.memory for cost in costs.values())
     watts = sum(costs[config.model].watts for config in left) / len(left) * min(found.at_once, gpus)
     kwh = watts * (first + busy * (1 + turns) / 2) / 3.6e6
     return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory, kwh)
 
 
-def _epoch_s(data: Data, cost: StepCost) -> float:
-    return len(data.train) * cost.train_s + len(data.val) * cost.answer_s
+def _longest(epochs: Sequence[int], epoch_s: Sequence[float], at_once: int) -> float:
+    """Seconds of a stage whose runs are taken to be the slowest of those that are left, for nobody knows who stays; the
+    slowest trains longest. Of trials that are not known yet each is as slow as the slowest."""
+    slow = sorted(epoch_s, reverse=True)
+    slow = slow[:1] * (len(epochs) - len(slow)) + slow
+    return makespan([n * s for n, s in zip(sorted(epochs, reverse=True), slow, strict=False)], at_once)
+
+
+def _epoch_s(data: Data, config: RunConfig, cost: StepCost, teacher_s: float = 0.0) -> float:
+    """`teacher_s`: of the teacher's answer to an image, which is waited for where it is asked online."""
+    asked = teacher_s if config.kd and online_because(config, config.kd) else 0.0
+    return len(data.train) * (cost.train_s + asked) + len(data.val) * cost.answer_s
 
 
 def costs_of(configs: Sequence[RunConfig]) -> dict[str, StepCost]:

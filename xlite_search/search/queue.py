@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -151,11 +152,19 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
                 name="trials",
                 storage_path=str(cache),
                 verbose=0,
+                callbacks=[_Silent()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the record has it
             ),
         ).fit()
     if queue.trouble:
         raise queue.trouble
+
+
+class _Silent(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of Ray's own, which tells whatever the verbosity of each trial that is stopped before its end."""
+
+    def _print(self, msg: str) -> None:
+        pass
 
 
 class _Door(FIFOScheduler):  # type: ignore[misc]

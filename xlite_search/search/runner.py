@@ -234,9 +234,7 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
     resources = machine.resources(
         max(config.threads for config in configs), gpus(), augments=any(config.augment for config in configs)
     )
-    total = ray.cluster_resources()
-    at_once = max(1, int(min(total.get(kind, 0) / amount for kind, amount in resources.items())))
-    at_once = min(at_once, len(waiting))
+    at_once = min(machine.at_once(resources, ray.cluster_resources()), len(waiting))
     of = (
         f"{len(records)} trials" if not plan.study.suggester else f"{len(records)} trials so far, {plan.in_all} in all,"
     )

@@ -6,10 +6,12 @@ so that a trial has one identity whoever schedules it; a search is asked for a r
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -27,6 +29,7 @@ from xlite_search.search.suggest import TPE, Direction, Tried
 from xlite_search.spec import flatten, kind_of, setting_names, takes_list, unknown
 from xlite_search.storage import digest, sha256_of
 from xlite_search.trainable import TEACHER, Trainable, expect_config, expect_trainable, load_file, maker
+from xlite_search.training.recipe import is_metric, no_metric
 
 __all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
 
@@ -120,6 +123,8 @@ class Study:
         self._expect_kinds()
         object.__setattr__(self, "minimize", tuple(self.minimize))
         object.__setattr__(self, "space", spaces.plain_space(self.space))
+        if not is_metric(self.metric):
+            raise BadInput(f"metric = '{self.metric}': {no_metric(self.metric)}")
         object.__setattr__(self, "base", self.base.with_settings({"monitor": self.metric}))
         object.__setattr__(self, "teacher", self._with_our_data(self.teacher))
         known = (LATENCY, PARAMETERS, MACS)
@@ -361,13 +366,33 @@ def load_study(where: str) -> Study:
         BadInput: there is no such file, it cannot be run, it has no `study`, or its space is wrong.
     """
     path = Path(where).absolute()
-    if path.suffix != ".py" or not path.is_file():
+    if path.is_dir() or (path.exists() and path.suffix != ".py"):
+        what = "a folder" if path.is_dir() else "no Python file"
+        raise BadInput(f"{where} is {what}; expected a study file like search_spaces/kd_grid.py")
+    if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise BadInput(f"{where}: there is no such study file; expected one like search_spaces/kd_grid.py{near}")
-    study = getattr(load_file(path, where), "study", None)
+    study = getattr(_loaded(path, where), "study", None)
     if not isinstance(study, Study):
         raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
     return study
+
+
+def _loaded(path: Path, where: str) -> ModuleType:
+    """Runs the file. A Ray that it starts would be its own: with its own settings and words, and ended by nobody."""
+    before = _ray_runs()
+    module = load_file(path, where)
+    if _ray_runs() and not before:
+        sys.modules["ray"].shutdown()
+        raise BadInput(
+            f"{where}: it starts Ray (ray.init); leave that out: `run` starts one of its own, or joins a cluster's by "
+            f"--address"
+        )
+    return module
+
+
+def _ray_runs() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def _is_open(base: RunConfig, name: str, fixed: Mapping[str, Any]) -> bool:

@@ -79,9 +79,9 @@ def stages(scheduler: ASHA | None, members: Sequence[Member], first: int = 1) ->
             staying, since = min(staying, scheduler.kept(staying, until)), until
 
 
-def makespan(work: Sequence[int], at_once: int) -> int:
+def makespan(work: Sequence[float], at_once: int) -> float:
     """When the last of some pieces of work ends, the longest begun first."""
-    busy = [0] * at_once
+    busy = [0.0] * at_once
     for piece in sorted(work, reverse=True):
         heapq.heapreplace(busy, busy[0] + piece)
     return max(busy)

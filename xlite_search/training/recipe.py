@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from xlite_search.data.dataset import Data
 from xlite_search.data.samplers import Sampler, Shuffled
@@ -17,6 +17,19 @@ from xlite_search.spec import Spec
 from xlite_search.training.losses import BCE, Loss
 from xlite_search.training.metrics import SUPPORT, validation_metrics
 from xlite_search.training.optim import AdamW, Plateau, Schedule
+
+#: Metrics over all findings that runs can be ranked by; one finding's is `val/auroc/Edema`, and so for ap and f1.
+METRICS = ("val/auroc_macro", "val/auroc_supported", "val/ap_macro", "val/f1_macro")
+
+
+def is_metric(name: str) -> bool:
+    """Whether runs can be ranked by it, if the data have the finding that it names."""
+    return name in METRICS or any(name.startswith(of) and name != of for of in ("val/auroc/", "val/ap/", "val/f1/"))
+
+
+def no_metric(name: str) -> str:
+    """What is said of a name that is none."""
+    return f"expected one of {', '.join(METRICS)}, or a finding's, val/auroc/Edema{did_you_mean(name, METRICS)}"
 
 
 class Recipe(Spec):
@@ -56,7 +69,14 @@ class Recipe(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int = Field(1, ge=1)
     seed: int = Field(42, ge=0, lt=2**32)
-    monitor: str = Field("val/auroc_macro", pattern=r"^val/(auroc_supported|(auroc|ap|f1)(_macro|/\w+))$")
+    monitor: str = "val/auroc_macro"
+
+    @field_validator("monitor")
+    @classmethod
+    def _is_metric(cls, name: str) -> str:
+        if not is_metric(name):
+            raise ValueError(no_metric(name))
+        return name
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -108,7 +128,7 @@ class Recipe(Spec):
         _, _, finding = self.monitor.removeprefix("val/").partition("/")
         if finding and finding not in classes:
             why = did_you_mean(finding, classes) or f"; it has {', '.join(classes)}"
-            raise BadInput(f"monitor = {self.monitor}: this data set has no finding '{finding}'{why}")
+            raise BadInput(f"{self.monitor}: this data set has no finding '{finding}'{why}")
         if self.monitor in validation_metrics(np.zeros_like(labels), labels, classes):
             return
         if finding:
@@ -119,8 +139,7 @@ class Recipe(Spec):
         else:
             lacking = f"no finding has positives and negatives among the {len(labels):,} validation images"
         raise BadInput(
-            f"monitor = {self.monitor}: it has no value, for {lacking}; rank by another metric, or split otherwise "
-            f"(data.split)"
+            f"{self.monitor}: it has no value, for {lacking}; rank by another metric, or split otherwise (data.split)"
         )
 
 

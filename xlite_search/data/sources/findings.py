@@ -80,9 +80,14 @@ def _column_of_words(sheet: Sheet, classes: Sequence[str], *, chosen: bool, name
         return column
     wanted = {plain(name) for name in classes}
     for candidate in range(len(sheet.header)):
-        if wanted <= {plain(word) for cell in set(sheet.cells(candidate)) for word in _words(cell)}:
+        if wanted <= {plain(word) for word in _said(sheet, candidate)}:
             return candidate
     return None
+
+
+def _said(sheet: Sheet, column: int) -> set[str]:
+    """Every word of a column."""
+    return {word.strip() for cell in set(sheet.cells(column)) for word in _words(cell)}
 
 
 def _words(cell: str) -> list[str]:
@@ -163,6 +168,8 @@ def _expect_columns(sheet: Sheet, named: dict[int, int], classes: Sequence[str],
         return
     where = f"{sheet.path}, line {sheet.top}"
     if chosen:
+        if not named:
+            _expect_all_said(sheet, missing)
         hint = did_you_mean(missing[0], sheet.header)
         raise BadInput(f"{where}: no column for {', '.join(missing)}{hint or f'; {sheet.found}'}")
     offer = _offer(sheet)
@@ -175,6 +182,16 @@ def _expect_columns(sheet: Sheet, named: dict[int, int], classes: Sequence[str],
         if hint:
             raise BadInput(f"{where}: column {show(column)} is not one of the 14 findings{hint}")
     raise BadInput(f"{where}: no column for {', '.join(missing)}; expected all 14 findings{offer}")
+
+
+def _expect_all_said(sheet: Sheet, classes: Sequence[str]) -> None:
+    """A column that says some of the classes is meant: one of the others is misspelt."""
+    for column, title in enumerate(sheet.header):
+        said = _said(sheet, column)
+        never = [name for name in classes if plain(name) not in {plain(word) for word in said}]
+        if len(never) < len(classes):
+            hint = did_you_mean(never[0], said)
+            raise BadInput(f"{sheet.path}, line {sheet.top}: column {show(title)} never says {show(never[0])}{hint}")
 
 
 def _offer(sheet: Sheet) -> str:
