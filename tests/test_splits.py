@@ -456,7 +456,7 @@ def test_the_order_of_images_and_classes_does_not_matter(table: LabelTable, orde
     ("given", "says"),
     [
         ({"name": "folds", "fold": 5}, r"^split = \{'name': 'folds', 'fold': 5\}: fold 5: folds count from 0"),
-        ({"name": "folds", "folds": 99}, r"^split\.folds = 99: "),
+        ({"name": "folds", "folds": 101}, r"^split\.folds = 101: "),
         ({"name": "folds", "folds": 1}, "greater than or equal to 2"),
         ({"name": "official", "val": 1.0}, "less than 1"),
         ({"name": "official", "val": 1e-7}, "greater than or equal to 0.000001"),
