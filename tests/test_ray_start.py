@@ -6,9 +6,11 @@ import errno
 import functools
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,8 +19,10 @@ import pytest
 import ray
 from ray.air.execution._internal import RayActorManager
 
-from xlite_search.errors import BadInput, EngineDied, XliteError
+from xlite_search import interrupts
+from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 from xlite_search.machine import Machine
+from xlite_search.search import engine as engines
 from xlite_search.search import ray_files, ray_patches
 from xlite_search.search.engine import _start, engine
 from xlite_search.search.ray_files import CACHE, ray_folder, remove_orphans
@@ -199,3 +203,25 @@ def test_a_worker_that_starved_is_a_worker_that_is_lost() -> None:
     assert isinstance(told, ray.exceptions.RayActorError) and "low on memory" in str(told)
     with pytest.raises(RuntimeError, match="unexpected exception"):
         RayActorManager._actor_task_failed(Mock(), task, starved)
+
+
+def test_a_ctrl_c_that_python_lost_before_anybody_listened_ends_the_search(quiet: pytest.MonkeyPatch) -> None:
+    """As it is while modules are imported: an exception in a weak reference's callback is printed and forgotten."""
+    ended = list[str]()
+    quiet.setattr(ray, "init", Init())
+    quiet.setattr(engines, "end_children", lambda: ended.append("Ray's processes"))
+    quiet.setattr(sys, "unraisablehook", lambda unraisable: ended.append(unraisable.exc_type.__name__))
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interrupts.remembered():
+            gone = type("Gone", (), {})()
+            reference = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGINT))
+            del gone
+            assert (reference(), ended) == (None, ["KeyboardInterrupt"])
+            with pytest.raises(Interrupted), engine(Machine(cpus=1)):
+                raise AssertionError("it begins")
+        assert ended == ["KeyboardInterrupt", "Ray's processes"]
+        assert not interrupts.lost() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

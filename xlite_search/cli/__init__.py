@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from xlite_search import __version__, places
+from xlite_search import __version__, interrupts, places
 from xlite_search.cli import data, machine, model, study
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
@@ -78,7 +78,8 @@ def main() -> None:
     if Path("trainables").is_dir():  # the installed command does not have the working folder on its path
         sys.path.insert(0, os.getcwd())
     try:
-        app()
+        with interrupts.remembered():
+            app()
     except (Interrupted, EngineDied) as why:
         from xlite_search.search.engine import end_process
 

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import psutil
 import ray
 
+from xlite_search import interrupts
 from xlite_search.console import Wait, clock, say
 from xlite_search.errors import BadInput, EngineDied, Interrupted
 from xlite_search.machine import Machine, visible_gpus
@@ -72,6 +73,11 @@ class Leaving:
             self.notice = None
             notice.unlink(missing_ok=True)
         if self.asked:
+            self._end(Interrupted(CTRL_C))
+
+    def catch_up(self) -> None:
+        """Ends what a Ctrl+C was to end that came before anybody listened, and was lost."""
+        if interrupts.lost():
             self._end(Interrupted(CTRL_C))
 
     def _end(self, how: Interrupted | EngineDied) -> None:
@@ -128,6 +134,7 @@ def engine(machine: Machine, address: str | None = None, last: Callable[[], None
         _start(machine, address, folder)
         with leaving.listening():
             try:
+                leaving.catch_up()
                 with _watched(leaving, last):
                     yield leaving
             except BaseException:
