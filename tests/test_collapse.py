@@ -16,7 +16,7 @@ from xlite_search.data.loaders import Loader, ordered_batches
 from xlite_search.data.packed import PackedSet
 from xlite_search.models.hybrid import build_model
 from xlite_search.training.collapse import Collapse, decision_posterior, diagnose, diagnose_training
-from xlite_search.training.loop import settle
+from xlite_search.training.loop import configure_process
 from xlite_search.training.losses import LossFunction, bce
 from xlite_search.training.optim import AdamW
 
@@ -246,7 +246,7 @@ def test_gradients_that_adamw_cannot_see_have_vanished(norm: float, loss: float,
 
 def epoch_of(config: RunConfig, loss: LossFunction) -> tuple[Collapse | None, Collapse | None]:
     """An epoch of plain steps, and what is said of its training and of its validation pass."""
-    settle(config)
+    configure_process(config)
     data = open_data(config.data)
     model = build_model(config.model, classes=len(data.classes))
     optimizer, device = config.optimizer.build(model), torch.device("cpu")

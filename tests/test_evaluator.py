@@ -18,7 +18,7 @@ from xlite_search.errors import BadInput, RunFailed
 from xlite_search.models.hybrid import build_model
 from xlite_search.training.collapse import Collapse
 from xlite_search.training.evaluator import Evaluation, Evaluator, MultiLabel
-from xlite_search.training.loop import settle, train
+from xlite_search.training.loop import configure_process, train
 from xlite_search.training.losses import Focal, bce
 from xlite_search.training.predictions import Predictions
 from xlite_search.training.result import EpochResult
@@ -83,7 +83,7 @@ class Only:
 
 
 def epochs(config: RunConfig, evaluate: Evaluator | None, resume: Path | None = None) -> Iterator[EpochResult]:
-    settle(config)
+    configure_process(config)
     data = open_data(config.data)
     model = build_model(config.model, classes=len(data.classes))
 

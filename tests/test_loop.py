@@ -40,7 +40,7 @@ from xlite_search.model_folder import WEIGHTS, publish
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord, follow
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.loop import Trainer, settle, train
+from xlite_search.training.loop import Trainer, configure_process, train
 from xlite_search.training.losses import WeightedBCE, bce
 from xlite_search.training.metrics import validation_metrics
 from xlite_search.training.optim import AdamW, Constant, Cosine
@@ -77,7 +77,7 @@ def checkpoint_after(epochs: Iterator[EpochResult], epoch: int, path: Path) -> P
 
 
 def small_model(config: RunConfig, data: Data) -> nn.Module:
-    settle(config)
+    configure_process(config)
     return build_model(config.model, classes=len(data.classes))
 
 

@@ -14,7 +14,7 @@ from xlite_search.data.dataset import Batch, open_data
 from xlite_search.distill.answers import Hint, answers
 from xlite_search.machine import device
 from xlite_search.training.evaluator import MultiLabel
-from xlite_search.training.loop import settle, train
+from xlite_search.training.loop import configure_process, train
 from xlite_search.training.result import EpochResult
 
 
@@ -28,7 +28,7 @@ def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResu
     if kd is None:
         yield from baseline(config, resume)
         return
-    settle(config)
+    configure_process(config)
     data = open_data(config.data)
     model, hard = config.build(data)
     teacher = answers(config, kd, data, device())

@@ -32,7 +32,7 @@ from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import views_of
 from xlite_search.search.workload import Workload, makespan, workload
 from xlite_search.trainable import config_name, config_named, out_of_memory_named
-from xlite_search.training.loop import settle
+from xlite_search.training.loop import configure_process
 from xlite_search.training.timing import StepCost, timed_steps
 
 #: of Ray and MLflow: to start, and for each trial (`benchmarks/orchestration.py`)
@@ -262,7 +262,7 @@ def measured(config: RunConfig) -> StepCost:
 
 def _steps(given: str, named: str) -> StepCost:
     config = config_named(named).model_validate_json(given)
-    settle(config)
+    configure_process(config)
     data = open_data(config.data)
     model, hard = config.build(data)
     with out_of_memory_named():

@@ -40,8 +40,8 @@ from xlite_search.training.result import EpochResult
 Objective = Callable[[Tensor, Batch], Tensor]
 
 
-def settle(recipe: Recipe) -> None:
-    """Makes this process the one that the recipe asks for. Processes are reused: call it before a model is built."""
+def configure_process(recipe: Recipe) -> None:
+    """Sets the threads and the seed of this process. Processes are reused: call it before a model is built."""
     torch.set_num_threads(recipe.threads)
     cv2.setNumThreads(recipe.threads)
     torch.manual_seed(recipe.seed)
