@@ -234,9 +234,10 @@ def kill_workers(night: Night, chance: random.Random, most: int) -> int:
         if not wait_until(lambda: len(night.epochs()) >= wanted, driver):  # noqa: B023
             break
         time.sleep(chance.uniform(0, 0.3))
-        # who is lost three times within an epoch has failed, rightly
-        tough = {run.settings["seed"] for run in night.study.runs() if run.lost < PATIENCE - 1}
-        at_work = {pid for seed, _, pid in night.epochs()[known:] if seed in tough}
+        # who is lost three times within an epoch has failed, rightly; a worker's last epoch does not say whose its next is
+        if any(run.lost >= PATIENCE - 1 for run in night.study.runs() if not run.over):
+            continue
+        at_work = {pid for _, _, pid in night.epochs()[known:]}
         if found := [process for process in workers(driver.pid) if process.pid in at_work]:
             chance.choice(found).kill()
             killed += 1
