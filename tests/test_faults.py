@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,6 @@ from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.records import PATIENCE, RunRecord, StudyRecord
-from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
 from xlite_search.search.verify import verify
 
@@ -143,10 +142,13 @@ class Night:
         }
 
     def decisions(self) -> set[tuple[int, tuple[str, ...], tuple[str, ...], float]]:
-        def sorted_of(decision: Decision) -> tuple[str, ...]:
-            return tuple(sorted(decision.scores))
+        """By the runs' labels: two nights' files are other code, and their runs have other keys."""
+        label = {run.key: run.label for run in self.study.runs()}
 
-        return {(d.rung, sorted_of(d), tuple(sorted(d.kept)), d.cut) for d in Journal(self.folder).decisions}
+        def labels(keys: Iterable[str]) -> tuple[str, ...]:
+            return tuple(sorted(label[key] for key in keys))
+
+        return {(d.rung, labels(d.scores), labels(d.kept), d.cut) for d in Journal(self.folder).decisions}
 
 
 def wait_until(true: Callable[[], bool], driver: subprocess.Popen[str], limit_s: float = 240) -> bool:
