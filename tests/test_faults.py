@@ -236,7 +236,7 @@ def kill_workers(night: Night, chance: random.Random, most: int) -> int:
         if not wait_until(lambda: len(night.epochs()) >= wanted, driver):  # noqa: B023
             break
         time.sleep(chance.uniform(0, 0.3))
-        # who is lost three times within an epoch has failed, rightly; a worker's last epoch does not say whose its next is
+        # who is lost three times within an epoch has failed, rightly, and a worker's next trial may be another
         if any(run.lost >= PATIENCE - 1 for run in night.study.runs() if not run.over):
             continue
         at_work = {pid for _, _, pid in night.epochs()[known:]}
