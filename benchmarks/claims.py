@@ -71,7 +71,7 @@ def drawn(design: Design, random: np.random.Generator, positives: tuple[int, int
             break
     shape = truth.shape
     common = random.normal(size=shape) + 0.6 * random.normal(size=(design.patients, shape[1]))[groups]
-    settings, answers = [], {}
+    settings, influences = [], {}
     for setting in range(design.settings):
         own = design.setting * random.normal(size=shape)
         runs = {}
@@ -80,9 +80,9 @@ def drawn(design: Design, random: np.random.Generator, positives: tuple[int, int
             scores = common + own + 0.3 * random.normal(size=shape) + strength * truth
             run = RunRecord(Path(), f"{setting}-{seed}", "trial", f"{setting} seed={seed}", {}, {"seed": seed})
             runs[seed] = run
-            answers[run.key] = influence(scores, truth, groups)
+            influences[run.key] = influence(scores, truth, groups)
         settings.append(runs)
-    return ranked(settings, answers)
+    return ranked(settings, influences)
 
 
 @dataclass(frozen=True)

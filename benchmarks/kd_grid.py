@@ -259,7 +259,7 @@ def our_grid(case: Case, name: str, teacher: str, alphas: tuple[float, ...]) -> 
     runs = done.runs()
     assert all(record.status == "finished" for record in runs), [record.cause for record in runs]
     first = min(record.started for record in runs)
-    asked = sum(epoch["kd/asked"] for record in runs for epoch in record.epochs)
+    asked = sum(epoch["kd/computed"] for record in runs for epoch in record.epochs)
     return ended - first, first - began, int(asked)
 
 

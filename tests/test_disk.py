@@ -80,7 +80,7 @@ def names(run: RunRecord) -> list[str]:
 
 def test_nothing_that_somebody_may_go_on_with_is_given_back(study: StudyRecord) -> None:
     # states: 2 + 1 + 2 + 2; weights and predictions: 2 + 1 + 2 + 2
-    assert disk.taken(study.runs()) == 7 * 1000 + 7 * 110
+    assert disk.checkpoint_bytes(study.runs()) == 7 * 1000 + 7 * 110
     disk.free(study.runs())
     assert names(by_label(study, "winner")) == [".npz", ".safetensors"]
     assert names(by_label(study, "loser")) == names(by_label(study, "broken")) == []
@@ -134,7 +134,7 @@ def test_the_losers_go_first_and_no_more_than_the_budget_asks_for(
     disk.free(study.runs(), budget)
     assert len(names(by_label(study, "winner"))) == winners
     assert len(names(by_label(study, "loser"))) == losers
-    assert disk.taken(study.runs()) <= budget
+    assert disk.checkpoint_bytes(study.runs()) <= budget
 
 
 def test_where_a_study_stands(study: StudyRecord) -> None:

@@ -34,7 +34,7 @@ def record(tiny: RunConfig, tmp_path: Path) -> RunRecord:
 def test_a_run_says_what_it_ran_on_and_what_it_was_given(tiny: RunConfig, record: RunRecord) -> None:
     config = tiny.with_settings({"loss": "weighted_bce"})
     data = open_data(config.data)
-    environment.leave(record, run_key(config), config, data)
+    environment.write_artifacts(record, run_key(config), config, data)
     found = left(record)
     run, (start,) = found["run"], found["starts"]
     assert run["config_hash"] == run_key(config)
@@ -60,7 +60,7 @@ def test_the_commit_and_whether_it_was_all(
     tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch, commit: str, dirty: bool | None
 ) -> None:
     monkeypatch.setattr(provenance, "git_commit", lambda: commit)
-    environment.leave(record, run_key(tiny), tiny, open_data(tiny.data))
+    environment.write_artifacts(record, run_key(tiny), tiny, open_data(tiny.data))
     assert left(record)["starts"][0]["code"] == {"commit": commit.removesuffix("-dirty"), "dirty": dirty}
 
 
@@ -68,16 +68,16 @@ def test_going_on_elsewhere_is_added_and_going_on_here_is_not(
     tiny: RunConfig, record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_data(tiny.data)
-    environment.leave(record, run_key(tiny), tiny, data)
-    environment.leave(record, run_key(tiny), tiny, data)
+    environment.write_artifacts(record, run_key(tiny), tiny, data)
+    environment.write_artifacts(record, run_key(tiny), tiny, data)
     assert len(left(record)["starts"]) == 1
     monkeypatch.setattr(provenance, "environment", lambda: {"gpu": "another"})
     later = replace(record, epochs=({"train/loss": 1.0},))
-    environment.leave(later, run_key(tiny), tiny, data)
+    environment.write_artifacts(later, run_key(tiny), tiny, data)
     first, second = left(record)["starts"]
     assert (first["from_epoch"], second["from_epoch"], second["machine"]) == (1, 2, {"gpu": "another"})
     (record.folder / ARTIFACTS / environment.FILE).write_text("no json")
-    environment.leave(record, run_key(tiny), tiny, data)
+    environment.write_artifacts(record, run_key(tiny), tiny, data)
     assert len(left(record)["starts"]) == 1
 
 

@@ -56,7 +56,7 @@ def test_a_study_takes_no_more_disk_than_was_said(tiny: RunConfig) -> None:
     study = begin(plan)
     for record, trial in zip(study.runs(), plan.trials, strict=True):
         list(follow(record, partial(resumed, trial.config)))
-    assert 0 < disk.taken(study.runs()) <= said
+    assert 0 < disk.checkpoint_bytes(study.runs()) <= said
     assert forecast(plan, Machine()).epochs == 0, "what is over takes nothing more"
 
 
@@ -97,7 +97,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
 
 def test_measured_steps_are_those_of_the_run(tiny: RunConfig) -> None:
     cost = measured(tiny)
-    assert 0 < cost.answer_s < cost.train_s < 10
+    assert 0 < cost.inference_s < cost.train_s < 10
     assert 10**8 < cost.memory < 10**10
 
 
@@ -107,7 +107,7 @@ def test_models_between_two_lie_on_the_line(tiny: RunConfig, monkeypatch: pytest
     monkeypatch.setattr(forecasting, "measured", lambda config: costs[config.model])
     found = costs_of([tiny.model_copy(update={"model": name}) for name in "msl"])
     assert (found["s"], found["l"]) == (costs["s"], costs["l"])
-    assert found["m"].train_s == pytest.approx(1.5) and found["m"].answer_s == pytest.approx(0.2)
+    assert found["m"].train_s == pytest.approx(1.5) and found["m"].inference_s == pytest.approx(0.2)
     assert found["m"].memory == 200
     assert costs_of(
         [tiny.model_copy(update={"model": "m"})] if "m" in costs else [tiny.model_copy(update={"model": "s"})]

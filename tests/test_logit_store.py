@@ -23,12 +23,12 @@ from xlite_search import places, storage
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.data.loaders import ordered_batches
-from xlite_search.distill import answers as hearing
 from xlite_search.distill import logit_store
-from xlite_search.distill.answers import online_because
+from xlite_search.distill import teacher_logits as hearing
 from xlite_search.distill.logit_store import LogitStore, rounded
 from xlite_search.distill.losses import KD
 from xlite_search.distill.teacher import load_teacher
+from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.model_folder import publish, read_model
 from xlite_search.records import RunRecord, follow
@@ -71,7 +71,7 @@ class Asked:
 def test_a_view_is_asked_once_and_read_as_it_was_answered(taught: RunConfig) -> None:
     ask, store = Asked(taught), store_of(taught)
     first = store.view(0, ask, CPU)
-    assert ask.images == len(store.part) == store.asked
+    assert ask.images == len(store.part) == store.computed
     again = store_of(taught).view(0, ask, CPU)
     assert ask.images == len(store.part)
     assert np.array_equal(first, again)
@@ -90,7 +90,7 @@ def test_in_the_stores_own_batches_stored_and_online_training_give_the_same_stud
 ) -> None:
     monkeypatch.setattr(logit_store, "INFERENCE_BATCH", taught.batch_size)
     stored = [result.checkpoint_bytes() for result in distill(taught)]
-    monkeypatch.setattr(hearing, "online_because", lambda recipe, kd: "for the test")
+    monkeypatch.setattr(hearing, "online_reason", lambda recipe, kd: "for the test")
     online = [result.checkpoint_bytes() for result in distill(taught)]
     assert stored == online
 
@@ -116,7 +116,7 @@ def test_in_other_batches_than_the_stores_the_students_agree_closely(
     assert batch_size != logit_store.INFERENCE_BATCH
     config = taught.with_settings({"batch_size": batch_size})
     *_, stored = distill(config)
-    monkeypatch.setattr(hearing, "online_because", lambda recipe, kd: "for the test")
+    monkeypatch.setattr(hearing, "online_reason", lambda recipe, kd: "for the test")
     *_, online = distill(config)
     assert stored.metrics["train/loss"] == pytest.approx(online.metrics["train/loss"], rel=1e-3)
     assert stored.metrics["val/auroc_macro"] == pytest.approx(online.metrics["val/auroc_macro"], abs=5e-3)
@@ -127,7 +127,7 @@ def test_whether_the_teacher_had_to_be_asked_changes_no_bit(taught: RunConfig) -
     dropped = taught.with_settings({"model": "mobilenetv3_small_050_none", "epochs": 1})
     (first,) = distill(dropped)
     (second,) = distill(dropped)
-    assert (first.metrics["kd/asked"] > 0, second.metrics["kd/asked"]) == (True, 0)
+    assert (first.metrics["kd/computed"] > 0, second.metrics["kd/computed"]) == (True, 0)
     assert first.checkpoint_bytes() == second.checkpoint_bytes()
 
 
@@ -136,21 +136,21 @@ def test_what_was_asked_and_heard_is_told_every_epoch(taught: RunConfig) -> None
     heard = images // taught.batch_size * taught.batch_size
     for asked in (images, 0):
         metrics = [result.metrics for result in distill(taught)]
-        assert [(m["kd/asked"], m["kd/heard"]) for m in metrics] == [(asked, heard)] * 3
+        assert [(m["kd/computed"], m["kd/used"]) for m in metrics] == [(asked, heard)] * 3
         assert all((m["time/teacher_s"] > 0) == bool(asked) for m in metrics)
         assert all((m["time/teacher_saved_s"] > 0) == (not asked) for m in metrics)
 
 
 def test_views_that_are_bounded_repeat_and_are_asked_no_more(taught: RunConfig) -> None:
     config = taught.with_settings({"augment.views": 2, "epochs": 4})
-    asked = [result.metrics["kd/asked"] > 0 for result in distill(config)]
+    asked = [result.metrics["kd/computed"] > 0 for result in distill(config)]
     assert asked == [True, True, False, False]
     assert store_of(config).views() == [0, 1]
 
 
 def test_without_augmentation_one_view_is_all_there_is(taught: RunConfig) -> None:
     plain = taught.with_settings({"augment": None})
-    assert [result.metrics["kd/asked"] > 0 for result in distill(plain)] == [True, False, False]
+    assert [result.metrics["kd/computed"] > 0 for result in distill(plain)] == [True, False, False]
 
 
 def test_a_sampler_that_repeats_reads_the_views_it_draws(taught: RunConfig) -> None:
@@ -174,11 +174,11 @@ def test_what_cannot_be_stored_is_asked_online_and_says_why(
 ) -> None:
     config = taught.with_settings({**settings, "epochs": 1})
     assert config.kd is not None
-    because = online_because(config, config.kd)
+    because = online_reason(config, config.kd)
     assert why in because
     assert bool(why) == bool(because)
     (result,) = distill(config)
-    assert (result.metrics["kd/asked"] == result.metrics["kd/heard"]) == bool(why)
+    assert (result.metrics["kd/computed"] == result.metrics["kd/used"]) == bool(why)
     assert bool(list(places.teacher_folder("kind").glob("logits/*/*.f16"))) == (not why)
 
 
@@ -186,7 +186,7 @@ def test_a_hint_is_asked_online_and_says_why(taught: RunConfig) -> None:
     """How such a run is trained is in `test_teachers.py`, on images that are large enough for it."""
     config = taught.with_settings({"kd.hint": 1.0})
     assert config.kd is not None
-    assert "features" in online_because(config, config.kd)
+    assert "features" in online_reason(config, config.kd)
 
 
 def test_two_that_need_a_view_at_once_share_the_asking(taught: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +200,8 @@ def test_two_that_need_a_view_at_once_share_the_asking(taught: RunConfig, monkey
     assert one.blocks > 4
     assert np.array_equal(*found)
     assert asks[0].images + asks[1].images == len(one.part)
-    assert one.asked + other.asked == len(one.part)
-    assert min(one.asked, other.asked) > 0
+    assert one.computed + other.computed == len(one.part)
+    assert min(one.computed, other.computed) > 0
 
 
 KILLED = """
@@ -286,7 +286,7 @@ def test_a_spoilt_block_is_refused_by_name_and_asked_for_again_only_when_it_is_r
     spoil(first_block(store))
     ask = Asked(taught)
     for read in (lambda: store_of(taught).view(0, ask, CPU), lambda: store_of(taught).verify(ask, CPU, None)):
-        with pytest.raises(Damaged, match=r"00000-0000.f16 is .*Remove it, and the teacher is asked again"):
+        with pytest.raises(Damaged, match=r"00000-0000.f16 is .*Remove it, and its logits are computed again"):
             read()
     assert ask.images == 0
     for block in (first_block(store), first_block(store).with_name("00000-0001.f16")):
@@ -302,12 +302,12 @@ def test_a_block_of_another_store_is_refused(taught: RunConfig) -> None:
         store_of(taught).view(0, Asked(taught), CPU)
 
 
-@pytest.mark.parametrize("entry", ["teacher", "model", "answered_by", "input", "views", "classes", "data", "images"])
+@pytest.mark.parametrize("entry", ["teacher", "model", "computed_by", "input", "views", "classes", "data", "images"])
 def test_a_store_that_was_put_there_by_hand_is_refused_with_what_differs(taught: RunConfig, entry: str) -> None:
     store = filled(taught)
 
     storage.write_manifest(store.folder / logit_store.MANIFEST, store.about | {entry: "another"})
-    with pytest.raises(BadInput, match=rf"holds answers for another {entry} \(another\)"):
+    with pytest.raises(BadInput, match=rf"holds logits of another {entry} \(another\)"):
         store_of(taught)
 
 
@@ -316,7 +316,7 @@ def test_answers_of_other_code_or_libraries_are_asked_for_again(
     taught: RunConfig, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     before = filled(taught)
-    monkeypatch.setattr(logit_store, "answered_by", lambda: before.about["answered_by"] | {what: "another"})
+    monkeypatch.setattr(logit_store, "computed_by", lambda: before.about["computed_by"] | {what: "another"})
     assert store_of(taught).views() == []
     assert before.views() == [0]
 
@@ -343,7 +343,7 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(taught: Run
     }[what]
     store.verify(ask, CPU, None)
     signed(store, wrong)
-    with pytest.raises(Damaged, match="the teacher answers otherwise now for"):
+    with pytest.raises(Damaged, match="the teacher gives other logits now for"):
         store_of(taught).verify(ask, CPU, None)
 
 

@@ -17,7 +17,7 @@ from xlite_search.models.hybrid import build_model
 from xlite_search.training.optim import AdamW, Constant, Cosine, Plateau, Recorded, WarmRestarts
 
 Schedules = Constant | Cosine | Plateau | Recorded | WarmRestarts
-State = tuple[dict[str, Any], dict[str, Any]]  # of optimizer and course
+State = tuple[dict[str, Any], dict[str, Any]]  # of optimizer and lr_scheduler
 
 
 def one_weight(lr: float = 1.0) -> torch.optim.AdamW:
@@ -27,26 +27,26 @@ def one_weight(lr: float = 1.0) -> torch.optim.AdamW:
 def rates(schedule: Schedules, *, epochs: int, steps: int, lr: float = 1.0) -> list[float]:
     """The learning rate of every step."""
     optimizer = one_weight(lr)
-    course = schedule.build(optimizer, epochs, steps)
+    lr_scheduler = schedule.build(optimizer, epochs, steps)
     found = []
     for _ in range(epochs):
         for _ in range(steps):
             found.append(float(optimizer.param_groups[0]["lr"]))
             optimizer.step()
-            course.after_step()
-        course.after_epoch(None)
+            lr_scheduler.after_step()
+        lr_scheduler.after_epoch(None)
     return found
 
 
 def rates_by_epoch(schedule: Schedules, scores: list[float | None]) -> list[float]:
     """The learning rate after each epoch with such a score."""
     optimizer = one_weight()
-    course = schedule.build(optimizer, len(scores), 1)
+    lr_scheduler = schedule.build(optimizer, len(scores), 1)
     found = []
     for score in scores:
         optimizer.step()
-        course.after_step()
-        course.after_epoch(score)
+        lr_scheduler.after_step()
+        lr_scheduler.after_epoch(score)
         found.append(float(optimizer.param_groups[0]["lr"]))
     return found
 
@@ -93,11 +93,11 @@ def test_a_warm_up_that_ends_within_a_step_is_at_its_end_there(schedule: Cosine 
 
 def test_cosine_ends_at_zero_and_stays_there() -> None:
     optimizer = one_weight()
-    course = Cosine().build(optimizer, 2, 3)
+    lr_scheduler = Cosine().build(optimizer, 2, 3)
     seen = []
     for _ in range(8):
         optimizer.step()
-        course.after_step()
+        lr_scheduler.after_step()
         seen.append(float(optimizer.param_groups[0]["lr"]))
     assert seen[4] > 0
     assert seen[5:] == [0.0, 0.0, 0.0]
@@ -194,18 +194,18 @@ def test_a_restored_course_goes_on_as_if_uninterrupted(schedule: Schedules, cut:
 
     def epochs(first: int, last: int, state: State | None = None) -> tuple[list[float], State]:
         optimizer = one_weight()
-        course = schedule.build(optimizer, len(scores), 3)
+        lr_scheduler = schedule.build(optimizer, len(scores), 3)
         if state is not None:
             optimizer.load_state_dict(state[0])
-            course.restore(state[1])
+            lr_scheduler.restore(state[1])
         found = []
         for score in scores[first:last]:
             for _ in range(3):
                 found.append(float(optimizer.param_groups[0]["lr"]))
                 optimizer.step()
-                course.after_step()
-            course.after_epoch(score)
-        return found, (optimizer.state_dict(), course.state())
+                lr_scheduler.after_step()
+            lr_scheduler.after_epoch(score)
+        return found, (optimizer.state_dict(), lr_scheduler.state())
 
     whole, _ = epochs(0, len(scores))
     head, state = epochs(0, cut)

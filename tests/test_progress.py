@@ -14,7 +14,7 @@ from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.data.loaders import batches_per_epoch
 from xlite_search.models.hybrid import build_model
-from xlite_search.progress import Progress, heard, read, tell, written
+from xlite_search.progress import Progress, listening, read, report, written
 from xlite_search.records import RunRecord
 from xlite_search.search.worker import _epochs, job_for
 from xlite_search.training import loop
@@ -40,12 +40,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_it_is_told_at_most_twice_a_second_with_the_rate_since_the_phase_began(clock: Clock) -> None:
     told = list[Progress]()
-    with heard(told.append):
-        tell("training", 0, 40)
+    with listening(told.append):
+        report("training", 0, 40)
         for step in range(1, 41):
             clock.now += 0.125
-            tell("training", step, 40, 16)
-        tell("validating", 0, 3)
+            report("training", step, 40, 16)
+        report("validating", 0, 3)
     assert [found.step for found in told] == [0, *range(4, 41, 4), 0]
     assert {round(found.rate) for found in told[1:-1]} == {128}, "16 images in an eighth of a second"
     assert told[-1] == Progress("validating", 0, 3, 0.0)
@@ -53,18 +53,18 @@ def test_it_is_told_at_most_twice_a_second_with_the_rate_since_the_phase_began(c
 
 def test_nobody_who_listens_no_more_is_told(tmp_path: Path) -> None:
     told = list[Progress]()
-    with heard(told.append):
-        tell("training", 0, 2)
-    tell("training", 1, 2, 8)
+    with listening(told.append):
+        report("training", 0, 2)
+    report("training", 1, 2, 8)
     assert len(told) == 1
 
 
 def test_what_is_written_is_read_until_it_is_over(tmp_path: Path, clock: Clock) -> None:
     assert read(tmp_path) is None
     with written(tmp_path):
-        tell("training", 0, 4)
+        report("training", 0, 4)
         clock.now += 2
-        tell("training", 1, 4, 30)
+        report("training", 1, 4, 30)
         assert read(tmp_path) == Progress("training", 1, 4, 15.0)
     assert list(tmp_path.iterdir()) == []
 
@@ -81,7 +81,7 @@ def test_a_disk_that_is_full_costs_the_file_and_nothing_else(tmp_path: Path, mon
 
     monkeypatch.setattr(Path, "write_text", full)
     with written(tmp_path):
-        tell("training", 0, 4)
+        report("training", 0, 4)
     assert read(tmp_path) is None
 
 
@@ -95,7 +95,7 @@ def test_the_loop_tells_every_step_of_training_and_of_validation(
     def objective(logits: Any, batch: Any) -> Any:
         return bce(logits, batch.labels)
 
-    with heard(told.append):
+    with listening(told.append):
         next(iter(loop.train(tiny, model, data, objective)))
     steps, of_val = batches_per_epoch(data.train, 16), -(-len(data.val) // 16)
     training = [found.step for found in told if found.what == progress.TRAINING]

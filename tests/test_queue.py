@@ -19,9 +19,9 @@ from ray.tune.utils.callback import _create_default_callbacks
 from xlite_search.errors import Damaged, Interrupted
 from xlite_search.records import RunRecord, Status, StudyRecord
 from xlite_search.search.asha import ASHA, Decision
-from xlite_search.search.engine import Leaving
+from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
-from xlite_search.search.queue import Queue, _Door, _Silent
+from xlite_search.search.queue import Queue, _Scheduler, _Silent
 from xlite_search.search.worker import Job, _epochs
 
 METRIC = "val/auroc_macro"
@@ -42,10 +42,10 @@ class Driver:
 
     def __init__(self, study: StudyRecord, scheduler: ASHA | None = None) -> None:
         self.told: list[tuple[str, Status]] = []
-        self.leaving = Leaving()
+        self.shutdown = Shutdown()
         self.study = study
-        self.queue = Queue(study, scheduler, Path(), self._tell, self.leaving)
-        self.queue.farewell.close()  # its clock would go on in other tests
+        self.queue = Queue(study, scheduler, Path(), self._tell, self.shutdown)
+        self.queue.ending.close()  # its clock would go on in other tests
         self.given = 0
 
     def _tell(self, record: RunRecord) -> None:
@@ -167,7 +167,7 @@ def test_who_is_asked_to_leave_hands_out_nothing_and_loses_nobody(study: StudyRe
     driver = Driver(study)
     trial, job = driver.job()
     driver.train(job, 0.5, until=1, status="running")
-    driver.leaving.asked = True
+    driver.shutdown.requested = True
     driver.end(trial)
     assert driver.ask() == "FINISHED"
     record = RunRecord.load(study.trial_folder("a"))
@@ -190,10 +190,10 @@ class Tune:
 
 def test_who_was_handed_out_and_waits_for_a_place_gets_none_after_a_signal(study: StudyRecord) -> None:
     driver = Driver(study)
-    tune, door = Tune(a="RUNNING", b="PENDING", c="PENDING"), _Door(driver.queue)
-    assert door.choose_trial_to_run(tune).name == "b"
-    driver.leaving.asked = True
-    assert door.choose_trial_to_run(tune) is None
+    tune, scheduler = Tune(a="RUNNING", b="PENDING", c="PENDING"), _Scheduler(driver.queue)
+    assert scheduler.choose_trial_to_run(tune).name == "b"
+    driver.shutdown.requested = True
+    assert scheduler.choose_trial_to_run(tune) is None
     assert tune.stopped == ["b", "c"]
 
 
@@ -213,9 +213,9 @@ def test_a_worker_that_is_asked_after_a_signal_begins_nothing(study: StudyRecord
     driver, begun = Driver(study), list[RunRecord]()
 
     def search() -> None:
-        with driver.leaving.after_the_epoch(study.folder / "stopping"):
+        with driver.shutdown.stop_after_epoch(study.folder / "stopping"):
             _, job = driver.job()
-            driver.leaving.on_signal(signal.SIGINT, None)
+            driver.shutdown.on_signal(signal.SIGINT, None)
             begun.extend(_epochs(Job(**job | {"trainable": "trainables.baseline:baseline"})))  # type: ignore[typeddict-item]
 
     with pytest.raises(Interrupted):
@@ -227,7 +227,7 @@ def test_a_worker_that_is_asked_after_a_signal_begins_nothing(study: StudyRecord
 
 def test_after_the_last_it_is_said_what_is_waited_for(study: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     driver, begun = Driver(study), list[int]()
-    monkeypatch.setattr(driver.queue.farewell, "begin", lambda: begun.append(len(driver.queue.active)))
+    monkeypatch.setattr(driver.queue.ending, "begin", lambda: begun.append(len(driver.queue.active)))
     for trial, job in [driver.job() for _ in range(3)]:
         assert begun == []
         driver.train(job, 0.5)

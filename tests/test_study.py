@@ -134,7 +134,7 @@ def test_a_failed_and_a_stopped_run_are_told_as_such(tiny: RunConfig) -> None:
     one.close("failed", "nan_loss")
     replace(other, epochs=({"val/auroc_macro": 0.6},)).save().close("stopped", "at rung 1")
     records = [_tried(run, a_search(tiny)) for run in study.runs()]
-    assert [(tried.outcome, tried.course) for tried in records] == [("failed", {}), ("stopped", {1: 0.6})]
+    assert [(tried.outcome, tried.curve) for tried in records] == [("failed", {}), ("stopped", {1: 0.6})]
     assert len(make_plan(a_search(tiny, samples=8), "s").trials) == 4
 
 

@@ -22,7 +22,7 @@ from xlite_search.results.compare import compare
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
 from xlite_search.search.study import Study, load_study
-from xlite_search.search.teaching import asking
+from xlite_search.search.teaching import logit_counts
 
 pytestmark = pytest.mark.ray
 
@@ -111,19 +111,19 @@ def views(plan: Plan) -> int:
 @pytest.mark.usefixtures("ray_here")
 def test_eight_trials_ask_about_every_view_once_and_a_second_study_about_none(tiny: RunConfig, log: Path) -> None:
     plan = make_plan(study_in(log, tiny, "first", [0.3, 0.7]), "first")
-    (line,) = asking(plan.trials)
+    (line,) = logit_counts(plan.trials)
     assert f"answers {views(plan):,} views once" in line
-    assert f"asked online it would be {8 * views(plan):,}" in line
+    assert f"online it would be {8 * views(plan):,}" in line
     study = run(plan)
     assert [record.status for record in study.runs()] == ["finished"] * 8
     shown = asked_by_trials(log)
     assert sum(shown.values()) == views(plan)
-    assert len(shown) == 2, "the two that began together shared the asking"
+    assert len(shown) == 2, "the two that began together shared the work"
     teaching = compare(["first"]).teaching
     assert teaching is not None
-    assert teaching.asked == views(plan)
+    assert teaching.computed == views(plan)
     per_epoch = len(open_data(tiny.data).train) // tiny.batch_size * tiny.batch_size
-    assert teaching.heard == 8 * tiny.epochs * per_epoch
+    assert teaching.used == 8 * tiny.epochs * per_epoch
     stored = list(teacher_folder(plan.teacher).glob("logits/*/?????-????.f16"))
     assert len(stored) == tiny.epochs * -(-views(plan) // tiny.epochs // 16)
 
@@ -132,7 +132,7 @@ def test_eight_trials_ask_about_every_view_once_and_a_second_study_about_none(ti
     assert asked_by_trials(log) == shown
     teaching = compare(["second"]).teaching
     assert teaching is not None
-    assert (teaching.asked, teaching.saved) == (0, teaching.heard)
+    assert (teaching.computed, teaching.saved) == (0, teaching.used)
     assert teaching.saved_seconds > 0
 
 
@@ -146,7 +146,7 @@ def test_a_kill_asks_again_about_at_most_a_block_for_each_that_was_killed(tiny: 
     study = finished(plan)
     killer.join()
     assert len(killed) == 2
-    assert all(0 < before < views(plan) for _, before in killed), "killed in the middle of the asking"
+    assert all(0 < before < views(plan) for _, before in killed), "killed in the middle of the work"
     assert [record.status for record in study.runs()] == ["finished"] * 8
     total = sum(asked_by_trials(log).values())
     writers = sum(len(processes) for processes, _ in killed)
@@ -164,7 +164,7 @@ def finished(plan: Plan) -> StudyRecord:
 
 
 def kills(log: Path, marks: list[float]) -> Iterator[tuple[list[int], int]]:
-    """Kills all that are asking, each time that so many images were shown; who they were, and what had been shown."""
+    """Kills all that are computing, each time that so many images were shown; who they were, and what had been shown."""
     deadline, dead = time.monotonic() + 60, set[int]()
     for mark in marks:
         while sum((shown := asked_by_trials(log)).values()) < mark or not shown.keys() - dead:

@@ -23,12 +23,12 @@ from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.loaders import ordered_batches
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
-from xlite_search.distill import answers as hearing
 from xlite_search.distill import platt
-from xlite_search.distill.answers import Hint, Online, Stored, verify
+from xlite_search.distill import teacher_logits as hearing
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import Teacher, load_teacher, shared_patients, write_ensemble
+from xlite_search.distill.teacher_logits import Cached, Hint, Online, verify
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.machine import Machine
 from xlite_search.model_folder import (
@@ -48,7 +48,7 @@ from xlite_search.search.plan import make_plan
 from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, Trial, grid_search
 from xlite_search.search.teach import teach
-from xlite_search.search.teaching import asking, teaching_of, views_of, warnings
+from xlite_search.search.teaching import logit_counts, teaching_of, views_of, warnings
 from xlite_search.trainable import maker
 from xlite_search.training.loop import train
 from xlite_search.training.result import EpochResult
@@ -358,9 +358,9 @@ def kd_of(config: RunConfig) -> KD:
     return config.kd
 
 
-@pytest.mark.parametrize("kind", [Stored, Online])
+@pytest.mark.parametrize("kind", [Cached, Online])
 def test_a_students_pos_weight_is_added_and_the_teachers_taken_away(
-    kind: type[Stored] | type[Online], taught: RunConfig, data: Data
+    kind: type[Cached] | type[Online], taught: RunConfig, data: Data
 ) -> None:
     batch = next(iter(ordered_batches(data.train, 16, CPU)))
     plain = kind(taught, kd_of(taught), data, CPU)(batch)
@@ -373,9 +373,9 @@ def test_a_students_pos_weight_is_added_and_the_teachers_taken_away(
     torch.testing.assert_close(kind(weighed, kd_of(weighed), data, CPU)(batch), plain + torch.log(weight))
 
 
-@pytest.mark.parametrize("kind", [Stored, Online])
+@pytest.mark.parametrize("kind", [Cached, Online])
 def test_a_calibrated_teacher_is_heard_through_its_line(
-    kind: type[Stored] | type[Online], taught: RunConfig, data: Data
+    kind: type[Cached] | type[Online], taught: RunConfig, data: Data
 ) -> None:
     batch = next(iter(ordered_batches(data.train, 16, CPU)))
     plain = kind(taught, kd_of(taught), data, CPU)(batch)
@@ -429,7 +429,7 @@ def test_a_hint_draws_the_students_attention_to_the_teachers(taught: RunConfig) 
     plain = [result.metrics["train/loss"] for result in distill(taught)]
     course = list(distill(hinted))
     assert course[0].metrics["train/loss"] > plain[0]
-    assert course[0].metrics["kd/asked"] == course[0].metrics["kd/heard"] > 0
+    assert course[0].metrics["kd/computed"] == course[0].metrics["kd/used"] > 0
 
 
 def test_an_ensemble_has_no_feature_map(taught: RunConfig, data: Data) -> None:
@@ -449,20 +449,20 @@ def test_a_teacher_whom_no_trial_hears_is_not_trained(tiny: RunConfig) -> None:
     teacher = tiny.with_settings({"epochs": 1})
     deaf = make_plan(Study("?", distill, tiny, {"seed": grid_search([1, 2])}, teacher=teacher), "deaf")
     silent = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.0}, teacher=teacher), "silent")
-    heard = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.5}, teacher=teacher), "heard")
+    used = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.5}, teacher=teacher), "used")
     for plan in (deaf, silent):
         assert "no trial listens to the teacher: kd is null or kd.alpha 0 in all; it is not trained" in plan.warnings()
         assert teach(plan, begin(plan), Machine()).teacher_sha256 == ""
-    assert heard.heard and not any("listens" in warning for warning in heard.warnings())
+    assert used.uses_teacher and not any("listens" in warning for warning in used.warnings())
 
 
 def test_plan_says_what_is_asked_once_and_what_it_would_be(taught: RunConfig, data: Data) -> None:
     trials = [trial(taught, augment="light", epochs=4), trial(taught, augment="light", epochs=3, **{"kd.tau": 2.0})]
     images = len(data.train)
-    (said,) = asking(trials)
+    (said,) = logit_counts(trials)
     assert f"answers {4 * images:,} views once ({images:,} images, 4 views each" in said
-    assert said.endswith(f"asked online it would be {7 * images:,}")
-    one, two = asking([*trials, trial(taught)])
+    assert said.endswith(f"online it would be {7 * images:,}")
+    one, two = logit_counts([*trials, trial(taught)])
     assert one == said
     assert "1 view each" in two
 

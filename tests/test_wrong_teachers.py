@@ -25,11 +25,11 @@ from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.loaders import ordered_batches
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
-from xlite_search.distill.answers import Stored, answers, verify
 from xlite_search.distill.logit_store import DIGEST, HEADER, MANIFEST, VALIDATION, LogitStore
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import load_teacher, write_ensemble
+from xlite_search.distill.teacher_logits import Cached, logits_for, verify
 from xlite_search.errors import BadInput, Damaged, RunFailed, XliteError
 from xlite_search.model_folder import WEIGHTS, ModelManifest, input_of, read_model, write_model
 from xlite_search.models.hybrid import build_model
@@ -85,11 +85,11 @@ def taught(tiny: RunConfig, data: Data) -> RunConfig:
 
 def filled(config: RunConfig) -> LogitStore:
     assert config.kd
-    heard = Stored(config, config.kd, open_data(config.data), CPU)
-    heard.validation()
+    source = Cached(config, config.kd, open_data(config.data), CPU)
+    source.validation()
     for view in (0, 1) if config.augment else (0,):
-        heard.store.view(view, heard.ask, CPU)
-    return heard.store
+        source.store.view(view, source.compute, CPU)
+    return source.store
 
 
 def taught_by(config: RunConfig, key: str) -> RunConfig:
@@ -281,21 +281,21 @@ def nothing_to_calibrate_on(config: RunConfig, data: Data) -> None:
     everything = taught_by(config, "kind0").with_settings({**split, "kd.platt": True})
     assert everything.kd
     rows = open_data(everything.data)
-    answers(everything, everything.kd, rows, CPU)(next(ordered_batches(rows.train, 8, CPU)))
+    logits_for(everything, everything.kd, rows, CPU)(next(ordered_batches(rows.train, 8, CPU)))
 
 
-REMOVE = "Remove it, and the teacher is asked again"
+REMOVE = "Remove it, and its logits are computed again"
 ELSEWHERE = rf"is not what was written: a bit flipped, or it comes from elsewhere\. {REMOVE}"
 WAYS: dict[Callable[[RunConfig, Data], None], tuple[type[XliteError], str]] = {
     another_view: (Damaged, rf"00000-0000\.f16 {ELSEWHERE}"),
-    another_block: (Damaged, rf"00000-0009\.f16 is cut or of another size than 0 answers\. {REMOVE}"),
+    another_block: (Damaged, rf"00000-0009\.f16 is cut or of another size than the logits of 0 images\. {REMOVE}"),
     another_teachers_blocks: (Damaged, rf"00000-0000\.f16 {ELSEWHERE}"),
-    another_teachers_store: (BadInput, r"holds answers for another teacher \(\w+\) than is asked for"),
-    another_data_sets_store: (BadInput, r"holds answers for another data \(\w+\) than is asked for"),
+    another_teachers_store: (BadInput, r"holds logits of another teacher \(\w+\) than is wanted"),
+    another_data_sets_store: (BadInput, r"holds logits of another data \(\w+\) than is wanted"),
     another_augmentations_validation: (Damaged, rf"val\.f16 {ELSEWHERE}"),
     flipped_validation: (Damaged, rf"val\.f16 {ELSEWHERE}"),
-    an_empty_block: (Damaged, rf"00000-0000\.f16 is cut or of another size than \d+ answers\. {REMOVE}"),
-    no_numbers_under_a_right_checksum: (Damaged, rf"00000-0000\.f16 has answers that are no numbers.*\. {REMOVE}"),
+    an_empty_block: (Damaged, rf"00000-0000\.f16 is cut or of another size than the logits of \d+ images\. {REMOVE}"),
+    no_numbers_under_a_right_checksum: (Damaged, rf"00000-0000\.f16 has logits that are not finite.*\. {REMOVE}"),
     a_flipped_manifest: (Damaged, r"store\.json is damaged: its content does not match its checksum"),
     a_cut_manifest: (Damaged, r"store\.json is damaged: its content does not match its checksum"),
     a_manifest_edited_by_hand: (Damaged, r"store\.json is damaged: its content does not match its checksum"),
@@ -347,7 +347,7 @@ def test_a_score_on_other_validation_images_says_nothing_of_the_answers(
 ) -> None:
     about = {"name": "phantom-tiny", "fingerprint": data.packed.fingerprint, "split": data.split.fingerprint}
     rewritten("kind0", metrics={"val/auroc_macro": 0.123}, data=about)
-    with pytest.raises(Damaged, match=r"validation AUROC is 0\.\d+ from its answers and 0\.123 in its manifest"):
+    with pytest.raises(Damaged, match=r"validation AUROC is 0\.\d+ from its logits and 0\.123 in its manifest"):
         begin(taught)
     other = {"split": {"split": "another"}, "data set": {"fingerprint": "another"}}[where]
     rewritten("kind0", metrics={"val/auroc_macro": 0.123}, data=about | other)
@@ -399,7 +399,7 @@ def test_what_else_lies_in_a_store_is_not_read(taught: RunConfig) -> None:
     (store.folder / "notes-2024.f16").write_text("not an answer")
     begin(taught)
     assert store.views() == [0]
-    assert store.seconds_an_answer() > 0
+    assert store.seconds_per_image() > 0
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])

@@ -1,4 +1,4 @@
-"""One run with a teacher: a student learns from labels and from what a frozen teacher says of the same view."""
+"""One run with a teacher: a student learns from labels and from a frozen teacher's logits for the same view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import Batch, open_data
-from xlite_search.distill.answers import Hint, answers
+from xlite_search.distill.teacher_logits import Hint, logits_for
 from xlite_search.machine import device
 from xlite_search.training.evaluator import MultiLabel
 from xlite_search.training.loop import configure_process, train
@@ -21,8 +21,8 @@ from xlite_search.training.result import EpochResult
 def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResult]:
     """Trains `config.model` with `alpha * soft + (1 - alpha) * hard` (`distill/losses.py`).
 
-    Without `config.kd`, or with alpha = 0, this is `baseline`, bit for bit. What the teacher says of a view is read
-    from the store that all runs share; only what cannot be stored is asked online.
+    Without `config.kd`, or with alpha = 0, this is `baseline`, bit for bit. The teacher's logits for a view are read
+    from the cache that all runs share; only what cannot be cached is computed online.
     """
     kd = config.canonical().kd
     if kd is None:
@@ -31,12 +31,12 @@ def distill(config: RunConfig, resume: Path | None = None) -> Iterator[EpochResu
     configure_process(config)
     data = open_data(config.data)
     model, hard = config.build(data)
-    teacher = answers(config, kd, data, device())
+    teacher = logits_for(config, kd, data, device())
     hint = Hint(model, teacher.teacher) if kd.hint else None
 
     def objective(logits: Tensor, batch: Batch) -> Tensor:
-        said, labelled = teacher(batch), hard(logits, batch.labels, batch.weights)
-        return kd(logits, said, labelled, batch.weights, hint() if hint else None)
+        soft, labelled = teacher(batch), hard(logits, batch.labels, batch.weights)
+        return kd(logits, soft, labelled, batch.weights, hint() if hint else None)
 
     for result in train(config, model, data, objective, resume, evaluate=MultiLabel.of(data)):
-        yield replace(result, metrics=result.metrics | teacher.taken())
+        yield replace(result, metrics=result.metrics | teacher.counters())

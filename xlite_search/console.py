@@ -220,9 +220,9 @@ def within(found: Progress) -> str:
 
 def reached(record: RunRecord) -> list[str]:
     """The best score and its epoch, the newest score, and what an epoch takes."""
-    course = record.metric(record.config["monitor"])
-    now = f"{course[-1]:.4f}" if course else "-"
-    pace = f"{record.seconds / len(course):.1f}" if course else "-"
+    curve = record.metric(record.config["monitor"])
+    now = f"{curve[-1]:.4f}" if curve else "-"
+    pace = f"{record.seconds / len(curve):.1f}" if curve else "-"
     return [score_of(record), best_epoch(record), now, pace]
 
 

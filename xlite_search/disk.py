@@ -29,7 +29,7 @@ class Held(NamedTuple):
     size: int
 
 
-def taken(runs: Iterable[RunRecord]) -> int:
+def checkpoint_bytes(runs: Iterable[RunRecord]) -> int:
     """Bytes of all their checkpoints."""
     return sum(path.stat().st_size for run in runs for path in (run.folder / "checkpoints").glob("*"))
 
@@ -43,7 +43,7 @@ def free(runs: Iterable[RunRecord], budget: int = 0) -> list[RunRecord]:
     for run in known.values():
         if run.over:  # what a power cut left of it that nothing names
             run.tidy()
-    excess = taken(known.values()) - budget
+    excess = checkpoint_bytes(known.values()) - budget
     gone: dict[str, set[str]] = {}
     for held in sorted((held for run in known.values() for held in _freeable(run)), key=lambda held: held.rank):
         if excess <= 0:

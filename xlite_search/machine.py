@@ -133,7 +133,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that `doctor` looked at; `advice` is empty where all is well."""
 
     what: str
@@ -141,25 +141,25 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Check]:
     """Versions, GPU, OpenCV installed twice, folders and their space."""
     from xlite_search import provenance
 
-    findings = [Finding(name, version) for name, version in provenance.environment().items()]
+    findings = [Check(name, version) for name, version in provenance.environment().items()]
     both = {"opencv-python", "opencv-python-headless"} <= _installed()
     if both:
         advice = "two packages bring cv2: `pip uninstall opencv-python opencv-python-headless`, then install again"
-        findings.append(Finding("OpenCV", "installed twice", advice))
-    findings.append(Finding("may use", f"{limits.cores()} CPU cores, {limits.memory() / 1e9:.1f} GB of memory"))
+        findings.append(Check("OpenCV", "installed twice", advice))
+    findings.append(Check("may use", f"{limits.cores()} CPU cores, {limits.memory() / 1e9:.1f} GB of memory"))
     if gpu_without_support():
-        findings.append(Finding("NVIDIA GPU", "present, but torch is built for CPUs only", CPU_TORCH))
+        findings.append(Check("NVIDIA GPU", "present, but torch is built for CPUs only", CPU_TORCH))
     for what, folder in (("runs", places.runs_root()), ("data", places.data_root())):
         there = places.nearest_folder(folder)
         free = shutil.disk_usage(there).free / 1e9
-        findings.append(Finding(what, f"{folder} ({free:.0f} GB free)", "less than 5 GB free" if free < 5 else ""))
+        findings.append(Check(what, f"{folder} ({free:.0f} GB free)", "less than 5 GB free" if free < 5 else ""))
     settings = this_machine().model_dump(exclude_unset=True)
     findings.append(
-        Finding("machine.toml", ", ".join(f"{k} = {v}" for k, v in settings.items()) or "not there: defaults")
+        Check("machine.toml", ", ".join(f"{k} = {v}" for k, v in settings.items()) or "not there: defaults")
     )
     return findings
 

@@ -1,11 +1,11 @@
-"""How far within an epoch a run is: the training loop tells it, and whoever wants to know listens.
+"""Progress of a run within an epoch: the training loop reports it, a listener receives it.
 
-    with progress.heard(listener):
+    with progress.listening(listener):
         for result in train(...):
             ...
 
-Where nobody listens, a step costs the look at a variable; else it is told on at most twice a second. A worker keeps it
-in a small file beside the run's record (`written`), which others read (`read`): no truth, and gone with the training.
+Where nobody listens, a step costs the look at a variable; else it is passed on at most twice a second. A worker keeps
+it in a small file beside the run's record (`written`), which others read (`read`): no truth, and gone with the training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 EVERY_S = 0.5
 FILE = "progress.json"
-PREPARING, TRAINING, VALIDATING, TEACHER = "preparing", "training", "validating", "asking teacher"
+PREPARING, TRAINING, VALIDATING, TEACHER = "preparing", "training", "validating", "teacher logits"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 
-class _Ear:
-    """Hears every step, and tells the listener at most so often."""
+class _Throttle:
+    """Takes every step, and calls the listener at most every `EVERY_S`."""
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
@@ -59,24 +59,24 @@ class _Ear:
             self.listener(Progress(what, step, steps, self.images / spent if spent > 0 else 0.0))
 
 
-_ear: _Ear | None = None
+_current: _Throttle | None = None
 
 
-def tell(what: str, step: int = 0, steps: int = 0, images: int = 0) -> None:
+def report(what: str, step: int = 0, steps: int = 0, images: int = 0) -> None:
     """That this step of so many is done, with so many images; step 0 begins."""
-    if _ear is not None:
-        _ear(what, step, steps, images)
+    if _current is not None:
+        _current(what, step, steps, images)
 
 
 @contextmanager
-def heard(listener: Listener) -> Iterator[None]:
-    """Until the block ends, the listener hears of what this process trains."""
-    global _ear
-    before, _ear = _ear, _Ear(listener)
+def listening(listener: Listener) -> Iterator[None]:
+    """Until the block ends, the listener is called with the progress of what this process trains."""
+    global _current
+    before, _current = _current, _Throttle(listener)
     try:
         yield
     finally:
-        _ear = before
+        _current = before
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def written(folder: Path) -> Iterator[None]:
             os.replace(temporary, path)
 
     try:
-        with heard(write):
+        with listening(write):
             yield
     finally:
         forget(folder)

@@ -27,7 +27,7 @@ LIBRARIES = (
 )
 
 
-#: ... whose version can change what a run, or a trained model, answers
+#: ... whose version can change what a run, or a trained model, gives
 RESULT_LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
 
 

@@ -93,7 +93,7 @@ def knows(experiment: str) -> bool:
 
 
 class Recorder:
-    """Mirrors records into one experiment. Use as a context; leaving it waits until all is written, or gives up.
+    """Mirrors records into one experiment. Use as a context; deadline it waits until all is written, or gives up.
 
     `failed` is the last trouble with MLflow, or None; what could not be written is written by the next run.
     """
@@ -105,7 +105,7 @@ class Recorder:
         self._pending: dict[str, RunRecord] = {}
         self._parent_status = "RUNNING"
         self._changed = threading.Condition()
-        self._leaving: float | None = None
+        self._deadline: float | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
 
     def __enter__(self) -> Recorder:
@@ -119,10 +119,10 @@ class Recorder:
         """Waits until all is written, or gives up; soon, if the process is being ended."""
         with self._changed:
             self._parent_status = "FINISHED" if done else "KILLED"
-            self._leaving = time.monotonic() + (HASTE_S if in_haste else PATIENCE_S)
+            self._deadline = time.monotonic() + (HASTE_S if in_haste else PATIENCE_S)
             self._changed.notify()
         with Wait("MLflow is being written"):
-            self._thread.join(self._leaving - time.monotonic() + RETRY_S if in_haste else None)
+            self._thread.join(self._deadline - time.monotonic() + RETRY_S if in_haste else None)
 
     def sync(self, record: RunRecord) -> None:
         """Has MLflow say what the record says, soon. A later record of the same run replaces one that waits."""
@@ -135,9 +135,9 @@ class Recorder:
         uncertain, seen = False, set[str]()
         while True:
             with self._changed:
-                while not self._pending and self._leaving is None and mirror is not None:
+                while not self._pending and self._deadline is None and mirror is not None:
                     self._changed.wait()
-                leaving, batch, self._pending = self._leaving, self._pending, {}
+                deadline, batch, self._pending = self._deadline, self._pending, {}
             try:
                 mirror = mirror or _Mirror(self._experiment, self._parent_tags)
                 if uncertain:
@@ -148,7 +148,7 @@ class Recorder:
                     mirror.sync(batch[key])
                     seen.add(key)
                     del batch[key]
-                if leaving is not None:
+                if deadline is not None:
                     mirror.end(self._parent_status, self._artifacts, seen)
                     self.failed = None
                     return
@@ -158,7 +158,7 @@ class Recorder:
                 uncertain = mirror is not None
                 with self._changed:
                     self._pending = batch | self._pending
-                    if leaving is not None and time.monotonic() > leaving:
+                    if deadline is not None and time.monotonic() > deadline:
                         return
                     self._changed.wait(RETRY_S)
 

@@ -201,7 +201,7 @@ def drive(
 
     def epochs(begun: RunRecord) -> Iterator[EpochResult]:
         key = run_key(config, maker(trainable)) if begun.kind == "final" else begun.key
-        environment.leave(begun, key, config, open_data(config.data))
+        environment.write_artifacts(begun, key, config, open_data(config.data))
         fitting = config.with_settings({"micro_batch": begun.micro_batch}) if begun.micro_batch else config
         with out_of_memory_named():
             yield from trainable(fitting, begun.resume_path())

@@ -43,7 +43,7 @@ def plan(
     from xlite_search.machine import this_machine
     from xlite_search.search.forecast import forecast
     from xlite_search.search.plan import make_plan
-    from xlite_search.search.teaching import asking
+    from xlite_search.search.teaching import logit_counts
 
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
@@ -69,7 +69,7 @@ def plan(
         print(f"  {duplicates} more points are the same run as one of these, and are not trained twice")
     if found.teaching:
         print(f"teacher {found.teacher}, {found.teaching.models()}")
-    for line in asking(found.trials):
+    for line in logit_counts(found.trials):
         print(f"  {line}")
     for factor, values in found.factors().items():
         print(f"  {factor}: {', '.join(map(str, values))}")
@@ -150,9 +150,9 @@ def clean(study: Annotated[str, typer.Argument(metavar="STUDY")]) -> None:
 
     found = open_study(study)
     with alone(found.folder, f"study '{study}'", shown=True):
-        before = disk.taken(found.runs())
+        before = disk.checkpoint_bytes(found.runs())
         disk.free(found.runs())
-        left = disk.taken(found.runs())
+        left = disk.checkpoint_bytes(found.runs())
     print(f"{study}: {(before - left) / 1e6:,.1f} MB given back, {left / 1e6:,.1f} MB of checkpoints are left")
 
 

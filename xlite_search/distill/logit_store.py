@@ -1,16 +1,16 @@
-"""A teacher's answers, each asked for once: logits by (image, view), read by every trial of every study.
+"""Cache of teacher logits on disk: each (image, view) computed once, read by every trial of every study.
 
     mlruns/teachers/<key>/logits/<store>/
-        store.json        whose answers these are, to which views of which images (`identity`)
+        store.json        whose logits these are, of which views of which images (`identity`)
         00003-0007.f16    view 3, block 7: a sha256, the seconds that it took, float16 logits [image, class]
-        val.f16           the answers to the validation images as they are, for the teacher's AUROC
-        locks/            held by whoever asks for a block
+        val.f16           logits of the validation images as they are, for the teacher's AUROC
+        locks/            held by whoever computes a block
 
-A block's file appears whole, by a rename, or not at all: whoever needs a view asks for the blocks that are missing, one
-at a time under the block's lock, and leaves those to others that others are asking for. So trials that start together
-share the asking, a killed one costs its block, and one that finds all there never loads the teacher. The sha256 is over
+A block's file appears whole, by a rename, or not at all: whoever needs a view computes the blocks that are missing, one
+at a time under the block's lock, and leaves those to others that others are computing. So trials that start together
+share the work, a killed one costs its block, and one that finds all there never loads the teacher. The sha256 is over
 the names of store and file and all that follows: a block that was cut, flipped, moved or taken from elsewhere is
-refused by name, and not asked for again until somebody removes it. A view costs 28 bytes at 14 findings.
+refused by name, and not computed again until somebody removes it. A view costs 28 bytes at 14 findings.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ SECONDS = struct.Struct("<d")
 HEADER = DIGEST + SECONDS.size
 #: memory for views that were read, in bytes; the oldest goes first
 CACHE = 64 * 2**20
-#: how far an answer may be from the one that is stored: by other kernels a part of what the label's answers spread
+#: how far a logit may be from the one that is stored: by other kernels a part of what the label's logits spread
 #: over, by float16 a part of itself
 SPREAD, RELATIVE = 0.05, 1e-3
 AUROC_TOLERANCE = 2e-3
 
 #: uint8 images `[batch, 1, size, size]` -> logits float32 `[batch, class]`
-Ask = Callable[[torch.Tensor], torch.Tensor]
+Compute = Callable[[torch.Tensor], torch.Tensor]
 
 
 def identity(teacher: ModelManifest, data: Data, augment: Augment | None) -> dict[str, Any]:
-    """What a store's answers depend on; `teacher` is its model folder's manifest."""
+    """What a store's logits depend on; `teacher` is its model folder's manifest."""
     return {
         "schema": SCHEMA,
         "teacher": teacher.sha256,
         "model": teacher.model,
-        "answered_by": answered_by(),
+        "computed_by": computed_by(),
         "input": data.packed.preprocess.identity,
         "views": views_fingerprint(augment) if augment else "the image itself",
         "classes": list(data.classes),
@@ -78,7 +78,7 @@ def identity(teacher: ModelManifest, data: Data, augment: Augment | None) -> dic
     }
 
 
-def answered_by() -> dict[str, str]:
+def computed_by() -> dict[str, str]:
     """What makes logits of weights and images: the code of our models, and the libraries below it."""
     code = code_of(Path(hybrid.__file__), build_model.__name__, hybrid.__name__, provenance.PACKAGE.parent).version
     return {"code": code} | {name: provenance.version_of(name) for name in ("torch", "timm")}
@@ -92,13 +92,13 @@ def _block(images: int) -> int:
 
 @dataclass
 class LogitStore:
-    """The answers of one teacher to the views of one training part. `asked` and `seconds` count what this one asked."""
+    """The logits of one teacher for the views of one training part. `computed` and `seconds` count our own work."""
 
     folder: Path
     about: dict[str, Any]
     data: Data
     augment: Augment | None
-    asked: int = 0
+    computed: int = 0
     seconds: float = 0.0
     _read: dict[int, NDArray[np.float16]] = field(default_factory=dict)
 
@@ -121,8 +121,8 @@ class LogitStore:
         other = sorted(n for n in about.keys() | found.keys() if about.get(n) != found.get(n))
         if other:
             raise BadInput(
-                f"{folder} holds answers for another {other[0]} ({found.get(other[0])}) than is asked for "
-                f"({about.get(other[0])}): it was put there by hand. Remove it, and the teacher is asked again"
+                f"{folder} holds logits of another {other[0]} ({found.get(other[0])}) than is wanted "
+                f"({about.get(other[0])}): it was put there by hand. {REMOVE}"
             )
         return cls(folder, about, data, augment)
 
@@ -151,45 +151,45 @@ class LogitStore:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.glob("*.f16"))
 
-    def view(self, number: int, ask: Ask, device: torch.device) -> NDArray[np.float16]:
-        """Logits of a view of every image of the part, `[image, class]`, in its order; what is missing is asked for.
+    def view(self, number: int, compute: Compute, device: torch.device) -> NDArray[np.float16]:
+        """Logits of a view of every image of the part, `[image, class]`, in its order; what is missing is computed.
 
         Raises:
             Damaged: a block is not what was written.
-            RunFailed: the teacher answers with what is no number.
+            RunFailed: the teacher's logits are not finite.
         """
         if number not in self._read:
             while missing := self.missing(number):
-                answered = [block for block in missing if self._answer(number, block, ask, device, wait=False)]
-                if not answered:
-                    self._answer(number, missing[0], ask, device, wait=True)
+                done = [block for block in missing if self._compute(number, block, compute, device, wait=False)]
+                if not done:
+                    self._compute(number, missing[0], compute, device, wait=True)
             self._remember(number, np.concatenate([self._block(number, block) for block in range(self.blocks)]))
         return self._read[number]
 
-    def validation(self, ask: Ask, device: torch.device) -> NDArray[np.float32]:
-        """Logits of the validation images as they are, `[image, class]`, asked for if they are missing."""
+    def validation(self, compute: Compute, device: torch.device) -> NDArray[np.float32]:
+        """Logits of the validation images as they are, `[image, class]`, computed if they are missing."""
         path = self.folder / VALIDATION
         if not path.exists():
             with storage.alone(self.folder / LOCKS / "val", "the store", wait=True):
                 if not path.exists():
                     batches = ordered_batches(self.val, INFERENCE_BATCH, device)
-                    self._write(path, lambda: _half(ask(batch.images) for batch in batches))
+                    self._write(path, lambda: _half(compute(batch.images) for batch in batches))
         return self._content(path, len(self.val)).astype(np.float32)
 
-    def seconds_an_answer(self) -> float:
-        """What an answer took, on average over the blocks that are there."""
+    def seconds_per_image(self) -> float:
+        """What the logits of an image took, on average over the blocks that are there."""
         blocks = list(self.folder.glob(BLOCK_FILES))
         spent = [SECONDS.unpack(path.read_bytes()[DIGEST:HEADER])[0] for path in blocks]
-        answers = sum(len(self._positions(int(path.name[6:10]))) for path in blocks)
-        return sum(spent) / answers if answers else 0.0
+        images = sum(len(self._positions(int(path.name[6:10]))) for path in blocks)
+        return sum(spent) / images if images else 0.0
 
     def _remember(self, number: int, logits: NDArray[np.float16]) -> None:
         while self._read and (len(self._read) + 1) * logits.nbytes > CACHE:
             del self._read[next(iter(self._read))]
         self._read[number] = logits
 
-    def _answer(self, view: int, block: int, ask: Ask, device: torch.device, *, wait: bool) -> bool:
-        """Asks for a block. False if somebody else is at it, and we do not wait."""
+    def _compute(self, view: int, block: int, compute: Compute, device: torch.device, *, wait: bool) -> bool:
+        """Computes a block. False if somebody else is at it, and we do not wait."""
         path = self._path(view, block)
         lock = FileLock(self.folder / LOCKS / f"{block:04d}", timeout=-1 if wait else 0)
         try:
@@ -201,19 +201,21 @@ class LogitStore:
                 for left in self.folder.glob(f"{path.name}.*.tmp"):  # by one that was killed
                     left.unlink(missing_ok=True)
                 positions = self._positions(block)
-                self.seconds += self._write(path, lambda: self._asked(positions, view, ask, device))
-                self.asked += len(positions)
+                self.seconds += self._write(path, lambda: self._computed(positions, view, compute, device))
+                self.computed += len(positions)
                 done = self.blocks - len(self.missing(view))
-                progress.tell(progress.TEACHER, done, self.blocks, len(positions))
+                progress.report(progress.TEACHER, done, self.blocks, len(positions))
             return True
         finally:
             lock.release()
 
-    def _asked(self, positions: NDArray[np.int64], view: int, ask: Ask, device: torch.device) -> NDArray[np.float16]:
+    def _computed(
+        self, positions: NDArray[np.int64], view: int, compute: Compute, device: torch.device
+    ) -> NDArray[np.float16]:
         batches = ordered_batches(
             self.part, INFERENCE_BATCH, device, augment=self.augment, view=view, positions=positions
         )
-        return _half(ask(batch.images) for batch in batches)
+        return _half(compute(batch.images) for batch in batches)
 
     def _positions(self, block: int) -> NDArray[np.int64]:
         size = int(self.about["block"])
@@ -225,10 +227,10 @@ class LogitStore:
     def _block(self, view: int, block: int) -> NDArray[np.float16]:
         return self._content(self._path(view, block), len(self._positions(block)))
 
-    def _write(self, path: Path, answer: Callable[[], NDArray[np.float16]]) -> float:
-        """Writes what is answered; returns the seconds that it took."""
+    def _write(self, path: Path, made: Callable[[], NDArray[np.float16]]) -> float:
+        """Writes the logits that are made; returns the seconds that this took."""
         started = time.perf_counter()
-        logits = answer().astype("<f2").tobytes()
+        logits = made().astype("<f2").tobytes()
         seconds = time.perf_counter() - started
         content = SECONDS.pack(seconds) + logits
         storage.write_atomic(path, self._signature(path, content) + content)
@@ -241,57 +243,57 @@ class LogitStore:
         raw = path.read_bytes()
         classes = len(self.data.classes)
         if len(raw) != HEADER + 2 * images * classes:
-            raise Damaged(f"{path} is cut or of another size than {images} answers. {REMOVE}")
+            raise Damaged(f"{path} is cut or of another size than the logits of {images} images. {REMOVE}")
         if raw[:DIGEST] != self._signature(path, raw[DIGEST:]):
             raise Damaged(f"{path} is not what was written: a bit flipped, or it comes from elsewhere. {REMOVE}")
-        answers = np.frombuffer(raw, "<f2", offset=HEADER).reshape(images, classes).astype(np.float16)
-        if not np.isfinite(answers).all():
-            raise Damaged(f"{path} has answers that are no numbers, which no teacher was allowed to give. {REMOVE}")
-        return answers
+        logits = np.frombuffer(raw, "<f2", offset=HEADER).reshape(images, classes).astype(np.float16)
+        if not np.isfinite(logits).all():
+            raise Damaged(f"{path} has logits that are not finite, which no teacher was allowed to give. {REMOVE}")
+        return logits
 
-    def verify(self, ask: Ask, device: torch.device, recorded: float | None, *, entries: int = 32) -> None:
-        """Every file is what was written; `entries` answers drawn at random are given again; the validation AUROC is
+    def verify(self, compute: Compute, device: torch.device, recorded: float | None, *, entries: int = 32) -> None:
+        """Every file is what was written; `entries` logits drawn at random are computed again; the validation AUROC is
         the `recorded` one, if there is one.
 
         Raises:
             Damaged: what is not so, by name.
-            RunFailed: the teacher answers with what is no number.
+            RunFailed: the teacher's logits are not finite.
         """
         for path in sorted(self.folder.glob(BLOCK_FILES)):
             self._block(int(path.name[:5]), int(path.name[6:10]))
-        self._expect_same_answers(ask, device, entries)
+        self._expect_same_logits(compute, device, entries)
         if len(self.val):
-            self._expect_score(self.validation(ask, device), recorded)
+            self._expect_score(self.validation(compute, device), recorded)
 
     def _expect_score(self, logits: NDArray[np.float32], recorded: float | None) -> None:
         if recorded is not None:
             found = validation_metrics(logits, self.val.labels, self.data.classes).get("val/auroc_macro")
             if found is None or not abs(found - recorded) <= AUROC_TOLERANCE:
                 raise Damaged(
-                    f"{self.folder}: the teacher's validation AUROC is {found} from its answers and {recorded} in its "
+                    f"{self.folder}: the teacher's validation AUROC is {found} from its logits and {recorded} in its "
                     f"manifest: another preprocessing, order of labels or set of images? {REMOVE}"
                 )
 
-    def _expect_same_answers(self, ask: Ask, device: torch.device, entries: int) -> None:
-        """Asks again for some of what is there. Drawn anew each time, so that no entry is safe from it."""
+    def _expect_same_logits(self, compute: Compute, device: torch.device, entries: int) -> None:
+        """Computes some of what is there again. Drawn anew each time, so that no entry is safe from it."""
         there = [path.name for path in self.folder.glob(BLOCK_FILES)]
         random = np.random.default_rng()
         for name in random.permutation(sorted(there))[:entries]:
             view, block = int(name[:5]), int(name[6:10])
             positions = self._positions(block)
             some = np.sort(random.choice(len(positions), min(len(positions), -(-entries // len(there))), replace=False))
-            answers = self._block(view, block).astype(np.float32)
-            now = self._asked(positions[some], view, ask, device).astype(np.float32)
-            off = np.abs(now - answers[some]) > SPREAD * answers.std(axis=0) + RELATIVE * np.abs(now) + RELATIVE
+            stored = self._block(view, block).astype(np.float32)
+            now = self._computed(positions[some], view, compute, device).astype(np.float32)
+            off = np.abs(now - stored[some]) > SPREAD * stored.std(axis=0) + RELATIVE * np.abs(now) + RELATIVE
             if off.any():
                 row = int(self.part.rows[positions[some][off.any(axis=1).argmax()]])
                 raise Damaged(
-                    f"{self.folder / name}: the teacher answers otherwise now for {self.part.packed.table.names[row]}, "
-                    f"view {view}: these are another teacher's answers, or to other views. {REMOVE}"
+                    f"{self.folder / name}: the teacher gives other logits now for "
+                    f"{self.part.packed.table.names[row]}, view {view}: these are another teacher's, or of other views. {REMOVE}"
                 )
 
 
-REMOVE = "Remove it, and the teacher is asked again"
+REMOVE = "Remove it, and its logits are computed again"
 
 
 def rounded(logits: torch.Tensor) -> torch.Tensor:
@@ -306,6 +308,6 @@ def rounded(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().clamp(-limit, limit).half()
 
 
-def _half(answers: Iterator[torch.Tensor]) -> NDArray[np.float16]:
-    """Raises RunFailed if an answer is not a number."""
-    return np.asarray(torch.cat([rounded(answer).cpu() for answer in answers]).numpy())
+def _half(batches: Iterator[torch.Tensor]) -> NDArray[np.float16]:
+    """Raises RunFailed if a logit is not finite."""
+    return np.asarray(torch.cat([rounded(logits).cpu() for logits in batches]).numpy())

@@ -32,8 +32,8 @@ class KD(Spec):
     alpha    the teacher's share
     form     kl: the Bernoulli KL divergence; mse: the squared difference of the logits, its limit as tau grows
     intra    weight of DIST's intra-class relation beside it: it compares the images of a batch, which then stays whole
-    hint     weight of attention transfer, what the last feature maps look at; the teacher is asked online then
-    platt    the teacher's logits are calibrated per label on the validation part before they are heard
+    hint     weight of attention transfer, what the last feature maps look at; the teacher runs online then
+    platt    the teacher's logits are calibrated per label on the validation part before they are used
     teacher  its key, filled in when the study is resolved
     """
 

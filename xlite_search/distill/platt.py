@@ -13,7 +13,7 @@ def fit(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> NDArray[np.
 
     Newton's method on the cross-entropy with Platt's targets, (n+ + 1)/(n+ + 2) and 1/(n- + 2), which keep few
     positives from a vertical line (Platt 1999; Lin et al. 2007). A label without positives or negatives, and one whose
-    slope would not be above zero, is left as it is: the order of a teacher's answers is never turned round.
+    slope would not be above zero, is left as it is: the order of a teacher's logits is never turned round.
     """
     return np.stack([_line(t, y > 0) for t, y in zip(logits.T.astype(np.float64), labels.T, strict=True)], axis=1)
 

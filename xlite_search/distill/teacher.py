@@ -40,7 +40,7 @@ def load_teacher(key: str, classes: tuple[str, ...], device: torch.device) -> Te
 
 
 def write_ensemble(members: list[str]) -> str:
-    """Several teachers, in whatever order, as one that answers in the mean of their logits; returns its key.
+    """Several teachers, in whatever order, as one whose logits are the mean of theirs; returns its key.
 
     Raises:
         BadInput: a member is not there, or they know other findings, or in another order.

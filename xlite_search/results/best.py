@@ -170,7 +170,7 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
     folder = places.model_folder(name or f"{document['study']}-{run_key(config, maker(trainable))}")
     record = _record(folder, config, document, code)
     line = EpochLine(config.epochs)
-    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder, progress.heard(line):
+    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder, progress.listening(line):
         if not record.over:
             for after_epoch in drive(record, trainable, config):
                 if len(after_epoch.epochs) == 1:
@@ -196,7 +196,7 @@ def _record(folder: Path, config: RunConfig, document: dict[str, Any], code: str
     if not (folder / "run.json").exists():
         label = f"{document['label']} in {document['study']}, on {config.data.fit}"
         settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit, "code": code}
-        balance.leave(folder, config.sampler, config.loss, open_data(config.data))
+        balance.write_artifacts(folder, config.sampler, config.loss, open_data(config.data))
         record = RunRecord(folder, folder.name, "final", label, settings, tree, batchwise=config.batchwise)
         return replace(record, config_class=config_name(type(config))).save()
     record = RunRecord.load(folder)

@@ -46,29 +46,29 @@ def open_study(name: str) -> StudyRecord:
 
 @dataclass(frozen=True)
 class Teaching:
-    """What the teacher was asked, over all runs that have one.
+    """What the teacher's logits cost, over all runs that have one.
 
-    asked    views that it answered
-    heard    views of which students heard an answer; what was heard and not asked was read from the store
-    seconds  spent asking; `saved_seconds` is what asking for the rest would have taken
-    size     bytes of all that is stored of its answers, for these and other studies
+    computed  views that it was run on
+    used      views whose logits students were given; those that were not computed were read from the cache
+    seconds   spent computing; `saved_seconds` is what the rest would have taken
+    size      bytes of its cached logits, for these and other studies
     """
 
-    asked: int
-    heard: int
+    computed: int
+    used: int
     seconds: float
     saved_seconds: float
     size: int
 
     @property
     def saved(self) -> int:
-        return max(self.heard - self.asked, 0)
+        return max(self.used - self.computed, 0)
 
     def words(self) -> str:
-        """`teacher: 21,000 views asked in 12 s, 147,000 read instead of asked (84 s saved); store 0.6 MB`."""
+        """`teacher logits: 21,000 views computed in 12 s, 147,000 read from the cache (84 s saved); cache 0.6 MB`."""
         return (
-            f"teacher: {self.asked:,} views asked in {clock(self.seconds)}, {self.saved:,} read instead of asked "
-            f"({clock(self.saved_seconds)} saved); store {self.size / 1e6:.2g} MB"
+            f"teacher logits: {self.computed:,} views computed in {clock(self.seconds)}, {self.saved:,} read from the "
+            f"cache ({clock(self.saved_seconds)} saved); cache {self.size / 1e6:.2g} MB"
         )
 
 
@@ -272,12 +272,12 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | N
     def total(name: str) -> float:
         return sum(epoch.get(name, 0.0) for run in runs for epoch in run.epochs)
 
-    if not total("kd/heard"):
+    if not total("kd/used"):
         return None
     homes = {places.teacher_folder(study.teacher) for study in studies if study.teacher}
     size = sum(path.stat().st_size for home in homes for path in home.glob("logits/*/*.f16"))
-    asked, heard = int(total("kd/asked")), int(total("kd/heard"))
-    return Teaching(asked, heard, total("time/teacher_s"), total("time/teacher_saved_s"), size)
+    computed, used = int(total("kd/computed")), int(total("kd/used"))
+    return Teaching(computed, used, total("time/teacher_s"), total("time/teacher_saved_s"), size)
 
 
 def _data(runs: list[RunRecord]) -> Data:

@@ -99,8 +99,8 @@ def over_seeds(
     if not _pairs(groups):
         return []
     judge = Judge(data(), metric)
-    answers = {run.key: judge.of(run) for group in groups for run in group.values()}
-    return ranked(groups, answers)
+    influences = {run.key: judge.of(run) for group in groups for run in group.values()}
+    return ranked(groups, influences)
 
 
 class Judge:
@@ -159,11 +159,11 @@ def _pairs(groups: Sequence[Seeds]) -> list[tuple[int, int]]:
     return [(a, b) for a, b in numbers if len(_common(groups[a], groups[b])) >= FEWEST_SEEDS]
 
 
-def ranked(groups: Sequence[Seeds], answers: Mapping[str, Influence]) -> list[Setting]:
-    """The best setting, then those that have seeds in common with it by their gaps; `answers` by the runs' keys."""
-    place_of = {key: place for place, key in enumerate(answers)}
+def ranked(groups: Sequence[Seeds], influences: Mapping[str, Influence]) -> list[Setting]:
+    """The best setting, then those that have seeds in common with it by their gaps; `influences` by the runs' keys."""
+    place_of = {key: place for place, key in enumerate(influences)}
     places = [{seed: place_of[run.key] for seed, run in group.items()} for group in groups]
-    areas, patients = np.array([answer.auroc.mean() for answer in answers.values()]), joint(list(answers.values()))
+    areas, patients = np.array([one.auroc.mean() for one in influences.values()]), joint(list(influences.values()))
     pairs = _pairs(groups)
     common = [_common(groups[one], groups[other]) for one, other in pairs]
     sides = [

@@ -47,7 +47,7 @@ def standing(name: str) -> Standing:
     """Raises BadInput if there is no such study, Damaged if a record is not what was written."""
     study = open_study(name)
     runs = study.runs()
-    return Standing(name, held_by(study.folder), runs, disk.taken(runs))
+    return Standing(name, held_by(study.folder), runs, disk.checkpoint_bytes(runs))
 
 
 def show(found: Standing) -> None:

@@ -1,9 +1,9 @@
 """Ray on this machine, or a cluster's: started quietly, watched, and ended with all its processes.
 
-    with engine(machine) as leaving:
+    with engine(machine) as shutdown:
         ...
 
-One Ctrl+C finishes the epochs that are running (`Leaving.asked`) and begins no other trial; the second, or a
+One Ctrl+C finishes the epochs that are running (`Shutdown.requested`) and begins no other trial; the second, or a
 termination signal, ends at once. A Ray that dies would leave its driver waiting for ever: a thread looks after its
 processes and ends the wait.
 """
@@ -46,18 +46,18 @@ VITAL = ("raylet", "gcs_server")
 LOOK_EVERY_S, GRACE_S = 0.5, 2.0
 
 
-class Leaving:
+class Shutdown:
     """Whether somebody asked the search to end. The driver's signals land here."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.ending: Interrupted | EngineDied | None = None
         self.closing = False
         self.dead = False
         self.notice: Path | None = None
 
     @contextmanager
-    def after_the_epoch(self, notice: Path) -> Iterator[None]:
+    def stop_after_epoch(self, notice: Path) -> Iterator[None]:
         """While trials run, the first Ctrl+C lets them finish their epoch; elsewhere it ends at once.
 
         Then there is a file `notice`: whoever is about to begin a trial, in any process, looks for it.
@@ -72,7 +72,7 @@ class Leaving:
         finally:
             self.notice = None
             notice.unlink(missing_ok=True)
-        if self.asked:
+        if self.requested:
             self._end(Interrupted(CTRL_C))
 
     def catch_up(self) -> None:
@@ -91,8 +91,8 @@ class Leaving:
             self._end(EngineDied(DEAD))
         elif number == WAKE != signal.SIGINT:
             return  # it says nothing else
-        elif number == signal.SIGINT and self.notice and not self.asked:
-            self.asked = True
+        elif number == signal.SIGINT and self.notice and not self.requested:
+            self.requested = True
             with contextlib.suppress(OSError):  # a disk that is full: the driver still hands out nothing more
                 self.notice.touch()
             say("Ctrl+C: the running epochs are finished first; once more ends at once, and costs these epochs")
@@ -114,7 +114,7 @@ class Leaving:
 
 
 @contextmanager
-def engine(machine: Machine, address: str | None = None, last: Callable[[], None] = lambda: None) -> Iterator[Leaving]:
+def engine(machine: Machine, address: str | None = None, last: Callable[[], None] = lambda: None) -> Iterator[Shutdown]:
     """Ray on this machine, loopback only; the cluster at `address`; or the one that runs in this process already.
 
     Where the process has to be ended because Ray does not return to it, `last` is called before.
@@ -124,26 +124,26 @@ def engine(machine: Machine, address: str | None = None, last: Callable[[], None
         EngineDied: it does not start, or dies on the way.
         Interrupted: somebody asked it to end.
     """
-    leaving = Leaving()
+    shutdown = Shutdown()
     if ray.is_initialized():
-        with leaving.listening():
-            yield leaving
+        with shutdown.listening():
+            yield shutdown
         return
     end_orphans()
     with ray_folder() as folder:
         _start(machine, address, folder)
-        with leaving.listening():
+        with shutdown.listening():
             try:
-                leaving.catch_up()
-                with _watched(leaving, last):
-                    yield leaving
+                shutdown.catch_up()
+                with _watched(shutdown, last):
+                    yield shutdown
             except BaseException:
-                if leaving.ending is None:
+                if shutdown.ending is None:
                     raise
-                raise leaving.ending from None  # Ray's compiled code makes a SystemError of what a handler raised in it
+                raise shutdown.ending from None  # Ray turns what a handler raised in it into a SystemError
             finally:
-                leaving.closing = True
-                if leaving.ending:
+                shutdown.closing = True
+                if shutdown.ending:
                     end_children()
                 else:
                     with Wait("Ray ends its processes"):
@@ -200,22 +200,22 @@ def _not_started(error: Exception, address: str | None, folder: Path) -> BadInpu
 
 
 @contextmanager
-def _watched(leaving: Leaving, last: Callable[[], None]) -> Iterator[None]:
+def _watched(shutdown: Shutdown, last: Callable[[], None]) -> Iterator[None]:
     """Ends the wait if one of Ray's processes ends, by an exception in the main thread. Whatever that ends by, Ray may
     still hold it in a call that never returns: then the process is ended, after `last`."""
     vital = [child for child in psutil.Process().children() if _name(child) in VITAL]
     over = threading.Event()
 
     def look() -> None:
-        while not (over.wait(LOOK_EVERY_S) or leaving.ending or leaving.dead):
+        while not (over.wait(LOOK_EVERY_S) or shutdown.ending or shutdown.dead):
             if not all(_lives(process) for process in vital):
-                leaving.dead = True
+                shutdown.dead = True
                 _wake_main_thread()
         if not over.wait(GRACE_S):
             end_children()
             last()
             remove_ours()
-            end_process(leaving.ending or EngineDied(DEAD))
+            end_process(shutdown.ending or EngineDied(DEAD))
 
     thread = threading.Thread(target=look, name="engine", daemon=True)
     thread.start()

@@ -22,7 +22,7 @@ from xlite_search import limits, model_folder, places
 from xlite_search.config import RunConfig
 from xlite_search.console import duration
 from xlite_search.data.dataset import Data, open_data
-from xlite_search.distill.answers import online_because
+from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput, OutOfMemory
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.models.cost import macs
@@ -140,7 +140,7 @@ def _at_once(plan: Plan, machine: Machine, gpus: int) -> int:
 
 
 def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machine, at_once: int) -> int:
-    """Two states and two best weights of every trial and of a missing teacher, and its answers.
+    """Two states and two best weights of every trial and of a missing teacher, and its logits.
 
     A budget caps what those that are over hold, but for the best weights of the finished; the others hold theirs.
     """
@@ -158,7 +158,7 @@ def _disk(plan: Plan, left: Sequence[RunConfig], work: Workload, machine: Machin
         ends = sum(len(cohort[-1]) for cohort in work.cohorts)
         trials = min(trials, machine.checkpoints_gb * 1e9 + KEPT_CHECKPOINTS * pair * live + best * ends)
     models = sum(KEPT_CHECKPOINTS * sum(state_bytes(c, classes)) + BESIDE_WEIGHTS for c in _untrained(plan))
-    return round(trials) + models + _answers(left, plan) * classes * 2
+    return round(trials) + models + _cached_logits(left, plan) * classes * 2
 
 
 def _live(cohort: Sequence[Sequence[int]], at_once: int) -> float:
@@ -171,13 +171,13 @@ def _live(cohort: Sequence[Sequence[int]], at_once: int) -> float:
 
 def _untrained(plan: Plan) -> list[RunConfig]:
     """The teachers that are trained first."""
-    members = plan.teaching.members if plan.teaching and plan.heard else {}
+    members = plan.teaching.members if plan.teaching and plan.uses_teacher else {}
     return [c for key, c in members.items() if c and not model_folder.exists(places.teacher_folder(key))]
 
 
 def _members(plan: Plan, like: RunConfig) -> list[RunConfig]:
-    """The models that the teacher asks; of a given one, a config `like` the students' with its model."""
-    members = plan.teaching.members if plan.teaching and plan.heard else {}
+    """The teacher's models; of a given one, a config `like` the students' with its model."""
+    members = plan.teaching.members if plan.teaching and plan.uses_teacher else {}
     return [config or _given(key, like) for key, config in members.items()]
 
 
@@ -186,11 +186,11 @@ def _given(key: str, like: RunConfig) -> RunConfig:
     return like.model_copy(update={"model": name, "weights": None, "kd": None})
 
 
-def _answers(configs: Sequence[RunConfig], plan: Plan) -> int:
-    """Answers of a teacher that are stored for these runs: runs with the same images and augmentation share them."""
+def _cached_logits(configs: Sequence[RunConfig], plan: Plan) -> int:
+    """Cached teacher logits of these runs: runs with the same images and augmentation share them."""
     found: dict[tuple[str, float], int] = {}
     for config in configs:
-        if config.kd and not online_because(config, config.kd):
+        if config.kd and not online_reason(config, config.kd):
             views = config.augment.model_dump_json(exclude={"views"}) if config.augment else ""
             store = views, config.data.fraction
             found[store] = max(found.get(store, 0), views_of(config) * len(plan.data(config).train))
@@ -201,9 +201,9 @@ def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Worklo
     """Trials that share a GPU are somewhere between as fast as alone and taking turns."""
     teachers, members = _untrained(plan), _members(plan, left[0])
     costs = costs_of([*left, *teachers, *members])
-    answer_s = sum(costs[member.model].answer_s for member in members)
-    epoch_s = [_epoch_s(plan.data(config), config, costs[config.model], answer_s) for config in left]
-    first = START_S + TRIAL_S * len(work.alone) / found.at_once + _answers(left, plan) * answer_s
+    inference_s = sum(costs[member.model].inference_s for member in members)
+    epoch_s = [_epoch_s(plan.data(config), config, costs[config.model], inference_s) for config in left]
+    first = START_S + TRIAL_S * len(work.alone) / found.at_once + _cached_logits(left, plan) * inference_s
     for teacher in teachers:
         first += (teacher.stop_after or teacher.epochs) * _epoch_s(plan.data(teacher), teacher, costs[teacher.model])
     busy = sum(_longest(stage, epoch_s, found.at_once) for stage in work.stages)
@@ -224,9 +224,9 @@ def _longest(epochs: Sequence[int], epoch_s: Sequence[float], at_once: int) -> f
 
 
 def _epoch_s(data: Data, config: RunConfig, cost: StepCost, teacher_s: float = 0.0) -> float:
-    """`teacher_s`: of the teacher's answer to an image, which is waited for where it is asked online."""
-    asked = teacher_s if config.kd and online_because(config, config.kd) else 0.0
-    return len(data.train) * (cost.train_s + asked) + len(data.val) * cost.answer_s
+    """`teacher_s`: of the teacher's logits for an image, which are waited for where they are computed online."""
+    waited = teacher_s if config.kd and online_reason(config, config.kd) else 0.0
+    return len(data.train) * (cost.train_s + waited) + len(data.val) * cost.inference_s
 
 
 def costs_of(configs: Sequence[RunConfig]) -> dict[str, StepCost]:

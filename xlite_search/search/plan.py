@@ -66,8 +66,8 @@ class Plan:
         return self.teaching.key if self.teaching else ""
 
     @property
-    def heard(self) -> bool:
-        """Whether a trial listens to the teacher, or may in a later round."""
+    def uses_teacher(self) -> bool:
+        """Whether a trial has a teacher, or may in a later round."""
         return self.study.suggester is not None or any(trial.config.kd for trial in self.trials)
 
     @property
@@ -119,8 +119,8 @@ class Plan:
             some = "; ".join(" = ".join(group) for group in twins[:3])
             found.append(f"{len(twins):,} images are in two splits, pixel for pixel: {some}; `audit` names them")
         found += factors.aliases(self.trials)
-        if self.teaching and not self.heard:
-            found.append("no trial listens to the teacher: kd is null or kd.alpha 0 in all; it is not trained")
+        if self.teaching and not self.uses_teacher:
+            found.append("no trial uses the teacher: kd is null or kd.alpha 0 in all; it is not trained")
         return found + list(teaching.warnings(self.study, self.teaching, self.trials) if self.teaching else ())
 
     def factors(self) -> dict[str, list[Any]]:
@@ -195,16 +195,16 @@ def _searched(study: Study, record: StudyRecord | None, teacher: str, made_by: s
     points = study.proposals(tried)
     fresh = study.trials(teacher, points, made_by=made_by, beside=[run.settings for run in begun])
     fresh = [trial for trial in fresh if trial.key not in known]
-    return trials + fresh, len(fresh) < study.asked(len(tried))
+    return trials + fresh, len(fresh) < study.wanted(len(tried))
 
 
 def _tried(run: RunRecord, study: Study) -> Tried:
     """What a search learns from a run that is over."""
     values = (run.best_score(study.metric), *(run.objective(name) for name in study.minimize))
-    course = {epoch: score for epoch, score in enumerate(run.metric(study.metric), start=1) if math.isfinite(score)}
+    curve = {epoch: score for epoch, score in enumerate(run.metric(study.metric), start=1) if math.isfinite(score)}
     outcome: Literal["finished", "stopped", "failed"]
     outcome = "stopped" if run.status == "stopped" else "finished" if run.status == "finished" else "failed"
-    return Tried(run.settings, values, course, outcome)
+    return Tried(run.settings, values, curve, outcome)
 
 
 def changes(begun: StudyRecord, plan: Plan) -> list[str]:

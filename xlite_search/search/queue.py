@@ -26,14 +26,14 @@ from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search import asha
 from xlite_search.search.asha import ASHA
-from xlite_search.search.engine import Leaving
+from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
 from xlite_search.search.ray_files import ray_folder
 from xlite_search.search.ray_patches import workers_may_starve
 from xlite_search.search.worker import Activation, job_for
 
 #: told of every run that has news
-Listen = Callable[[RunRecord], None]
+Listener = Callable[[RunRecord], None]
 
 
 class Queue(Searcher):  # type: ignore[misc]
@@ -43,17 +43,17 @@ class Queue(Searcher):  # type: ignore[misc]
     """
 
     def __init__(
-        self, study: StudyRecord, scheduler: ASHA | None, root: Path, tell: Listen, leaving: Leaving | None = None
+        self, study: StudyRecord, scheduler: ASHA | None, root: Path, listen: Listener, shutdown: Shutdown | None = None
     ) -> None:
         super().__init__()
-        self.study, self.scheduler, self.root, self.tell = study, scheduler, root, tell
-        self.leaving = leaving or Leaving()
+        self.study, self.scheduler, self.root, self.listen = study, scheduler, root, listen
+        self.shutdown = shutdown or Shutdown()
         self.runs = {run.key: run for run in study.runs()}
         self.journal = Journal(study.folder)
         self.active: dict[str, str] = {}
         self.starved: set[str] = set()
         self.trouble: Exception | None = None
-        self.farewell = Wait("Ray ends its workers")
+        self.ending = Wait("Ray ends its workers")
         self._decide()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,14 +63,14 @@ class Queue(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next activation, those with the most epochs first; None if all that are left wait for others."""
         waiting = self.waiting()
-        if self.leaving.asked or self.trouble or not (waiting or self.active):
+        if self.shutdown.requested or self.trouble or not (waiting or self.active):
             return str(Searcher.FINISHED)
         if not waiting:
             return None
         key, until = next(iter(waiting.items()))
         self.active[trial_id] = key
         progress.forget(self.runs[key].folder)
-        return {"job": job_for(self.runs[key], self.study.trainable, self.root, until, self.leaving.notice)}
+        return {"job": job_for(self.runs[key], self.study.trainable, self.root, until, self.shutdown.notice)}
 
     def at_work(self, at_once: int) -> list[str]:
         """Keys of the runs that workers have, or are being started for: what was handed out first."""
@@ -93,7 +93,7 @@ class Queue(Searcher):  # type: ignore[misc]
             self.trouble = self.trouble or Damaged(result["trouble"])
         with self._ending_on_trouble():
             run = RunRecord.load(self.runs[self.active.pop(trial_id)].folder)
-            if run.status == "running" and (self.leaving.asked or self.trouble):
+            if run.status == "running" and (self.shutdown.requested or self.trouble):
                 run = run.interrupted()
             elif trial_id in self.starved and not run.over:
                 run = run.starved("out of memory on the host")
@@ -101,8 +101,8 @@ class Queue(Searcher):  # type: ignore[misc]
                 run = run.abandoned()
             self._take(run)
             self._decide()
-        if not self.active and (self.leaving.asked or self.trouble or not self.waiting()):
-            self.farewell.begin()
+        if not self.active and (self.shutdown.requested or self.trouble or not self.waiting()):
+            self.ending.begin()
 
     @contextmanager
     def _ending_on_trouble(self) -> Iterator[None]:
@@ -114,7 +114,7 @@ class Queue(Searcher):  # type: ignore[misc]
 
     def _take(self, run: RunRecord) -> None:
         self.runs[run.key] = run
-        self.tell(run)
+        self.listen(run)
 
     def _decide(self) -> None:
         """Journals what can be decided, then has the losers' records say so; what a kill left undone as well.
@@ -137,12 +137,12 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nobody reads its state, which holds every trial twice
-    with ray_folder() as cache, workers_may_starve(), closing(queue.farewell):
+    with ray_folder() as cache, workers_may_starve(), closing(queue.ending):
         tune.Tuner(
             tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(
                 search_alg=queue,
-                scheduler=_Door(queue),
+                scheduler=_Scheduler(queue),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -167,7 +167,7 @@ class _Silent(TrialProgressCallback):  # type: ignore[misc]
         pass
 
 
-class _Door(FIFOScheduler):  # type: ignore[misc]
+class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     """First come, first served; once somebody asked the search to end, whoever has finished an epoch leaves, and
     whoever waits for a place does not get one.
 
@@ -180,7 +180,7 @@ class _Door(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Asked before any place is given away."""
-        if not self.queue.leaving.asked:
+        if not self.queue.shutdown.requested:
             return super().choose_trial_to_run(tune_controller)
         for trial in tune_controller.get_trials():
             if trial.status == Trial.PENDING:
@@ -188,7 +188,7 @@ class _Door(FIFOScheduler):  # type: ignore[misc]
         return None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return str(TrialScheduler.STOP if self.queue.leaving.asked else TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP if self.queue.shutdown.requested else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         trial.run_metadata.metric_n_steps.clear()  # moving averages of its clocks: 14 KB a trial that nobody reads

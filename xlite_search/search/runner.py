@@ -26,7 +26,7 @@ from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of
 from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord
-from xlite_search.search.engine import Leaving, engine, gpus
+from xlite_search.search.engine import Shutdown, engine, gpus
 from xlite_search.search.forecast import forecast
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue, drain
@@ -92,17 +92,17 @@ def _search(plan: Plan, study: StudyRecord, recorder: Recorder, address: str | N
         _settle(study, recorder)
         recorder.close(done=False, in_haste=True)
 
-    with engine(machine, address, last) as leaving:
+    with engine(machine, address, last) as shutdown:
         _settle(study, recorder)
         study = teach(plan, study, machine)
-        search(plan, study, machine, recorder, leaving)
+        search(plan, study, machine, recorder, shutdown)
         while plan.study.suggester:
             # the definition stays that of this command: who edits a file meanwhile must not end the night
             following = replace(make_plan(plan.study, plan.name), definition=plan.definition)
             if len(following.trials) == len(plan.trials):
                 break
             plan, study = following, begin(following)
-            search(plan, study, machine, recorder, leaving)
+            search(plan, study, machine, recorder, shutdown)
     return study
 
 
@@ -217,7 +217,7 @@ def _show_balances(plan: Plan, study: StudyRecord) -> None:
                 write_atomic(home / name, content)
 
 
-def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder, leaving: Leaving) -> None:
+def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder, shutdown: Shutdown) -> None:
     """Trains every trial that is not over; returns when all are.
 
     Raises:
@@ -240,7 +240,7 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
     )
     say(f"{len(waiting)} of {of} to go, {at_once} at a time on {machine.words(gpus())}:")
     showing = Board(records, at_once=at_once, resources=machine.words(gpus()))
-    with showing as board, leaving.after_the_epoch(study.folder / STOPPING):
+    with showing as board, shutdown.stop_after_epoch(study.folder / STOPPING):
 
         def tell(record: RunRecord) -> None:
             board.update(record)
@@ -248,6 +248,6 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
             if record.over and machine.checkpoints_gb:
                 disk.free(study.runs(), round(machine.checkpoints_gb * 1e9))
 
-        queue = Queue(study, plan.study.scheduler, plan.root, tell, leaving)
+        queue = Queue(study, plan.study.scheduler, plan.root, tell, shutdown)
         board.watch(lambda: queue.at_work(at_once))
         drain(queue, resources, at_once)

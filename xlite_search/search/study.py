@@ -84,7 +84,7 @@ class Study:
                list of these, an ensemble
     accept_overlap  a finished teacher may have been trained on patients that its students are judged by
     samples    how often a grid with samplers is drawn; how many trials a function is asked for
-    search     who answers a function
+    search     the suggester of a function
     demo       settings of `--demo`, as `--set` gives them, and its samples
 
     Raises BadInput if a name or a value of the space is not one of the base's.
@@ -242,7 +242,7 @@ class Study:
         return suggest.suggest(
             self.suggester,
             tried,
-            self.asked(len(tried)),
+            self.wanted(len(tried)),
             tpe=self.search,
             directions=("maximize", *down),
             seed=self.base.seed,
@@ -258,7 +258,7 @@ class Study:
             tree["weights"] = sha256_of(file)
         return digest(tree)
 
-    def asked(self, tried: int) -> int:
+    def wanted(self, tried: int) -> int:
         """Trials of the next round of a search."""
         return min(self.search.batch, max(self.samples - tried, 0))
 

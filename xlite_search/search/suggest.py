@@ -72,12 +72,12 @@ class Tried:
 
     settings  what the space suggested
     values    the objectives of a run that was trained to its end
-    course    epoch to score, as far as it came: what there is of a run that was stopped at a rung
+    curve    epoch to score, as far as it came: what there is of a run that was stopped at a rung
     """
 
     settings: dict[str, Any]
     values: tuple[float, ...] | None
-    course: dict[int, float]
+    curve: dict[int, float]
     outcome: Literal["finished", "stopped", "failed"]
 
 
@@ -206,7 +206,7 @@ def _told(one: Tried, objectives: int) -> dict[str, Any]:
     from optuna.trial import TrialState
 
     if one.outcome == "stopped":
-        return {"state": TrialState.PRUNED, "intermediate_values": one.course if objectives == 1 else {}}
+        return {"state": TrialState.PRUNED, "intermediate_values": one.curve if objectives == 1 else {}}
     if one.outcome == "finished" and one.values is not None and all(map(math.isfinite, one.values)):
         return {"state": TrialState.COMPLETE, "values": one.values}
     return {"state": TrialState.FAIL}

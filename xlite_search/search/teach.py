@@ -1,4 +1,4 @@
-"""The stage before the trials: a teacher that is missing is trained, and what it answers is looked at."""
+"""The stage before the trials: a missing teacher is trained, and its cached logits are checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import TRAINABLE, Teaching
-from xlite_search.search.worker import job_for, run_teacher, verify_answers
+from xlite_search.search.worker import job_for, run_teacher, verify_teacher_logits
 from xlite_search.storage import FULL, alone
 from xlite_search.tracking import TEACHERS, Recorder
 from xlite_search.trainable import config_name, maker, trainable_at
@@ -31,15 +31,15 @@ from xlite_search.training import balance
 
 
 def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
-    """Trains the study's teacher if it is missing and somebody hears it; pins its weights' sha256 to the study.
+    """Trains the study's teacher if it is missing and a trial uses it; pins its weights' sha256 to the study.
 
     Raises:
-        RunFailed: it failed, now or before; or it answers with what is no number.
+        RunFailed: it failed, now or before; or its logits are not finite.
         BadInput: the teacher's weights are not those that this study began with.
-        Damaged: what is stored of its answers is not what it answers.
+        Damaged: its cached logits are not those that it gives.
     """
     teaching = plan.teaching
-    if teaching is None or not plan.heard:
+    if teaching is None or not plan.uses_teacher:
         return study
     for key, config in teaching.members.items():
         home = places.teacher_folder(key)
@@ -76,7 +76,7 @@ def _train(home: Path, config: RunConfig, root: Path, machine: Machine) -> None:
         label, tree = f"teacher {config.model}", config.model_dump(mode="json")
         record = RunRecord(home, home.name, "teacher", label, {"model": config.model}, tree, batchwise=config.batchwise)
         record.save()
-        balance.leave(home, config.sampler, config.loss, open_data(config.data))
+        balance.write_artifacts(home, config.sampler, config.loss, open_data(config.data))
     say(f"Teacher {config.model}, trained once for every study that asks for it:")
     resources = machine.resources(config.threads, gpus(), augments=config.augment is not None)
     task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(run_teacher)
@@ -116,7 +116,7 @@ def _activation(record: RunRecord, task: Any, root: Path) -> Iterator[RunRecord]
 
 
 def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
-    """Has each store that the waiting trials read looked at once: here, or on the GPU if there is one."""
+    """Checks each cache of logits that the waiting trials read, once: here, or on the GPU if there is one."""
     waiting = {run.key for run in study.runs() if not run.over}
     configs: dict[str, RunConfig] = {}
     for trial in plan.trials:
@@ -127,10 +127,10 @@ def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
         given = config.model_dump_json(), config_name(type(config)), str(plan.root), places.environment()
         if gpus():
             share = machine.resources(1, gpus(), augments=False)
-            task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(verify_answers)
+            task = ray.remote(num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=0)(verify_teacher_logits)
             try:
                 ray.get(task.remote(*given))
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
         else:
-            verify_answers(*given)
+            verify_teacher_logits(*given)

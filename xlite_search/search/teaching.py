@@ -1,4 +1,4 @@
-"""Who a study's teacher is, before anything is trained: its members, their keys, and whether it may judge at all."""
+"""A study's teacher before anything is trained: its members, their keys, and whether it may judge its students."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, cast
 from xlite_search import model_folder, places, provenance
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import Data, open_data
-from xlite_search.distill.answers import online_because
 from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import ensemble_key, shared_patients
+from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput
 from xlite_search.model_folder import ModelManifest, input_of, read_model
 from xlite_search.search.study import Member, Study, Trial
@@ -96,10 +96,10 @@ def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[
     online: dict[str, int] = {}
     for trial in trials:
         kd = trial.config.kd
-        if kd and (because := online_because(trial.config, kd)):
+        if kd and (because := online_reason(trial.config, kd)):
             online[because] = online.get(because, 0) + 1
     for because, count in online.items():
-        yield f"in {count} trials the teacher is asked online, for every image of every epoch: {because}"
+        yield f"in {count} trials the teacher runs online, on every image of every epoch: {because}"
 
 
 def _made_otherwise(about: ModelManifest) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _made_otherwise(about: ModelManifest) -> Iterator[str]:
     here = provenance.libraries()
     for name, version in made.get("libraries", {}).items():
         if here.get(name, version) != version:
-            yield f"with {name} {version}, and here is {here[name]}: it may answer otherwise than it was validated"
+            yield f"with {name} {version}, and here is {here[name]}: its logits may be others than were validated"
     trained_by = made.get("trained_by", "")
     where, _, _ = trained_by.rpartition(" ")
     try:
@@ -116,30 +116,30 @@ def _made_otherwise(about: ModelManifest) -> Iterator[str]:
     except BadInput:  # the trainable of another project
         return
     if ours != trained_by:
-        yield f"by other code of {where} than is here: it may answer otherwise than it was validated"
+        yield f"by other code of {where} than is here: its logits may be others than were validated"
 
 
-def asking(trials: list[Trial]) -> Iterator[str]:
-    """What is asked of the teacher, and what it would be without a store, a line for each way to augment."""
+def logit_counts(trials: list[Trial]) -> Iterator[str]:
+    """How many teacher logits are computed, and how many would be without a cache, a line for each way to augment."""
     stored: dict[str, list[Trial]] = {}
     for trial in trials:
         config = trial.config
-        if config.kd and not online_because(config, config.kd):
+        if config.kd and not online_reason(config, config.kd):
             of = config.augment.model_dump_json(exclude={"views"}) if config.augment else ""
             stored.setdefault(f"{config.data.fraction}{of}", []).append(trial)
     for some in stored.values():
         images = len(open_data(some[0].config.data).train)
         classes = len(open_data(some[0].config.data).classes)
         views = max(views_of(trial.config) for trial in some)
-        heard = sum(images * trial.config.epochs for trial in some)
+        online = sum(images * trial.config.epochs for trial in some)
         yield (
-            f"the teacher answers {images * views:,} views once ({images:,} images, {views} view{'s' * (views > 1)} "
-            f"each, {images * views * classes * 2 / 1e6:.2g} MB); asked online it would be {heard:,}"
+            f"teacher logits of {images * views:,} views are computed once ({images:,} images, {views} "
+            f"view{'s' * (views > 1)} each, {images * views * classes * 2 / 1e6:.2g} MB); online it would be {online:,}"
         )
 
 
 def views_of(config: RunConfig) -> int:
-    """How many views of each image a run of stored answers meets, at most."""
+    """How many views of each image a run with cached teacher logits meets, at most."""
     if config.augment is None:
         return 1
     return min(config.augment.views or config.epochs, config.epochs if config.sampler.draws_once else 10**9)
@@ -175,7 +175,7 @@ def _expect_fitting(about: ModelManifest, given: str, data: Data) -> None:
 
 
 def _expect_honest(key: str, given: str | Pretrained, data: Data) -> None:
-    """A teacher that was trained on a student's validation or test images would tell it the answers."""
+    """A teacher that was trained on a student's validation or test images would leak their labels."""
     shared = shared_patients(read_model(places.teacher_folder(key)).trained_on, data)
     if shared:
         name = given if isinstance(given, str) else given.path

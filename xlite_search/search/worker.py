@@ -20,7 +20,7 @@ from ray import tune
 
 from xlite_search import places, power, progress
 from xlite_search.data.dataset import open_data
-from xlite_search.distill import answers
+from xlite_search.distill import teacher_logits
 from xlite_search.errors import cause_of
 from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import RunRecord
@@ -110,17 +110,17 @@ def run_teacher(job: Job) -> Iterator[int]:
         yield len(record.epochs)
 
 
-def verify_answers(config: str, named: str, root: str, where: dict[str, str]) -> None:
-    """Looks at a run's teacher and at what of its answers is stored. `config` is JSON, of the class `named`.
+def verify_teacher_logits(config: str, named: str, root: str, where: dict[str, str]) -> None:
+    """Checks a run's teacher and its cached logits. `config` is JSON, of the class `named`.
 
-    Raises as `distill.answers.verify`.
+    Raises as `distill.teacher_logits.verify`.
     """
     os.environ.update(where)
     if root not in sys.path:
         sys.path.insert(0, root)
     settings = config_named(named).model_validate_json(config)
     assert settings.kd is not None
-    answers.verify(settings, settings.kd, open_data(settings.data), device())
+    teacher_logits.verify(settings, settings.kd, open_data(settings.data), device())
 
 
 def _epochs(job: Job) -> Generator[RunRecord]:
@@ -128,7 +128,7 @@ def _epochs(job: Job) -> Generator[RunRecord]:
     trainable, folder = _trainable(job["trainable"]), Path(job["folder"])
     # the worker of a driver that is dead may still be at it
     with alone(folder, "the run", wait=True, lock=WORKER), progress.written(folder):
-        progress.tell(progress.PREPARING)
+        progress.report(progress.PREPARING)
         record = RunRecord.load(folder)
         if job["stop"] and Path(job["stop"]).exists():
             return

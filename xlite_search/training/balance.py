@@ -44,7 +44,7 @@ def files(audit: Audit, loss: Loss) -> dict[str, bytes]:
     return {"balance.json": json.dumps(about, indent=1).encode(), "balance.png": figure(audit, loss)}
 
 
-def leave(folder: Path, sampler: Sampler, loss: Loss, data: Data) -> None:
+def write_artifacts(folder: Path, sampler: Sampler, loss: Loss, data: Data) -> None:
     """Leaves them with a run, in its folder."""
     for name, content in files(audit_of(sampler, data.train.labels, data.classes), loss).items():
         storage.write_atomic(folder / records.ARTIFACTS / name, content)

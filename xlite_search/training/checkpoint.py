@@ -6,7 +6,7 @@ Schema 1, a dict of tensors and plain values that `torch.load(weights_only=True)
     epoch       finished epochs, 1..n
     model       the model's state dict
     optimizer   the optimizer's state dict
-    schedule    the schedule's state (`optim.Course.state`)
+    schedule    the schedule's state (`optim.LRScheduler.state`)
     scaler      the gradient scaler's state; empty unless the precision is fp16
     average     the moving average's state dict; empty unless the recipe has `ema`
     best        {"epoch", "score"}: the best epoch so far, for early stopping

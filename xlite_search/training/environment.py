@@ -21,7 +21,7 @@ from xlite_search.training.recipe import Recipe
 FILE = "environment.json"
 
 
-def leave(record: RunRecord, config_hash: str, recipe: Recipe, data: Data) -> None:
+def write_artifacts(record: RunRecord, config_hash: str, recipe: Recipe, data: Data) -> None:
     """Writes the file beside a run that begins, or that goes on after the epochs its record has.
 
     `config_hash` is the run's key, `config.run_key`; a final training's record goes by the name of its folder instead.

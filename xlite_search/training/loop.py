@@ -78,7 +78,7 @@ def train(
             judged = _judged(trainer, evaluate)
             metrics |= judged.metrics
             score = metrics[recipe.monitor] if len(data.val) else None
-            trainer.course.after_epoch(score)
+            trainer.lr_scheduler.after_epoch(score)
             improved = score is None or score > best["score"]
             if improved:
                 best = {"epoch": float(epoch), "score": 0.0 if score is None else score}
@@ -112,7 +112,7 @@ class Trainer:
         self.device = this_device()
         self.optimizer = recipe.optimizer.build(model)
         steps = batches_per_epoch(data.train, recipe.batch_size)
-        self.course = recipe.schedule.build(self.optimizer, recipe.epochs, steps)
+        self.lr_scheduler = recipe.schedule.build(self.optimizer, recipe.epochs, steps)
         scaled = self.device.type == "cuda" and recipe.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
@@ -149,10 +149,10 @@ class Trainer:
     def steps_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What each step of an epoch comes to."""
         count = batches_per_epoch(self.data.train, self.recipe.batch_size)
-        progress.tell(progress.TRAINING, 0, count)
+        progress.report(progress.TRAINING, 0, count)
         for number, batch in enumerate(self.batches(epoch), start=1):
             yield self.step(batch)
-            progress.tell(progress.TRAINING, number, count, len(batch.rows))
+            progress.report(progress.TRAINING, number, count, len(batch.rows))
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One update; the loss and the norm of its gradient before clipping, which stay on the device."""
@@ -167,7 +167,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(gradients, self.recipe.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.course.after_step()
+        self.lr_scheduler.after_step()
         self.steps += 1
         if self.average is not None:
             self.average.update(self.model, self.steps)
@@ -202,11 +202,11 @@ class Trainer:
         model.eval()
         logits = []
         count = -(-len(self.data.val if positions is None else positions) // self.recipe.batch_size)
-        progress.tell(progress.VALIDATING, 0, count)
+        progress.report(progress.VALIDATING, 0, count)
         for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device, positions=positions):
             with self.autocast():
                 logits.append(model(batch.images).float())
-            progress.tell(progress.VALIDATING, len(logits), count, len(batch.rows))
+            progress.report(progress.VALIDATING, len(logits), count, len(batch.rows))
         return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)
 
     def autocast(self) -> torch.autocast:
@@ -216,7 +216,7 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=half, enabled=enabled)
 
     def checkpoint(self, epoch: int, best: dict[str, float]) -> Checkpoint:
-        optimizer, schedule, scaler = self.optimizer.state_dict(), self.course.state(), self.scaler.state_dict()
+        optimizer, schedule, scaler = self.optimizer.state_dict(), self.lr_scheduler.state(), self.scaler.state_dict()
         average = self.average.module.state_dict() if self.average is not None else {}
         return Checkpoint(epoch, self.model.state_dict(), optimizer, schedule, scaler, best, average)
 
@@ -233,7 +233,7 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.course.restore(checkpoint.schedule)
+        self.lr_scheduler.restore(checkpoint.schedule)
         self.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None:
             self.average.module.load_state_dict(checkpoint.average)

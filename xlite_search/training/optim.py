@@ -1,4 +1,4 @@
-"""AdamW and the learning rate's course."""
+"""AdamW, and schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdamW(Spec):
         return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
 
-class Course:
+class LRScheduler:
     """A schedule at work. Its state is plain numbers, so that it resumes exactly."""
 
     def __init__(self, per_step: lr_scheduler.LambdaLR | None, per_epoch: lr_scheduler.LRScheduler | None) -> None:
@@ -63,8 +63,8 @@ class Constant(Spec):
 
     name: Literal["constant"] = "constant"
 
-    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
-        return Course(None, None)
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
+        return LRScheduler(None, None)
 
 
 class Plateau(Spec):
@@ -78,11 +78,11 @@ class Plateau(Spec):
     factor: float = Field(0.5, gt=0, lt=1)
     threshold: float = Field(1e-4, ge=0, lt=1)
 
-    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
         plateau = lr_scheduler.ReduceLROnPlateau(
             optimizer, "max", factor=self.factor, patience=self.patience, threshold=self.threshold
         )
-        return Course(None, plateau)
+        return LRScheduler(None, plateau)
 
 
 def risen(step: int, rising: float) -> float:
@@ -96,7 +96,7 @@ class Cosine(Spec):
     name: Literal["cosine"] = "cosine"
     warmup: float = Field(0.0, ge=0)
 
-    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
         rising, total = self.warmup * steps, epochs * steps
 
         def factor(step: int) -> float:
@@ -104,7 +104,7 @@ class Cosine(Spec):
                 return risen(step, rising)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1.0, total - rising))))
 
-        return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
+        return LRScheduler(lr_scheduler.LambdaLR(optimizer, factor), None)
 
 
 #: Parts of a step: a cosine that ends so near after a step has ended there, for 0.1 + 0.2 is not 0.3.
@@ -122,7 +122,7 @@ class WarmRestarts(Spec):
     growth: float = Field(2.0, ge=1)
     warmup: float = Field(0.0, ge=0)
 
-    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
         rising = self.warmup * steps
 
         def factor(step: int) -> float:
@@ -133,7 +133,7 @@ class WarmRestarts(Spec):
                 since, length = max(0.0, since - length), length * self.growth
             return 0.5 * (1 + math.cos(math.pi * since / length))
 
-        return Course(lr_scheduler.LambdaLR(optimizer, factor), None)
+        return LRScheduler(lr_scheduler.LambdaLR(optimizer, factor), None)
 
 
 class Recorded(Spec):
@@ -142,9 +142,9 @@ class Recorded(Spec):
     name: Literal["recorded"] = "recorded"
     factors: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
 
-    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Course:
+    def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
         last = len(self.factors) - 1
-        return Course(lr_scheduler.LambdaLR(optimizer, lambda step: self.factors[min(step // steps, last)]), None)
+        return LRScheduler(lr_scheduler.LambdaLR(optimizer, lambda step: self.factors[min(step // steps, last)]), None)
 
 
 Schedule = Annotated[

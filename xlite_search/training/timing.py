@@ -1,4 +1,4 @@
-"""What a step of training and an answer cost on this device, measured: seconds, memory, watts."""
+"""Measured cost of a training step and of inference on this device: seconds, memory, watts."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class StepCost:
     """What a recipe takes on this device while nothing else computes.
 
     train_s   seconds for each training image: loading, both passes, the update
-    answer_s  seconds for each image that is only answered to
+    inference_s  seconds for each image that is only answered to
     memory    bytes at the peak: of the GPU, or of this process
     watts     what the GPU draws in training; 0 where nobody knows
     """
 
     train_s: float
-    answer_s: float
+    inference_s: float
     memory: int
     watts: float = 0.0
 
     def towards(self, other: StepCost, share: float) -> StepCost:
         """A point on the straight line to `other`: this at 0, `other` at 1."""
-        here, there = (np.array([cost.train_s, cost.answer_s, cost.memory, cost.watts]) for cost in (self, other))
-        train_s, answer_s, memory, watts = here + share * (there - here)
-        return StepCost(float(train_s), float(answer_s), round(memory), float(watts))
+        here, there = (np.array([cost.train_s, cost.inference_s, cost.memory, cost.watts]) for cost in (self, other))
+        train_s, inference_s, memory, watts = here + share * (there - here)
+        return StepCost(float(train_s), float(inference_s), round(memory), float(watts))
 
 
 def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objective) -> StepCost:
@@ -64,5 +64,5 @@ def timed_steps(recipe: Recipe, model: nn.Module, data: Data, objective: Objecti
         trainer.predict(some)
         started = time.perf_counter()
         trainer.predict(some)
-        answer_s = (time.perf_counter() - started) / len(some)
-        return StepCost(train_s, answer_s, peak_memory(trainer.device), watts)
+        inference_s = (time.perf_counter() - started) / len(some)
+        return StepCost(train_s, inference_s, peak_memory(trainer.device), watts)

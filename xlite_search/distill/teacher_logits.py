@@ -1,4 +1,4 @@
-"""What a student hears of its teacher: read from the store, or asked online where a view cannot be stored."""
+"""Teacher logits for a batch: read from the cache on disk, or computed online where a view cannot be cached."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from xlite_search.models.hybrid import Hybrid
 from xlite_search.training.recipe import Recipe
 
 
-def online_because(recipe: Recipe, kd: KD) -> str:
-    """Why the answers that a run needs cannot be stored; empty if they can."""
+def online_reason(recipe: Recipe, kd: KD) -> str:
+    """Why the teacher logits that a run needs cannot be cached; empty if they can."""
     if recipe.mixup:
         return "MixUp makes images that no other run sees"
     if kd.hint:
@@ -34,18 +34,18 @@ def online_because(recipe: Recipe, kd: KD) -> str:
     return ""
 
 
-def answers(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> Answers:
-    """Raises as `load_teacher` and `LogitStore.open`."""
-    kind = Online if online_because(recipe, kd) else Stored
+def logits_for(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> TeacherLogits:
+    """Where a run has its teacher logits from. Raises as `load_teacher` and `LogitStore.open`."""
+    kind = Online if online_reason(recipe, kd) else Cached
     return kind(recipe, kd, data, device)
 
 
 def verify(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
-    """Looks at the teacher and at what of its answers is stored, before a night is built on them.
+    """Checks the teacher and its cached logits before a search relies on them.
 
     Raises:
         BadInput, Damaged: as `load_teacher` and `LogitStore.verify`.
-        RunFailed: the teacher answers with what is no number.
+        RunFailed: the teacher's logits are not finite.
     """
     about = read_model(places.teacher_folder(kd.teacher))
     teacher = load_teacher(kd.teacher, data.classes, device)
@@ -60,28 +60,29 @@ def _recorded(about: ModelManifest, data: Data) -> float | None:
     return about.metrics.get("val/auroc_macro") if same else None
 
 
-class Answers(Protocol):
+class TeacherLogits(Protocol):
     """A batch -> the teacher's logits float32 `[batch, class]`, as they suit the student's loss."""
 
     @property
     def teacher(self) -> Teacher:
-        """Loaded when it is first asked."""
+        """Loaded when it is first used."""
         ...
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
-    def taken(self) -> dict[str, float]:
-        """Since the last call: views that the teacher was asked about, and that students heard of; seconds of asking,
-        and seconds that asking for the others would have taken."""
+    def counters(self) -> dict[str, float]:
+        """Metrics since the last call: views whose logits were computed (`kd/computed`), and that students were given
+        (`kd/used`); seconds that the former took, and that the others would have taken (`time/teacher_saved_s`).
+        """
         ...
 
 
-class _Heard:
-    """What both have: the teacher, loaded when it is asked, and what its answers become for this student."""
+class _Source:
+    """What both have: the teacher, loaded when it is first used, and its logits' adjustment to this student's loss."""
 
     def __init__(self, recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
         self.recipe, self.kd, self.data, self.device = recipe, kd, data, device
-        self.asked, self.heard, self.seconds = 0, 0, 0.0
+        self.computed, self.used, self.seconds = 0, 0, 0.0
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -92,11 +93,11 @@ class _Heard:
         """The split's validation part, although a final training may fit on it too."""
         return Part(self.data.packed, self.data.split.rows["val"])
 
-    def ask(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         return self.teacher(images)
 
     @cached_property
-    def line(self) -> tuple[Tensor | float, Tensor | float]:
+    def affine(self) -> tuple[Tensor | float, Tensor | float]:
         """Slope and offset of the teacher's logits: calibrated if asked for, and weighed as the student's loss does.
 
         A pos_weight w moves the optimum of the hard loss by log w; without the same here the terms would pull apart.
@@ -115,30 +116,30 @@ class _Heard:
         batches = ordered_batches(self.val, INFERENCE_BATCH, self.device)
         return np.concatenate([rounded(self.teacher(batch.images)).float().cpu().numpy() for batch in batches])
 
-    def suited(self, logits: Tensor) -> Tensor:
-        slope, offset = self.line
+    def adjusted(self, logits: Tensor) -> Tensor:
+        slope, offset = self.affine
         return slope * logits.float() + offset
 
 
-class Online(_Heard):
-    """Asks for every batch of every run."""
+class Online(_Source):
+    """Computes the logits of every batch of every run."""
 
     def __call__(self, batch: Batch) -> Tensor:
         started = time.perf_counter()
         logits = rounded(self.teacher(batch.images))
         self.seconds += time.perf_counter() - started
-        self.asked += len(batch.rows)
-        return self.suited(logits)
+        self.computed += len(batch.rows)
+        return self.adjusted(logits)
 
-    def taken(self) -> dict[str, float]:
-        found = {"kd/asked": float(self.asked), "kd/heard": float(self.asked)}
+    def counters(self) -> dict[str, float]:
+        found = {"kd/computed": float(self.computed), "kd/used": float(self.computed)}
         found |= {"time/teacher_s": self.seconds, "time/teacher_saved_s": 0.0}
-        self.asked, self.seconds = 0, 0.0
+        self.computed, self.seconds = 0, 0.0
         return found
 
 
-class Stored(_Heard):
-    """Reads from the store; asks for what is missing there, so that nobody else has to."""
+class Cached(_Source):
+    """Reads the store; computes what is missing there, for everybody."""
 
     @cached_property
     def store(self) -> LogitStore:
@@ -150,19 +151,19 @@ class Stored(_Heard):
         logits = np.empty((len(positions), len(self.data.classes)), np.float16)
         for view in np.unique(batch.views).tolist():
             of = batch.views == view
-            logits[of] = self.store.view(view, self.ask, self.device)[positions[of]]
-        self.heard += len(positions)
-        return self.suited(torch.from_numpy(logits).to(self.device, non_blocking=True))
+            logits[of] = self.store.view(view, self.compute, self.device)[positions[of]]
+        self.used += len(positions)
+        return self.adjusted(torch.from_numpy(logits).to(self.device, non_blocking=True))
 
     def validation(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        return self.store.validation(self.ask, self.device)
+        return self.store.validation(self.compute, self.device)
 
-    def taken(self) -> dict[str, float]:
+    def counters(self) -> dict[str, float]:
         store = self.store
-        saved = max(self.heard - store.asked, 0) * store.seconds_an_answer()
-        found = {"kd/asked": float(store.asked), "kd/heard": float(self.heard)}
+        saved = max(self.used - store.computed, 0) * store.seconds_per_image()
+        found = {"kd/computed": float(store.computed), "kd/used": float(self.used)}
         found |= {"time/teacher_s": store.seconds, "time/teacher_saved_s": saved}
-        store.asked, store.seconds, self.heard = 0, 0.0, 0
+        store.computed, store.seconds, self.used = 0, 0.0, 0
         return found
 
 
