@@ -164,7 +164,7 @@ def finished(plan: Plan) -> StudyRecord:
 
 
 def kills(log: Path, marks: list[float]) -> Iterator[tuple[list[int], int]]:
-    """Kills all that are computing, each time that so many images were shown; who they were, and what had been shown."""
+    """Kills all that compute, each time that so many images were shown; who they were, and what had been shown."""
     deadline, dead = time.monotonic() + 60, set[int]()
     for mark in marks:
         while sum((shown := asked_by_trials(log)).values()) < mark or not shown.keys() - dead:

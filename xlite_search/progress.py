@@ -5,7 +5,7 @@
             ...
 
 Where nobody listens, a step costs the look at a variable; else it is passed on at most twice a second. A worker keeps
-it in a small file beside the run's record (`written`), which others read (`read`): no truth, and gone with the training.
+it in a small file beside the run's record (`written`), which others `read`: no truth, and gone with the training.
 """
 
 from __future__ import annotations

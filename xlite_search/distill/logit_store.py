@@ -287,9 +287,10 @@ class LogitStore:
             off = np.abs(now - stored[some]) > SPREAD * stored.std(axis=0) + RELATIVE * np.abs(now) + RELATIVE
             if off.any():
                 row = int(self.part.rows[positions[some][off.any(axis=1).argmax()]])
+                image = self.part.packed.table.names[row]
                 raise Damaged(
-                    f"{self.folder / name}: the teacher gives other logits now for "
-                    f"{self.part.packed.table.names[row]}, view {view}: these are another teacher's, or of other views. {REMOVE}"
+                    f"{self.folder / name}: the teacher gives other logits now for {image}, view {view}: these are "
+                    f"another teacher's, or of other views. {REMOVE}"
                 )
 
 
