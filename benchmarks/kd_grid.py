@@ -63,12 +63,12 @@ def main() -> None:
 
 
 def measure(case: Case) -> dict[str, float]:
-    from xlite_search import tracking
+    from xlite_search.tracking import store
 
     teacher = prepared(case)
     floor, train_rate, teacher_rate, images = the_floor(case, teacher)
     began = time.perf_counter()
-    tracking._client()
+    store.connect()
     mlflow = time.perf_counter() - began
     ours, start, asked = our_grid(case, "first", teacher, ALPHAS)
     second, _, asked_again = our_grid(case, "second", teacher, OTHER_ALPHAS)

@@ -128,11 +128,12 @@ def recording() -> tuple[float, float]:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     from xlite_search.records import RunRecord
-    from xlite_search.tracking import _Mirror, tracking_uri
+    from xlite_search.tracking.mirror import Mirror
+    from xlite_search.tracking.store import tracking_uri
 
     values = {f"val/m{n}": 0.5 for n in range(METRICS - 1)} | {"train/loss": 0.1}
     record = RunRecord(Path("nowhere"), "k", "trial", "k", {}, {"monitor": "val/m0"}, status="running", started=1.0)
-    mirror = _Mirror("ours", None)
+    mirror = Mirror("ours", None)
     mirror.sync(record)
     started = time.perf_counter()
     for epoch in range(1, EPOCHS + 1):
@@ -150,14 +151,14 @@ def recording() -> tuple[float, float]:
 
 
 def measure(trials: int, stocks: int) -> dict[str, float]:
-    from xlite_search import tracking
     from xlite_search.data.prepare import prepare
     from xlite_search.data.sources.phantom import Phantom
     from xlite_search.machine import Machine
     from xlite_search.search.engine import engine
+    from xlite_search.tracking import store
 
     prepare("phantom-nothing", Phantom(images=60, size=32), 32)
-    tracking._client()
+    store.connect()
     with engine(Machine(cpus=AT_ONCE)):
         seconds_of_ours(AT_ONCE, "warm")
         ours = seconds_of_ours(trials, "nothing")

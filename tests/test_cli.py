@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from xlite_search import __version__, cli, tracking
+from xlite_search import __version__, cli
 from xlite_search.config import RunConfig
+from xlite_search.tracking import store
 
 ROOT = Path(__file__).parents[1]
 KD_GRID = str(ROOT / "search_spaces" / "kd_grid.py")
@@ -233,8 +234,8 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_served(capsys: pytest.CaptureFixture[str]) -> None:
-    tracking.database().parent.mkdir(parents=True)
-    tracking.database().write_bytes(b"")
+    store.database().parent.mkdir(parents=True)
+    store.database().write_bytes(b"")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -247,8 +248,8 @@ def test_a_server_that_ends_by_itself_is_an_engine_that_died(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it calls its end: MLflow's ends with 0 where it could not start."""
-    tracking.database().parent.mkdir(parents=True)
-    tracking.database().write_bytes(b"")
+    store.database().parent.mkdir(parents=True)
+    store.database().write_bytes(b"")
     real = subprocess.Popen
 
     def ends_at_once(*_: object, **__: object) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xlite_search import disk, tracking
+from xlite_search import disk
 from xlite_search.config import RunConfig, run_key
 from xlite_search.records import RunRecord, Status, StudyRecord
 from xlite_search.results.status import standing
@@ -17,7 +17,8 @@ from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
 from xlite_search.search.verify import verify
 from xlite_search.storage import alone
-from xlite_search.tracking import Recorder
+from xlite_search.tracking import store
+from xlite_search.tracking.recorder import Recorder
 
 METRIC = "val/auroc_macro"
 
@@ -228,7 +229,7 @@ def test_mlflow_that_says_otherwise_is_named(study: StudyRecord, statement: str,
         for run in study.runs():
             recorder.sync(run)
     assert verify(study) == []
-    with sqlite3.connect(tracking.database()) as connection:
+    with sqlite3.connect(store.database()) as connection:
         connection.execute(statement)
     connection.close()
     assert any(sentence in line for line in verify(study)), verify(study)

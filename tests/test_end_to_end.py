@@ -19,7 +19,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from trainables.distill import distill
-from xlite_search import places, tracking
+from xlite_search import places
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, Damaged, RunFailed
@@ -32,6 +32,7 @@ from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
 from xlite_search.search.study import Study, grid_search, load_study
 from xlite_search.search.verify import verify
+from xlite_search.tracking import store
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("database")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLITE_RUNS", str(folder))
-        tracking._client()
+        store.connect()
     return folder / "mlflow.db"
 
 
@@ -68,7 +69,7 @@ def grid(tiny: RunConfig) -> Study:
 
 def steps(experiment: str) -> dict[str, tuple[str, list[int]]]:
     """Status and steps of every run of an experiment, as MLflow has them."""
-    client: MlflowClient = tracking._client()
+    client: MlflowClient = store.connect()
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id])
@@ -85,15 +86,15 @@ def assert_mirrored(study: StudyRecord) -> None:
     assert seen.pop(study.name) == ("FINISHED", [])
     expected = {
         f"{record.label} in {study.name}": (
-            tracking.MLFLOW_STATUS[record.status],
+            store.MLFLOW_STATUS[record.status],
             list(range(1, len(record.epochs) + 1)),
         )
         for record in study.runs()
     }
     assert seen == expected
-    client: MlflowClient = tracking._client()
+    client: MlflowClient = store.connect()
     for record in study.runs():
-        run_id = tracking.find_run(study.name, record.key)
+        run_id = store.find_run(study.name, record.key)
         files = {"config.json", "balance.json", "balance.png", "environment.json"}
         assert files <= {artifact.path for artifact in client.list_artifacts(run_id)}
 
@@ -109,7 +110,7 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     assert re.match(r"stopped at rung \d: val/auroc_macro 0\.\d+ is behind the cut of 0\.\d+ among \d", stopped.cause)
     assert stopped.cause in capsys.readouterr().err
     assert_mirrored(study)
-    assert list(steps(tracking.TEACHERS).values()) == [("FINISHED", [1, 2])]
+    assert list(steps(places.TEACHERS).values()) == [("FINISHED", [1, 2])]
     assert study.teacher_sha256
 
     before = {record.key: (record.folder / "run.json").read_bytes() for record in records}
@@ -140,8 +141,8 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
         assert (folder / "artifacts" / "environment.json").is_file()
     left = json.loads((renamed.folder / "artifacts" / "environment.json").read_bytes())["run"]
     assert (left["key"], left["config_hash"]) == ("renamed", winner.key)
-    client = tracking._client()
-    final_id = client.get_experiment_by_name(tracking.FINAL).experiment_id
+    client = store.connect()
+    final_id = client.get_experiment_by_name(places.FINAL).experiment_id
     assert [run.info.status for run in client.search_runs([final_id])] == ["FINISHED"] * 3
     with pytest.raises(BadInput, match=r"it was trained on \d+ of the patients that its students are judged by"):
         make_plan(grid.with_settings({"teacher": str(everything.folder)}), "leaking")
@@ -151,10 +152,10 @@ def test_the_main_job(grid: Study, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def assert_what_is_deleted_comes_back(plan: Plan) -> None:
     """The database from the records; a trial by being trained anew."""
-    for path in tracking.database().parent.glob("mlflow.db*"):
+    for path in store.database().parent.glob("mlflow.db*"):
         path.unlink()
     assert_mirrored(run(plan))
-    assert list(steps(tracking.TEACHERS).values()) == [("FINISHED", [1, 2])]
+    assert list(steps(places.TEACHERS).values()) == [("FINISHED", [1, 2])]
     folder = plan.folder / "trials" / plan.trials[-1].key
     shutil.rmtree(folder)
     with pytest.raises(Damaged, match="is gone: `run` the study again"):

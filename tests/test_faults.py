@@ -25,13 +25,13 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from xlite_search import tracking
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.records import PATIENCE, RunRecord, StudyRecord
 from xlite_search.search.journal import Journal
 from xlite_search.search.verify import verify
+from xlite_search.tracking import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3000)]
 ROOT = Path(__file__).parents[1]
@@ -186,7 +186,7 @@ def assert_no_orphans(driver: int) -> None:
 
 
 def nothing_is_running() -> bool:
-    connection = sqlite3.connect(tracking.database())
+    connection = sqlite3.connect(store.database())
     (count,) = connection.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
     connection.close()
     return bool(count == 0)
@@ -400,7 +400,7 @@ def test_a_database_that_is_locked(folder: Path, tiny: RunConfig, seconds: int) 
     assert wait_until(lambda: len(night.epochs()) >= 6, driver)
     began = time.time()
     assert wait_until(lambda: time.time() - began > free, driver)
-    connection = sqlite3.connect(tracking.database(), timeout=60, isolation_level=None)
+    connection = sqlite3.connect(store.database(), timeout=60, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     locked = time.time()
     assert wait_until(lambda: time.time() - locked > seconds, driver), "it ended too soon to tell"
@@ -461,9 +461,9 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch(folder: Path, ti
     one, two = night.study.runs()
     assert (one.micro_batch, two.micro_batch) == (None, 8)
     assert two.status == "finished"
-    experiment = tracking._client().get_experiment_by_name("night")
+    experiment = store.connect().get_experiment_by_name("night")
     assert experiment is not None
-    runs = tracking._client().search_runs([experiment.experiment_id], "tags.`xlite.micro_batch` = '8'")
+    runs = store.connect().search_runs([experiment.experiment_id], "tags.`xlite.micro_batch` = '8'")
     assert [run.data.tags["mlflow.runName"] for run in runs] == [two.label]
     compared = subprocess.run(
         [sys.executable, "-m", "xlite_search", "compare", "night"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -500,7 +500,7 @@ def test_a_clock_that_was_set_between_stop_and_restart(folder: Path, tiny: RunCo
     for run in night.study.runs():
         assert run.epochs[: len(known[run.key])] == known[run.key]
         assert run.ended >= run.started + run.seconds
-    client = tracking._client()
+    client = store.connect()
     experiment = client.get_experiment_by_name("night")
     assert experiment is not None
     for found in client.search_runs([experiment.experiment_id]):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from xlite_search import tracking
+from xlite_search.tracking import store
 
 ROOT = Path(__file__).parents[1]
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
@@ -41,7 +41,7 @@ def free_port() -> int:
 @pytest.fixture
 def pages() -> Iterator[tuple[psutil.Process, int]]:
     """`ui`, answering, and its port."""
-    tracking._client().create_experiment("looked at")
+    store.connect().create_experiment("looked at")
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "xlite_search", "ui", "--port", str(port)],

@@ -21,7 +21,6 @@ from xlite_search.cli.options import settings_of
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.distill.teacher import load_teacher
-from xlite_search.entities import unusual
 from xlite_search.errors import BadInput
 from xlite_search.model_folder import publish
 from xlite_search.models.hybrid import build_model
@@ -33,6 +32,7 @@ from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, grid_search, load_study
 from xlite_search.search.verify import verify
 from xlite_search.spec import Spec, setting_names, takes_list
+from xlite_search.tracking.entities import unusual
 from xlite_search.trainable import config_class, config_name, config_named, config_of, drive, reference, trainable_at
 
 ROOT = Path(__file__).parents[1]

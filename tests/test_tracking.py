@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from xlite_search import tracking
 from xlite_search.config import RunConfig
 from xlite_search.errors import Damaged, Interrupted, RunFailed
 from xlite_search.records import RunRecord, Status, StoredFile
-from xlite_search.tracking import Recorder
+from xlite_search.tracking import recorder as recording
+from xlite_search.tracking import store
+from xlite_search.tracking.mirror import Mirror
+from xlite_search.tracking.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(database: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """Making a database takes MLflow some ten seconds: these tests share one, each in an experiment of its own."""
     monkeypatch.setenv("XLITE_RUNS", str(database))
-    return tracking._client()
+    return store.connect()
 
 
 def a_run(key: str, epochs: int, status: Status = "running") -> RunRecord:
@@ -44,7 +46,7 @@ def a_run(key: str, epochs: int, status: Status = "running") -> RunRecord:
 def runs_of(client: MlflowClient, experiment: str) -> dict[str, object]:
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    return {run.data.tags.get(tracking.KEY, "parent"): run for run in client.search_runs([found.experiment_id])}
+    return {run.data.tags.get(store.KEY, "parent"): run for run in client.search_runs([found.experiment_id])}
 
 
 def steps(client: MlflowClient, run: object, name: str = "val/auroc_macro") -> list[int]:
@@ -71,7 +73,7 @@ def test_a_study_is_a_parent_with_one_child_a_trial(client: MlflowClient) -> Non
 
 
 def test_what_was_logged_before_a_kill_is_neither_lost_nor_doubled(client: MlflowClient) -> None:
-    dead = tracking._Mirror("killed", {})
+    dead = Mirror("killed", {})
     dead.sync(a_run("a", 2))
     dead.sync(a_run("b", 1))
     assert {run.info.status for run in runs_of(client, "killed").values()} == {"RUNNING"}  # type: ignore[attr-defined]
@@ -107,7 +109,7 @@ def test_a_run_that_waits_at_a_rung_is_not_running(client: MlflowClient) -> None
 
 
 def test_what_a_killed_driver_left_running_is_put_right_at_the_next_start(client: MlflowClient) -> None:
-    dead = tracking._Mirror("zombies", {})
+    dead = Mirror("zombies", {})
     dead.sync(a_run("a", 2))
     dead.sync(a_run("gone from the study", 1))
     with Recorder("zombies", parent={}) as recorder:
@@ -126,7 +128,7 @@ def test_a_call_that_arrived_although_it_failed_is_not_made_again(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server wrote it, and its answer was lost."""
-    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    monkeypatch.setattr(recording, "RETRY_S", 0.01)
     real, calls = MlflowClient.log_batch, []
 
     def heard_late(self: MlflowClient, *arguments: object, **named: object) -> None:
@@ -172,11 +174,11 @@ def test_what_a_run_adds_to_its_artifacts_on_the_way_is_there_when_it_is_over(
     record, file = replace(a_run("a", 1), folder=tmp_path), tmp_path / "artifacts" / "environment.json"
     file.parent.mkdir()
     file.write_text("here")
-    mirror = tracking._Mirror("elsewhere", None)
+    mirror = Mirror("elsewhere", None)
     mirror.sync(record)
     file.write_text("here, then there")
     mirror.sync(replace(record, status="finished"))
-    run_id = tracking.find_run("elsewhere", "a")
+    run_id = store.find_run("elsewhere", "a")
     assert run_id is not None
     assert Path(client.download_artifacts(run_id, "environment.json")).read_text() == "here, then there"
 
@@ -185,8 +187,8 @@ def test_trouble_with_mlflow_is_told_and_stops_nothing(client: MlflowClient, mon
     def down(*_: object, **__: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(tracking, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    monkeypatch.setattr(recording, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(recording, "RETRY_S", 0.01)
     monkeypatch.setattr(MlflowClient, "log_batch", down)
     with Recorder("down") as recorder:
         recorder.sync(a_run("a", 2, "finished"))
@@ -196,18 +198,18 @@ def test_trouble_with_mlflow_is_told_and_stops_nothing(client: MlflowClient, mon
 def test_an_experiment_is_known_while_the_database_has_it(
     client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not tracking.knows("known")
+    assert not store.knows("known")
     with Recorder("known") as recorder:
         recorder.sync(a_run("a", 1, "finished"))
-    assert tracking.knows("known") and not tracking.knows("unknown")
+    assert store.knows("known") and not store.knows("unknown")
     found = client.get_experiment_by_name("known")
     assert found is not None
     client.delete_experiment(found.experiment_id)
-    assert not tracking.knows("known")
+    assert not store.knows("known")
     monkeypatch.setenv("XLITE_RUNS", str(tmp_path))
-    assert not tracking.knows("known")
-    tracking.database().write_bytes(b"no database" * 100)
-    assert not tracking.knows("known")
+    assert not store.knows("known")
+    store.database().write_bytes(b"no database" * 100)
+    assert not store.knows("known")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_who_leaves_for_a_full_disk_or_a_signal_does_not_wait_for_mlflow(
 
 
 def test_trouble_that_passes_loses_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "RETRY_S", 0.01)
+    monkeypatch.setattr(recording, "RETRY_S", 0.01)
     real, calls = MlflowClient.log_batch, []
 
     def sometimes(self: MlflowClient, *arguments: object, **named: object) -> None:
@@ -270,18 +272,18 @@ def test_signs_that_a_url_reads_are_letters_in_the_runs_folder(
     with Recorder("quoted", parent={}) as recorder:
         recorder.sync(a_run("a", 2, "finished"))
     assert recorder.failed is None
-    assert tracking.knows("quoted") and tracking.find_run("quoted", "a")
-    assert tracking.differences("quoted", [a_run("a", 2, "finished")]) == []
+    assert store.knows("quoted") and store.find_run("quoted", "a")
+    assert store.differences("quoted", [a_run("a", 2, "finished")]) == []
     assert len(list((home / "artifacts" / "quoted").glob("*/artifacts/config.json"))) == 1
     assert [path.name for path in tmp_path.iterdir()] == [home.name]
 
 
 def test_an_address_that_is_empty_is_none(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
-    assert tracking.tracking_uri().endswith("/mlflow.db")
-    assert tracking.is_there() and not tracking.knows("unknown")
+    assert store.tracking_uri().endswith("/mlflow.db")
+    assert store.is_there() and not store.knows("unknown")
     monkeypatch.setenv("XLITE_RUNS", "elsewhere")
-    assert not tracking.is_there()
+    assert not store.is_there()
 
 
 def test_a_setting_that_is_not_a_default_is_a_param(client: MlflowClient) -> None:
@@ -386,7 +388,7 @@ def test_a_model_folder_is_a_model_with_its_files_once(client: MlflowClient, tmp
 def test_a_run_is_found_by_its_key(client: MlflowClient) -> None:
     with Recorder("found") as recorder:
         recorder.sync(a_run("k", 1, "finished"))
-    assert tracking.find_run("found", "k") == runs_of(client, "found")["k"].info.run_id  # type: ignore[attr-defined]
-    assert tracking.find_run("found", "other") is None
-    assert tracking.find_run("no such study", "k") is None
+    assert store.find_run("found", "k") == runs_of(client, "found")["k"].info.run_id  # type: ignore[attr-defined]
+    assert store.find_run("found", "other") is None
+    assert store.find_run("no such study", "k") is None
     assert "MLFLOW_TRACKING_URI" not in os.environ

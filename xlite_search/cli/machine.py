@@ -16,7 +16,7 @@ from xlite_search.errors import EngineDied
 
 def ui(port: Annotated[int, typer.Option(help="On loopback.", min=1, max=65535)] = 5000) -> None:
     """MLflow's pages on all studies; ends with Ctrl+C."""
-    from xlite_search import pages
+    from xlite_search.tracking import pages
 
     try:
         served = pages.start(port)

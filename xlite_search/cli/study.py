@@ -234,14 +234,14 @@ def _trials(plan: Plan) -> str:
 
 def _is_complete(plan: Plan) -> bool:
     """Everything trained and mirrored, and the study is still the one that it was."""
-    from xlite_search import tracking
     from xlite_search.records import StudyRecord
     from xlite_search.search.plan import changes
+    from xlite_search.tracking import store
 
     if not (plan.folder / "study.json").exists():
         return False
     study = StudyRecord.load(plan.folder)
-    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and tracking.knows(plan.name)
+    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and store.knows(plan.name)
     same = not changes(study, plan) and study.trials == tuple(trial.key for trial in plan.trials)
     return there and study.tracked and same and all(r.over for r in study.runs())
 

@@ -33,7 +33,7 @@ from xlite_search.search.queue import Queue, drain
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.teach import mirror, teach
 from xlite_search.storage import alone, write_atomic
-from xlite_search.tracking import Recorder
+from xlite_search.tracking.recorder import Recorder
 from xlite_search.trainable import config_name, reference
 from xlite_search.training import balance
 

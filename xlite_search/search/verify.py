@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from xlite_search import places, tracking
+from xlite_search import places
 from xlite_search.config import run_key
 from xlite_search.errors import XliteError
 from xlite_search.model_folder import read_model
@@ -13,6 +13,7 @@ from xlite_search.records import RunRecord, StudyRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
 from xlite_search.storage import held_by
+from xlite_search.tracking import store
 from xlite_search.trainable import config_of
 
 
@@ -32,10 +33,10 @@ def verify(study: StudyRecord) -> list[str]:
         broken += _of_run(run, busy, study.maker)
     broken += _of_journal(study, {run.key: run for run in runs})
     broken += _of_teacher(study)
-    if study.tracked and not tracking.is_there():
-        broken.append(f"{tracking.database()} is gone; `run` the study again, and it is filled in")
+    if study.tracked and not store.is_there():
+        broken.append(f"{store.database()} is gone; `run` the study again, and it is filled in")
     elif not busy:
-        broken += tracking.differences(study.name, runs)
+        broken += store.differences(study.name, runs)
     return broken
 
 

@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from xlite_search import places, tracking
-from xlite_search.entities import best_name
+from xlite_search import places
 from xlite_search.errors import BadInput, Damaged, EngineDied
 from xlite_search.records import StudyRecord
+from xlite_search.tracking import entities, store
+from xlite_search.tracking.entities import best_name
 
 LOOPBACK = "127.0.0.1"
 #: MLflow has pages for two kinds of work, and opens on those for language models
@@ -32,11 +33,11 @@ class Pages:
 
     def newest(self) -> tuple[str, str] | None:
         """Name of the study that was begun last and MLflow knows, and the address of its runs, the best first."""
-        found = tracking.newest_experiment(places.studies())
+        found = store.newest_experiment(places.studies())
         if found is None:
             return None
-        view = {"viewStateShareKey": tracking.BEST_FIRST}
-        if f"{tracking.VIEW}{tracking.BEST_FIRST}" not in found.tags:  # of a study from before there was one
+        view = {"viewStateShareKey": entities.BEST_FIRST}
+        if f"{entities.VIEW}{entities.BEST_FIRST}" not in found.tags:  # of a study from before there was one
             try:
                 metric = StudyRecord.load(places.study_folder(found.name)).metric
             except (Damaged, FileNotFoundError):
@@ -63,13 +64,13 @@ def start(port: int) -> Pages:
         BadInput: there is nothing to show, or another process has the port.
         EngineDied: the server ended before it listened.
     """
-    if not tracking.is_there():
-        raise BadInput(f"{tracking.database()}: there is nothing to show yet; `run` a study first")
+    if not store.is_there():
+        raise BadInput(f"{store.database()}: there is nothing to show yet; `run` a study first")
     expect_free(port)
     hosts = f"localhost:{port},{LOOPBACK}:{port}"
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.tracking_uri()]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.tracking_uri()]
     command += ["--host", LOOPBACK, "--port", str(port), "--allowed-hosts", hosts, "--workers", "1"]
-    with tracking.no_folder_of_the_url():
+    with store.no_folder_of_the_url():
         server = subprocess.Popen(command)
         try:
             while not _listens(port):

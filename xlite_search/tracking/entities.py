@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from xlite_search.config import RunConfig
 
 #: what runs are ranked by: of these the best epoch's are kept, for MLflow's comparison shows a metric's last value
+NOTE, VIEW = "mlflow.note.content", "mlflow.sharedViewState."
+#: the view that `ui` opens
+BEST_FIRST = "best-first"
 RANKED = ("val/auroc", "val/ap", "val/f1")
 #: characters that MLflow takes of a param
 LONGEST_PARAM = 6000
