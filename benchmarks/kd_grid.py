@@ -141,8 +141,9 @@ def prepared(case: Case) -> str:
     from xlite_search.data.dataset import open_data
     from xlite_search.data.prepare import prepare
     from xlite_search.data.sources.phantom import Phantom
+    from xlite_search.execution import follow
     from xlite_search.model_folder import publish
-    from xlite_search.records import RunRecord, follow
+    from xlite_search.records import RunRecord
 
     prepare(DATA, Phantom(images=case.images), SIZE)
     config = base(case).with_settings({"model": TEACHER, "epochs": 1, "augment": None, "threads": AT_ONCE}).resolved()

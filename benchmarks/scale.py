@@ -118,7 +118,7 @@ from pathlib import Path
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
 from xlite_search.records import RunRecord
-from xlite_search.trainable import drive
+from xlite_search.execution import drive
 from xlite_search.training import loop
 
 class FirstBatch(BaseException):

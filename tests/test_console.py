@@ -17,9 +17,10 @@ from xlite_search import progress
 from xlite_search.console import Board, Counter, Wait, plain, say
 from xlite_search.places import study_folder
 from xlite_search.progress import Progress
-from xlite_search.records import RunRecord, StoredFile, StudyRecord
+from xlite_search.records import RunRecord, StoredFile
 from xlite_search.results import status
 from xlite_search.results.compare import compare, show
+from xlite_search.study_record import StudyRecord
 
 ROOT = Path(__file__).parents[1]
 #: a closing tag, a tag, an emoji, and a link in rich's markup

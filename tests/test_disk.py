@@ -11,12 +11,13 @@ import pytest
 
 from xlite_search import disk
 from xlite_search.config import RunConfig, run_key
-from xlite_search.records import RunRecord, Status, StudyRecord
+from xlite_search.records import RunRecord, Status
 from xlite_search.results.status import standing
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
 from xlite_search.search.verify import verify
 from xlite_search.storage import alone
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking import store
 from xlite_search.tracking.recorder import Recorder
 

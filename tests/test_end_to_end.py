@@ -24,7 +24,6 @@ from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.model_folder import read_model
-from xlite_search.records import StudyRecord
 from xlite_search.results.best import train_final, write_best
 from xlite_search.results.compare import as_json, compare
 from xlite_search.search.asha import ASHA
@@ -32,6 +31,7 @@ from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
 from xlite_search.search.study import Study, grid_search, load_study
 from xlite_search.search.verify import verify
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking import store
 
 pytestmark = pytest.mark.ray

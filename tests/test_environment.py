@@ -16,8 +16,8 @@ from xlite_search import provenance
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
+from xlite_search.execution import drive
 from xlite_search.records import ARTIFACTS, RunRecord
-from xlite_search.trainable import drive
 from xlite_search.training import environment
 
 

@@ -28,9 +28,10 @@ import pytest
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
-from xlite_search.records import PATIENCE, RunRecord, StudyRecord
+from xlite_search.records import PATIENCE, RunRecord
 from xlite_search.search.journal import Journal
 from xlite_search.search.verify import verify
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3000)]

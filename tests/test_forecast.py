@@ -17,8 +17,9 @@ from xlite_search import disk
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, OutOfMemory
+from xlite_search.execution import follow
 from xlite_search.machine import Machine
-from xlite_search.records import RunRecord, follow
+from xlite_search.records import RunRecord
 from xlite_search.search import forecast as forecasting
 from xlite_search.search.asha import ASHA
 from xlite_search.search.forecast import costs_of, forecast, measured, state_bytes

@@ -30,8 +30,9 @@ from xlite_search.distill.losses import KD
 from xlite_search.distill.teacher import load_teacher
 from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.execution import follow
 from xlite_search.model_folder import publish, read_model
-from xlite_search.records import RunRecord, follow
+from xlite_search.records import RunRecord
 
 CPU = torch.device("cpu")
 

@@ -36,9 +36,10 @@ from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill.losses import KD
 from xlite_search.distill.teacher import load_teacher
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.execution import follow
 from xlite_search.model_folder import WEIGHTS, publish
 from xlite_search.models.hybrid import build_model
-from xlite_search.records import RunRecord, follow
+from xlite_search.records import RunRecord
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.loop import Trainer, configure_process, train
 from xlite_search.training.losses import WeightedBCE, bce

@@ -22,9 +22,10 @@ from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.distill.teacher import load_teacher
 from xlite_search.errors import BadInput
+from xlite_search.execution import drive
 from xlite_search.model_folder import publish
 from xlite_search.models.hybrid import build_model
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord
 from xlite_search.results.best import config_in, final_config, read_best, write_best
 from xlite_search.results.tables import factors
 from xlite_search.search.plan import Plan, make_plan
@@ -32,8 +33,9 @@ from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, grid_search, load_study
 from xlite_search.search.verify import verify
 from xlite_search.spec import Spec, setting_names, takes_list
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking.entities import unusual
-from xlite_search.trainable import config_class, config_name, config_named, config_of, drive, reference, trainable_at
+from xlite_search.trainable import config_class, config_name, config_named, config_of, reference, trainable_at
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "own_trainable.md"

@@ -17,12 +17,13 @@ from sklearn.metrics import roc_auc_score
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.places import study_folder
-from xlite_search.records import ARTIFACTS, RunRecord, StoredFile, StudyRecord
+from xlite_search.records import ARTIFACTS, RunRecord, StoredFile
 from xlite_search.results import inference
 from xlite_search.results.compare import as_json, compare, show
 from xlite_search.results.inference import Influence, Patients, Training, half_widths, influence, joint
 from xlite_search.results.paired import Judge, Setting
 from xlite_search.storage import write_atomic
+from xlite_search.study_record import StudyRecord
 from xlite_search.training.predictions import Predictions
 
 

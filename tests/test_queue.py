@@ -17,12 +17,13 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.utils.callback import _create_default_callbacks
 
 from xlite_search.errors import Damaged, Interrupted
-from xlite_search.records import RunRecord, Status, StudyRecord
+from xlite_search.records import RunRecord, Status
 from xlite_search.search.asha import ASHA, Decision
 from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
 from xlite_search.search.queue import Queue, _Scheduler, _Silent
 from xlite_search.search.worker import Job, _epochs
+from xlite_search.study_record import StudyRecord
 
 METRIC = "val/auroc_macro"
 CONFIG: dict[str, Any] = {"epochs": 4, "monitor": METRIC, "batch_size": 8}

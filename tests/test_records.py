@@ -15,8 +15,10 @@ from power import cut_at, flip, steps_of
 
 from xlite_search import storage
 from xlite_search.errors import BadInput, Damaged, OutOfMemory, RunFailed, cause_of
-from xlite_search.records import RunRecord, StudyRecord, follow
+from xlite_search.execution import follow
+from xlite_search.records import RunRecord
 from xlite_search.storage import alone, held_by, read_manifest, write_atomic, write_manifest
+from xlite_search.study_record import StudyRecord
 
 MONITOR = "val/auroc_macro"
 CONFIG = {"epochs": 5, "monitor": MONITOR, "batch_size": 32}

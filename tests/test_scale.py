@@ -16,7 +16,7 @@ import pytest
 
 from xlite_search.config import RunConfig
 from xlite_search.places import study_folder
-from xlite_search.records import StudyRecord
+from xlite_search.study_record import StudyRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,10 @@ import pytest
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
+from xlite_search.execution import follow
 from xlite_search.model_folder import publish
 from xlite_search.places import teacher_folder
-from xlite_search.records import RunRecord, follow
+from xlite_search.records import RunRecord
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.study import DEMO_DATA, TPE, Study, load_study
 

@@ -15,10 +15,11 @@ import pytest
 from xlite_search import places
 from xlite_search.data.packed import FORMAT
 from xlite_search.places import study_folder
-from xlite_search.records import RunRecord, StoredFile, StudyRecord
+from xlite_search.records import RunRecord, StoredFile
 from xlite_search.results.compare import Comparison, as_json, compare, show, summary
 from xlite_search.results.paired import Setting
 from xlite_search.storage import write_manifest
+from xlite_search.study_record import StudyRecord
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("efficientnet_b0_mhsa", "mobilenet_v3_small_mhsa")

@@ -17,12 +17,12 @@ from xlite_search.data.dataset import open_data
 from xlite_search.distill import logit_store
 from xlite_search.distill.teacher import Teacher
 from xlite_search.places import teacher_folder
-from xlite_search.records import StudyRecord
 from xlite_search.results.compare import compare
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
 from xlite_search.search.study import Study, load_study
 from xlite_search.search.teaching import logit_counts
+from xlite_search.study_record import StudyRecord
 
 pytestmark = pytest.mark.ray
 

@@ -30,6 +30,7 @@ from xlite_search.distill.pretrained import Pretrained, take_in
 from xlite_search.distill.teacher import Teacher, load_teacher, shared_patients, write_ensemble
 from xlite_search.distill.teacher_logits import Cached, Hint, Online, verify
 from xlite_search.errors import BadInput, Damaged, RunFailed
+from xlite_search.execution import follow
 from xlite_search.machine import Machine
 from xlite_search.model_folder import (
     MANIFEST,
@@ -42,7 +43,7 @@ from xlite_search.model_folder import (
     write_model,
 )
 from xlite_search.models.hybrid import Hybrid, build_model
-from xlite_search.records import RunRecord, follow
+from xlite_search.records import RunRecord
 from xlite_search.search import teaching as teaching_module
 from xlite_search.search.plan import make_plan
 from xlite_search.search.runner import begin

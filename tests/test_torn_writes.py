@@ -28,9 +28,10 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.distill.logit_store import LogitStore
 from xlite_search.errors import XliteError
 from xlite_search.model_folder import WEIGHTS, ModelManifest, read_model, write_model
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
+from xlite_search.study_record import StudyRecord
 
 LENGTHS, PLACES = (0.0, 0.1, 0.5, 0.9, 0.999), 14
 

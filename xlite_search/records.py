@@ -1,4 +1,4 @@
-"""What happened to every run and study: the only truth after a crash.
+"""Record of a run: its manifest, epochs, checkpoints and best weights; what everything is recovered from after a crash.
 
 A *run* is one training: a trial of a study, a teacher, or a final training. Each has a folder of its own:
 
@@ -17,16 +17,14 @@ them.
 
 from __future__ import annotations
 
-import math
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from xlite_search.errors import Damaged, OutOfMemory, RunFailed, cause_of
-from xlite_search.storage import FULL, read_manifest, sha256_of, write_atomic, write_manifest
+from xlite_search.errors import Damaged
+from xlite_search.storage import read_manifest, sha256_of, write_atomic, write_manifest
 
 KEPT_CHECKPOINTS = 2
 #: workers that a run may lose without an epoch in between
@@ -317,114 +315,3 @@ class RunRecord:
         if stored is None or not stored.good(self.folder):
             raise Damaged(f"the {which} epoch's predictions of {self.label} in {self.folder} are missing or damaged")
         return self.folder / stored.name
-
-
-def follow(
-    record: RunRecord,
-    epochs: Callable[[RunRecord], Iterable[EpochState]],
-    *,
-    until: int | None = None,
-    keep_states: bool = True,
-) -> Iterator[RunRecord]:
-    """Drives a run from its last good checkpoint to epoch `until`, or its end; yields its record after every epoch.
-
-    An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised. Out of memory
-    for the first time is none yet: the run waits to be tried with half as many images at once. One that is finished,
-    by another process perhaps that held it until now, is left as it is.
-    """
-    if record.status == "finished":
-        return
-    record = record.rewound()
-    record = replace(record, status="running", cause="", ended=0.0, started=record.started or time.time()).save()
-    try:
-        for result in epochs(record):
-            _expect_finite(result)
-            record = record.add(result, until, keep_states=keep_states)
-            yield record
-            if record.status != "running":
-                return
-    except OutOfMemory as error:
-        record = record.starved(str(error))
-        if record.over:
-            raise
-        yield record
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:  # not the run's fault
-            raise
-        (record.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        record.close("failed", cause_of(error))
-        raise
-
-
-def _expect_finite(result: EpochState) -> None:
-    for name, value in result.metrics.items():
-        if not math.isfinite(value):
-            raise RunFailed(f"not_finite: {name} is {value} at epoch {result.epoch}; what has no value is left out")
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """A study as it was begun: `study.json` in its folder, with the trials' own folders below `trials/`.
-
-    definition  what must not change while it goes on, by dotted name (`search.plan.definition`)
-    trials      keys of its trials, in order; those of a search grow by a round at a time
-    minimize    further objectives, lower is better, by their names among facts and metrics
-    teacher     key of its teacher, or empty
-    teacher_sha256  of the teacher's weights, once they are there
-    maker       the trainable and the code that its runs' keys hold: those that the study began with, whatever was
-                accepted since; empty in a study of an earlier version of this program
-    teacher_maker  the same of its teacher's key
-    files       hashes of the files of its code, to say which ones changed
-    accepted    changes that were accepted on the way: [{"time", "changes"}]
-    tracked     MLflow has all that the records have
-    exhausted   a search's last round came back short, and there is no other
-    """
-
-    folder: Path
-    name: str
-    question: str
-    trainable: str
-    metric: str
-    definition: dict[str, Any]
-    trials: tuple[str, ...]
-    minimize: tuple[str, ...] = ()
-    teacher: str = ""
-    teacher_sha256: str = ""
-    commit: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    maker: str = ""
-    teacher_maker: str = ""
-    files: dict[str, str] = field(default_factory=dict)
-    accepted: tuple[dict[str, Any], ...] = ()
-    tracked: bool = False
-    exhausted: bool = False
-
-    def save(self) -> StudyRecord:
-        body = asdict(self)
-        del body["folder"]
-        write_manifest(self.folder / "study.json", body)
-        return self
-
-    @classmethod
-    def load(cls, folder: Path) -> StudyRecord:
-        """Raises FileNotFoundError or Damaged, as `read_manifest`."""
-        body = read_manifest(folder / "study.json")
-        return cls(folder=folder, **body | {n: tuple(body[n]) for n in ("trials", "minimize", "accepted") if n in body})
-
-    def trial_folder(self, key: str) -> Path:
-        return self.folder / "trials" / key
-
-    def runs(self) -> list[RunRecord]:
-        """The trials' records, in the study's order. Raises Damaged if one is gone."""
-        try:
-            return [RunRecord.load(self.trial_folder(key)) for key in self.trials]
-        except FileNotFoundError as error:
-            lost = Path(str(error.filename)).parent
-            raise Damaged(
-                f"{lost} of study '{self.name}' is gone: `run` the study again, and it is trained anew"
-            ) from None
-
-
-def homes(runs: Iterable[RunRecord]) -> list[str]:
-    """The study that each trial is of."""
-    return [run.folder.parent.parent.name for run in runs]

@@ -10,22 +10,16 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-import torch
-
 from xlite_search.closure import Code
 from xlite_search.closure import code_of as closure_of
-from xlite_search.config import RunConfig, run_key
-from xlite_search.data.dataset import open_data
-from xlite_search.errors import BadInput, OutOfMemory, XliteError
-from xlite_search.machine import this_machine
-from xlite_search.records import RunRecord, follow
+from xlite_search.config import RunConfig
+from xlite_search.errors import BadInput, XliteError
+from xlite_search.records import RunRecord
 from xlite_search.spec import kind_of, parse
-from xlite_search.training import environment
 from xlite_search.training.result import EpochResult
 
 #: what one run does: a generator of epochs, from a checkpoint if one is given. It is called with a RunConfig, or with
@@ -189,39 +183,6 @@ def config_named(where: str) -> type[RunConfig]:
 def config_of(record: RunRecord) -> RunConfig:
     """A run's config. Raises BadInput if it is none, or if its class is not there any more."""
     return parse(config_named(record.config_class), record.config, f"{record.label}: ")
-
-
-def drive(
-    record: RunRecord, trainable: Trainable, config: RunConfig, *, until: int | None = None
-) -> Iterator[RunRecord]:
-    """Follows a run from its last good checkpoint; what it runs on is left beside it before its first epoch.
-
-    That happens within `follow`: it knows where the run goes on, and writes down what cannot be done.
-    """
-
-    def epochs(begun: RunRecord) -> Iterator[EpochResult]:
-        key = run_key(config, maker(trainable)) if begun.kind == "final" else begun.key
-        environment.write_artifacts(begun, key, config, open_data(config.data))
-        fitting = config.with_settings({"micro_batch": begun.micro_batch}) if begun.micro_batch else config
-        with out_of_memory_named():
-            yield from trainable(fitting, begun.resume_path())
-
-    yield from follow(record, epochs, until=until, keep_states=this_machine().keep_states)
-
-
-@contextmanager
-def out_of_memory_named() -> Iterator[None]:
-    """Tells the GPU's memory from the host's: `OutOfMemory`, whatever torch or numpy call it."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise OutOfMemory("out of memory on the GPU") from None
-    except MemoryError:
-        raise OutOfMemory("out of memory on the host") from None
-    except RuntimeError as error:  # torch has no type of its own for the host's
-        if "can't allocate memory" not in str(error):
-            raise
-        raise OutOfMemory("out of memory on the host") from None
 
 
 def source_file(trainable: Trainable | type[RunConfig]) -> Path:

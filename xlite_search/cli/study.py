@@ -234,8 +234,8 @@ def _trials(plan: Plan) -> str:
 
 def _is_complete(plan: Plan) -> bool:
     """Everything trained and mirrored, and the study is still the one that it was."""
-    from xlite_search.records import StudyRecord
     from xlite_search.search.plan import changes
+    from xlite_search.study_record import StudyRecord
     from xlite_search.tracking import store
 
     if not (plan.folder / "study.json").exists():

@@ -19,6 +19,7 @@ from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import EpochLine, say
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
+from xlite_search.execution import drive
 from xlite_search.model_folder import expect_loadable, publish, read_model
 from xlite_search.places import FINAL
 from xlite_search.records import RunRecord
@@ -27,7 +28,7 @@ from xlite_search.spec import Spec, parse
 from xlite_search.storage import alone
 from xlite_search.tracking.recorder import Recorder
 from xlite_search.tracking.store import find_run
-from xlite_search.trainable import code_of, config_class, config_name, drive, maker, trainable_at
+from xlite_search.trainable import code_of, config_class, config_name, maker, trainable_at
 from xlite_search.training import balance
 from xlite_search.training.optim import Plateau, Recorded
 

@@ -20,12 +20,13 @@ from xlite_search.console import clock, plain
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
-from xlite_search.records import ARTIFACTS, TABLE, RunRecord, StudyRecord, homes
+from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 from xlite_search.results import markdown
 from xlite_search.results.columns import ENDLESS
 from xlite_search.results.front import figure, front
 from xlite_search.results.paired import Setting, over_seeds
 from xlite_search.results.tables import tables
+from xlite_search.study_record import StudyRecord, homes
 
 if TYPE_CHECKING:
     from xlite_search.data.dataset import Data

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from xlite_search.errors import Damaged
 from xlite_search.labels import told_apart
-from xlite_search.records import RunRecord, homes
+from xlite_search.records import RunRecord
 from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
 from xlite_search.storage import digest
+from xlite_search.study_record import homes
 from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
 

@@ -11,10 +11,11 @@ from rich.text import Text
 
 from xlite_search.console import clock
 from xlite_search.labels import short, texts
-from xlite_search.records import RunRecord, homes
+from xlite_search.records import RunRecord
 from xlite_search.results.columns import Column, fitted
 from xlite_search.results.front import measure
 from xlite_search.results.paired import CAPTION, UNKNOWN, Setting
+from xlite_search.study_record import homes
 
 if TYPE_CHECKING:
     from xlite_search.results.compare import Comparison

@@ -24,6 +24,7 @@ from xlite_search.console import duration
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput, OutOfMemory
+from xlite_search.execution import out_of_memory_named
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.models.cost import macs
 from xlite_search.models.hybrid import build_model
@@ -31,7 +32,7 @@ from xlite_search.records import KEPT_CHECKPOINTS
 from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import views_of
 from xlite_search.search.workload import Workload, makespan, workload
-from xlite_search.trainable import config_name, config_named, out_of_memory_named
+from xlite_search.trainable import config_name, config_named
 from xlite_search.training.loop import configure_process
 from xlite_search.training.timing import StepCost, timed_steps
 

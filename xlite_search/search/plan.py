@@ -18,12 +18,13 @@ from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import expect_channels, expect_size, expect_weights, timm_name
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord
 from xlite_search.search import factors, teaching
 from xlite_search.search.study import Study, Trial
 from xlite_search.search.suggest import Tried
 from xlite_search.search.teaching import Teaching
 from xlite_search.spec import flatten
+from xlite_search.study_record import StudyRecord
 from xlite_search.trainable import code_of, maker, named, project_root, source_file, trainable_at
 from xlite_search.training import balance
 from xlite_search.training.losses import Loss

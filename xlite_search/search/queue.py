@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from xlite_search import progress
 from xlite_search.console import Wait
 from xlite_search.errors import Damaged, XliteError
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord
 from xlite_search.search import asha
 from xlite_search.search.asha import ASHA
 from xlite_search.search.engine import Shutdown
@@ -31,6 +31,7 @@ from xlite_search.search.journal import Journal
 from xlite_search.search.ray_files import ray_folder
 from xlite_search.search.ray_patches import workers_may_starve
 from xlite_search.search.worker import Activation, job_for
+from xlite_search.study_record import StudyRecord
 
 #: told of every run that has news
 Listener = Callable[[RunRecord], None]

@@ -25,7 +25,7 @@ from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, this_machine
 from xlite_search.models.cost import cost_of
-from xlite_search.records import ARTIFACTS, RunRecord, StudyRecord
+from xlite_search.records import ARTIFACTS, RunRecord
 from xlite_search.search.engine import Shutdown, engine, gpus
 from xlite_search.search.forecast import forecast
 from xlite_search.search.plan import Plan, changes, make_plan
@@ -33,6 +33,7 @@ from xlite_search.search.queue import Queue, drain
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.teach import mirror, teach
 from xlite_search.storage import alone, write_atomic
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking.recorder import Recorder
 from xlite_search.trainable import config_name, reference
 from xlite_search.training import balance

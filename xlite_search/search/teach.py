@@ -20,12 +20,13 @@ from xlite_search.errors import BadInput, RunFailed
 from xlite_search.machine import Machine
 from xlite_search.model_folder import publish, read_model
 from xlite_search.places import TEACHERS
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord
 from xlite_search.search.engine import gpus
 from xlite_search.search.plan import Plan
 from xlite_search.search.teaching import TRAINABLE, Teaching
 from xlite_search.search.worker import job_for, run_teacher, verify_teacher_logits
 from xlite_search.storage import FULL, alone
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking.recorder import Recorder
 from xlite_search.trainable import config_name, maker, trainable_at
 from xlite_search.training import balance

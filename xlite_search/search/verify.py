@@ -9,10 +9,11 @@ from xlite_search import places
 from xlite_search.config import run_key
 from xlite_search.errors import XliteError
 from xlite_search.model_folder import read_model
-from xlite_search.records import RunRecord, StudyRecord
+from xlite_search.records import RunRecord
 from xlite_search.search.asha import Decision
 from xlite_search.search.journal import Journal
 from xlite_search.storage import held_by
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking import store
 from xlite_search.trainable import config_of
 

@@ -22,11 +22,12 @@ from xlite_search import places, power, progress
 from xlite_search.data.dataset import open_data
 from xlite_search.distill import teacher_logits
 from xlite_search.errors import cause_of
+from xlite_search.execution import drive
 from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import RunRecord
 from xlite_search.spec import parse
 from xlite_search.storage import FULL, alone
-from xlite_search.trainable import Trainable, config_class, config_named, drive, trainable_at
+from xlite_search.trainable import Trainable, config_class, config_named, trainable_at
 
 WORKER = "worker.lock"
 

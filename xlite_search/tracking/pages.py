@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from xlite_search import places
 from xlite_search.errors import BadInput, Damaged, EngineDied
-from xlite_search.records import StudyRecord
+from xlite_search.study_record import StudyRecord
 from xlite_search.tracking import entities, store
 from xlite_search.tracking.entities import best_name
 
