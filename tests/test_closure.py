@@ -9,7 +9,7 @@ import pytest
 
 from trainables.baseline import baseline
 from trainables.distill import distill
-from xlite_search import closure
+from xlite_search import closure, syntax
 from xlite_search.closure import Code, code_of
 from xlite_search.trainable import code_of as code_of_trainable
 
@@ -56,7 +56,7 @@ def written(root: Path, files: dict[str, str]) -> Path:
 
 
 def code(root: Path, file: str = "trainables/mine.py", function: str = "mine") -> Code:
-    closure._parsed.cache_clear()  # a test writes faster than a clock of files ticks
+    syntax.parse_module.cache_clear()  # a test writes faster than a clock of files ticks
     return code_of(root / file, function, file.removesuffix(".py").replace("/", "."), root)
 
 

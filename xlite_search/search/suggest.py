@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 import numpy as np
 from pydantic import Field
 
-from xlite_search.closure import bare, digest_of
 from xlite_search.errors import BadInput, cause_of
 from xlite_search.spec import Spec, kind_of, unboxed
+from xlite_search.syntax import bare, digest_of
 
 if TYPE_CHECKING:
     import optuna
