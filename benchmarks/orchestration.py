@@ -102,7 +102,7 @@ def seconds_of_stock(trials: int, *, reuse: bool = False, trial: Callable[[dict[
 def seconds_of_ours(trials: int, name: str) -> float:
     from xlite_search.search.plan import make_plan
     from xlite_search.search.runner import run
-    from xlite_search.search.study import load_study
+    from xlite_search.search.study_file import load_study
 
     path = Path(os.environ["XLITE_RUNS"]) / f"{name}.py"
     path.write_text(STUDY.format(here=str(Path(__file__).parent), trials=trials))

@@ -268,7 +268,7 @@ def test_status_verify_and_clean_of_a_study(
 ) -> None:
     from xlite_search.search.plan import make_plan
     from xlite_search.search.runner import begin
-    from xlite_search.search.study import load_study
+    from xlite_search.search.study_file import load_study
 
     study = begin(make_plan(load_study(bare_study(tmp_path, STUDY.format(base=tiny.model_dump_json()))), "mine"))
     code, out, _ = call(capsys, "status")

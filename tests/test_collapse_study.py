@@ -11,7 +11,7 @@ from xlite_search.config import RunConfig
 from xlite_search.results.compare import compare
 from xlite_search.search.plan import make_plan
 from xlite_search.search.runner import run
-from xlite_search.search.study import load_study
+from xlite_search.search.study_file import load_study
 
 pytestmark = pytest.mark.ray
 

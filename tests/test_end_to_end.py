@@ -29,7 +29,8 @@ from xlite_search.results.compare import as_json, compare
 from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
-from xlite_search.search.study import Study, grid_search, load_study
+from xlite_search.search.study import Study, grid_search
+from xlite_search.search.study_file import load_study
 from xlite_search.search.verify import verify
 from xlite_search.study_record import StudyRecord
 from xlite_search.tracking import store

@@ -20,7 +20,8 @@ from xlite_search.records import RunRecord
 from xlite_search.search.factors import aliases
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.runner import begin
-from xlite_search.search.study import Study, Trial, grid_search, load_study
+from xlite_search.search.study import Study, Trial, grid_search
+from xlite_search.search.study_file import load_study
 from xlite_search.search.verify import verify
 from xlite_search.study_record import StudyRecord
 from xlite_search.training.result import EpochResult

@@ -14,7 +14,7 @@ from xlite_search.config import RunConfig
 from xlite_search.records import RunRecord
 from xlite_search.search.plan import make_plan
 from xlite_search.search.runner import begin
-from xlite_search.search.study import load_study
+from xlite_search.search.study_file import load_study
 
 HEAD = '''"""A question?"""
 import enum, functools, math, pathlib

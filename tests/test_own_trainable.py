@@ -30,7 +30,8 @@ from xlite_search.results.best import config_in, final_config, read_best, write_
 from xlite_search.results.tables import factors
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import begin
-from xlite_search.search.study import Study, grid_search, load_study
+from xlite_search.search.study import Study, grid_search
+from xlite_search.search.study_file import load_study
 from xlite_search.search.verify import verify
 from xlite_search.spec import Spec, setting_names, takes_list
 from xlite_search.study_record import StudyRecord

@@ -18,7 +18,8 @@ from xlite_search.model_folder import publish
 from xlite_search.places import teacher_folder
 from xlite_search.records import RunRecord
 from xlite_search.search.plan import Plan, make_plan
-from xlite_search.search.study import DEMO_DATA, TPE, Study, load_study
+from xlite_search.search.study import DEMO_DATA, TPE, Study
+from xlite_search.search.study_file import load_study
 
 SPACES = sorted(p for p in (Path(__file__).parents[1] / "search_spaces").glob("*.py") if p.stem != "__init__")
 SEARCHES = ["tpe_search", "pareto_search"]

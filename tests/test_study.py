@@ -31,7 +31,8 @@ from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import _tried, changes, make_plan
 from xlite_search.search.runner import begin, run
 from xlite_search.search.space import Space
-from xlite_search.search.study import TPE, Study, grid_search, load_study
+from xlite_search.search.study import TPE, Study, grid_search
+from xlite_search.search.study_file import load_study
 from xlite_search.storage import alone
 from xlite_search.trainable import reference, trainable_at
 

@@ -20,7 +20,8 @@ from xlite_search.places import teacher_folder
 from xlite_search.results.compare import compare
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
-from xlite_search.search.study import Study, load_study
+from xlite_search.search.study import Study
+from xlite_search.search.study_file import load_study
 from xlite_search.search.teaching import logit_counts
 from xlite_search.study_record import StudyRecord
 

@@ -183,7 +183,7 @@ def compare(studies: Annotated[list[str], typer.Argument(metavar="STUDY...")], j
 
 def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:
     """The study as the command line asks for it, and its name. Draws the demo's phantoms if they are not there."""
-    from xlite_search.search.study import load_study
+    from xlite_search.search.study_file import load_study
 
     settings, called = settings_of(set_), name or Path(space).stem + ("-demo" if demo else "")
     places.study_folder(called)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -149,6 +149,23 @@ def probes(grid: Grid) -> Iterator[Settings]:
 def without(grid: Grid, names: Sequence[str], closed: Sequence[str]) -> Grid:
     """The grid less these names, and less all below those that `closed` says."""
     return {name: values for name, values in grid.items() if name not in names and not _below(name, closed)}
+
+
+def still_open(
+    grids: list[Grid], settings: Collection[str], fixed: Collection[str], closed: Sequence[str]
+) -> list[Grid]:
+    """Grids without the names in `fixed`, and of those below them without the ones that are no `settings` any more."""
+    left = [without(grid, list(fixed), closed) for grid in grids]
+    return [
+        {name: axis for name, axis in grid.items() if name.rpartition(".")[0] not in fixed or name in settings}
+        for grid in left
+    ]
+
+
+def stored(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a flat config has them: text that was read as a number is one. A name stays as it was given."""
+    found = {name: config.get(name, value) for name, value in settings.items()}
+    return {name: settings[name] if isinstance(value, str) else value for name, value in found.items()}
 
 
 @dataclass(frozen=True)

@@ -6,39 +6,34 @@ so that a trial has one identity whoever schedules it; a search is asked for a r
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xlite_search.config import RunConfig, fingerprints, resolve, run_key
 from xlite_search.data.splits import AnySplit
-from xlite_search.distill.pretrained import Pretrained
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.models.hybrid import timm_name
 from xlite_search.search import space as spaces
 from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
+from xlite_search.search.given_teacher import Teacher, changed_teacher, with_data
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
 from xlite_search.spec import flatten, kind_of, setting_names, takes_list, unknown
 from xlite_search.storage import digest, sha256_of
-from xlite_search.trainable import TEACHER, Trainable, expect_config, expect_trainable, load_file, maker
+from xlite_search.trainable import TEACHER, Trainable, expect_config, expect_trainable, maker
 from xlite_search.training.recipe import is_metric, no_metric
 
-__all__ = ["TPE", "Study", "Trial", "grid_search", "load_study"]
+__all__ = ["TPE", "Study", "Trial", "grid_search"]
 
 #: what every `--demo` runs on
 DEMO_DATA, DEMO_IMAGES, DEMO_SIZE = "phantom-demo", 1500, 64
 #: what a study may ask to be low beside its metric; known of a model before it is trained
 LATENCY, PARAMETERS, MACS = "model/latency_ms", "model/parameters", "model/macs"
-
-
 #: fields that a study cannot do without, the first ones
 NEEDED = 4
 #: what its fields are, and in words
@@ -54,9 +49,6 @@ KINDS: tuple[tuple[str, Any, str], ...] = (
     ("demo", Mapping, "a mapping of settings"),
     ("demo_samples", int | None, "a whole number or None"),
 )
-#: one that is trained here, the folder of a finished model, a `.pth` file; or several
-Member: TypeAlias = RunConfig | str | Pretrained
-Teacher: TypeAlias = Member | Sequence[Member] | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +118,7 @@ class Study:
         if not is_metric(self.metric):
             raise BadInput(f"metric = '{self.metric}': {no_metric(self.metric)}")
         object.__setattr__(self, "base", self.base.with_settings({"monitor": self.metric}))
-        object.__setattr__(self, "teacher", self._with_our_data(self.teacher))
+        object.__setattr__(self, "teacher", with_data(self.teacher, self.base.data, self.metric))
         known = (LATENCY, PARAMETERS, MACS)
         unknown = next((name for name in self.minimize if name not in known), None)
         if unknown:
@@ -156,27 +148,6 @@ class Study:
                 raise BadInput(f"{name} = {number}: input should be greater than or equal to 1")
         if not all(isinstance(name, str) for name in self.minimize):
             raise BadInput(f"minimize: expected names, such as ({PARAMETERS!r},)")
-
-    def _with_our_data(self, teacher: Teacher) -> Teacher:
-        """A teacher that is trained here sees the study's data and split: on others it would leak or mislead."""
-        if isinstance(teacher, list | tuple):
-            if not teacher:
-                raise BadInput("teacher: the list of an ensemble's members is empty")
-            return [self._with_our_data(_expect_member(member)) for member in teacher]  # type: ignore[misc]
-        _expect_member(teacher)
-        if isinstance(teacher, Path):
-            return str(teacher)
-        if not isinstance(teacher, RunConfig):
-            return teacher
-        if type(teacher) is not RunConfig:
-            raise BadInput(
-                f"teacher: it is {kind_of(teacher)}, and a teacher is trained by trainables.baseline, which does not "
-                f"know its settings; write RunConfig(...)"
-            )
-        if teacher.kd is not None:
-            raise BadInput("teacher.kd: a teacher learns from labels alone; leave it out")
-        data = self.base.data.model_copy(update={"fraction": teacher.data.fraction})
-        return teacher.model_copy(update={"data": data, "monitor": self.metric})
 
     def _expect_point(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
@@ -230,7 +201,7 @@ class Study:
         for point in self.points():
             config = self.base.with_settings(point).canonical()
             idle = [name for name in point if config.kd is None and name.startswith("kd.") and name != "kd.alpha"]
-            settings = {name: value for name, value in stored(config, point).items() if name not in idle}
+            settings = spaces.stored(flatten(config.model_dump(mode="json")), spaces.without(point, idle, ()))
             found.setdefault(config.model_dump_json(), (settings, config))
         return list(found.values())
 
@@ -311,7 +282,7 @@ class Study:
             raise BadInput(unknown(type(self.base), stranger, TEACHER))
         changed: Teacher = settings.get(TEACHER, self.teacher)
         if teacher:
-            changed = _changed_teacher(changed, teacher)
+            changed = changed_teacher(changed, teacher)
         several = {n: v for n, v in own.items() if isinstance(v, list) and not takes_list(type(self.base), n)}
         base = self.base.with_settings({name: v for name, v in own.items() if name not in several})
         space = self._narrowed(base, {name: value for name, value in own.items() if name not in several}, several)
@@ -331,8 +302,7 @@ class Study:
                 raise BadInput(f"{new} = {several[new]}: this search does not suggest it; give it one value")
             return Narrowed(self.space, base.model_dump(), tuple(fixed), closed, several)
         axes = {name: grid_search(values) for name, values in several.items()}
-        left = [spaces.without(grid, list(fixed), closed) for grid in self.grids]
-        grids = [{name: v for name, v in grid.items() if _is_open(base, name, fixed)} | axes for grid in left]
+        grids = [{**grid, **axes} for grid in spaces.still_open(self.grids, flatten(base.model_dump()), fixed, closed)]
         return grids[0] if len(grids) == 1 else grids
 
     def as_demo(self) -> Study:
@@ -348,72 +318,3 @@ class Study:
         code = suggest.code_of(spaces.written(self.suggester))
         about = {"ranges": self.ranges, "code": code, **self.search.model_dump()}
         return down | {"search": about, "base": self.base.resolved("a teacher").identity()}
-
-
-def stored(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as the config has them: text that was read as a number is that number. A name stays as it was given."""
-    flat = flatten(config.model_dump(mode="json"))
-    found = {name: flat.get(name, value) for name, value in settings.items()}
-    return {name: settings[name] if isinstance(value, str) else value for name, value in found.items()}
-
-
-def load_study(where: str) -> Study:
-    """The `study` of a file such as `search_spaces/kd_grid.py`.
-
-    The file's project (the folder above) goes on the import path, for its trainables.
-
-    Raises:
-        BadInput: there is no such file, it cannot be run, it has no `study`, or its space is wrong.
-    """
-    path = Path(where).absolute()
-    if path.is_dir() or (path.exists() and path.suffix != ".py"):
-        what = "a folder" if path.is_dir() else "no Python file"
-        raise BadInput(f"{where} is {what}; expected a study file like search_spaces/kd_grid.py")
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
-        raise BadInput(f"{where}: there is no such study file; expected one like search_spaces/kd_grid.py{near}")
-    study = getattr(_loaded(path, where), "study", None)
-    if not isinstance(study, Study):
-        raise BadInput(f"{where}: has no `study = Study(...)`; see search_spaces/kd_grid.py for how a study looks")
-    return study
-
-
-def _loaded(path: Path, where: str) -> ModuleType:
-    """Runs the file. A Ray that it starts would be its own: with its own settings and words, and ended by nobody."""
-    before = _ray_runs()
-    module = load_file(path, where)
-    if _ray_runs() and not before:
-        sys.modules["ray"].shutdown()
-        raise BadInput(
-            f"{where}: it starts Ray (ray.init); leave that out: `run` starts one of its own, or joins a cluster's by "
-            f"--address"
-        )
-    return module
-
-
-def _ray_runs() -> bool:
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
-
-
-def _is_open(base: RunConfig, name: str, fixed: Mapping[str, Any]) -> bool:
-    """Whether there still is such a setting, below the choices that were fixed."""
-    above = name.rpartition(".")[0]
-    return above not in fixed or name in flatten(base.model_dump())
-
-
-def _expect_member(teacher: Teacher) -> Teacher:
-    if teacher is not None and not isinstance(teacher, RunConfig | str | Path | Pretrained):
-        kinds = "a RunConfig, the folder of a trained model, a Pretrained, or a list of these"
-        raise BadInput(f"teacher = {teacher}: expected {kinds}")
-    return teacher
-
-
-def _changed_teacher(teacher: Teacher, settings: Mapping[str, Any]) -> RunConfig:
-    if not isinstance(teacher, RunConfig):
-        kind = "an ensemble" if isinstance(teacher, list | tuple) else f"the finished model in {teacher}"
-        there = f"the teacher is {kind}" if teacher else "this study has no teacher"
-        raise BadInput(f"teacher.{next(iter(settings))} cannot be set: {there}")
-    try:
-        return teacher.with_settings(settings)
-    except BadInput as error:
-        raise BadInput(f"teacher: {error}") from None

@@ -15,7 +15,8 @@ from xlite_search.distill.teacher import ensemble_key, shared_patients
 from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput
 from xlite_search.model_folder import ModelManifest, input_of, read_model
-from xlite_search.search.study import Member, Study, Trial
+from xlite_search.search.given_teacher import Member
+from xlite_search.search.study import Study, Trial
 from xlite_search.trainable import maker, trainable_at
 
 SHOWN = 3
