@@ -452,16 +452,16 @@ def test_a_teacher_whom_no_trial_hears_is_not_trained(tiny: RunConfig) -> None:
     silent = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.0}, teacher=teacher), "silent")
     used = make_plan(Study("?", distill, tiny, {"kd.alpha": 0.5}, teacher=teacher), "used")
     for plan in (deaf, silent):
-        assert "no trial listens to the teacher: kd is null or kd.alpha 0 in all; it is not trained" in plan.warnings()
+        assert "no trial uses the teacher: kd is null or kd.alpha 0 in all; it is not trained" in plan.warnings()
         assert teach(plan, begin(plan), Machine()).teacher_sha256 == ""
-    assert used.uses_teacher and not any("listens" in warning for warning in used.warnings())
+    assert used.uses_teacher and not any("uses the teacher" in warning for warning in used.warnings())
 
 
 def test_plan_says_what_is_asked_once_and_what_it_would_be(taught: RunConfig, data: Data) -> None:
     trials = [trial(taught, augment="light", epochs=4), trial(taught, augment="light", epochs=3, **{"kd.tau": 2.0})]
     images = len(data.train)
     (said,) = logit_counts(trials)
-    assert f"answers {4 * images:,} views once ({images:,} images, 4 views each" in said
+    assert f"{4 * images:,} views are computed once ({images:,} images, 4 views each" in said
     assert said.endswith(f"online it would be {7 * images:,}")
     one, two = logit_counts([*trials, trial(taught)])
     assert one == said
