@@ -1,1 +1,1 @@
-"""What one run does."""
+"""Trainables: generators that carry out one run, epoch by epoch."""

@@ -1,4 +1,4 @@
-"""One run without a teacher: a model learns from labels."""
+"""Baseline: one run without a teacher, a model trained on labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run with a teacher: a student learns from labels and from a frozen teacher's logits for the same view."""
+"""Knowledge distillation: one run of a student that learns from labels and from a frozen teacher's logits."""
 
 from __future__ import annotations
 

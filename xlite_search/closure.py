@@ -1,4 +1,4 @@
-"""The code that a function runs: its import closure inside the project, as one hash that knows no file names.
+"""Code version: hash of a function's import closure inside the project, which knows no file names.
 
 From the function's file on, every import is followed wherever it stands, inside functions too, as long as it leads to
 this package or to the project's root (`trainables/` and what lies beside it); what only a type checker sees is not.

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: one quiet live table in a terminal, plain lines elsewhere. All on stderr."""
+"""Progress display: one quiet live table in a terminal, plain lines elsewhere. All on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study's checkpoints take, and what of it can be given back.
+"""Disk space: what a study's checkpoints take, and what of it can be given back.
 
 Nothing that somebody may go on with is ever freed: the state of a run that is not over, the best weights of one that
 was trained to its end, and the predictions of its best and of its last epoch. What is freed, in this order:

@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree. Each error is one sentence for the person at the keyboard, and an exit code.
+"""Errors, as a tree: each is one sentence for the person at the keyboard, and an exit code.
 
 XliteError
 ├── BadInput       2   a file, line or setting is wrong; the sentence says what to do

@@ -1,4 +1,4 @@
-"""A Ctrl+C that Python loses, remembered for who is about to begin something that takes long.
+"""Ctrl+C that Python loses while it imports, remembered for whatever is about to take long.
 
 While modules are imported it may come into a weak reference's callback, whose exception is printed and forgotten.
 """

@@ -1,4 +1,4 @@
-"""What runs are called, for people: `efficientnet_b0_mhsa tau=4 alpha=0.7`. Nothing is decided by it.
+"""Display names of runs: `efficientnet_b0_mhsa tau=4 alpha=0.7`. Nothing is decided by them.
 
 Values that differ are written differently: a number gets as many digits as that takes, a path as many of its folders.
 """

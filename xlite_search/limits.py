@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, as CPU affinity and control groups limit them.
+"""CPU cores and memory of this process, as CPU affinity and control groups (cgroups) limit them.
 
 A container, a batch system's job or `taskset` gives a process less than the machine has. Control groups nest, and the
 tightest of a process's group and of those above it holds. Version 2 has one tree (`cpu.max`, `memory.max`), version 1

@@ -1,4 +1,4 @@
-"""This machine: settings that change how fast a result comes, never which result.
+"""Machine settings (`machine.toml`): how fast a result comes, never which result; and checks of this machine.
 
 `machine.toml` in the working folder (or the file that `XLITE_MACHINE` names) may say
 

@@ -1,4 +1,4 @@
-"""A delivered model, loaded: its findings, how an image is prepared for it, and the probabilities that it gives.
+"""`load_model`: a delivered model with its findings, preprocessing and probabilities.
 
 model = xlite_search.load_model("mlruns/models/NAME")
 model.probabilities(images, raw=True)       # [height, width] each, of any size -> float32 [image, class]

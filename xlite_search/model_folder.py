@@ -1,4 +1,4 @@
-"""A delivered model on disk: a folder with weights and a typed manifest, read and written here alone.
+"""Model folder: a delivered model on disk, its weights and typed manifest, read and written here alone.
 
     model.safetensors   the weights, of the model that the manifest's config names; nothing in it runs code
     model.json          `ModelManifest`, with a checksum of its own and the weights'

@@ -1,4 +1,4 @@
-"""Where things live: prepared data, studies, teachers, models and the tracking database.
+"""Paths: prepared data, studies, teachers, models and the tracking database.
 
 `XLITE_RUNS` (default `mlruns`) and `XLITE_DATA` (default `data`) move the two folders; empty is as good as not set.
 Paths are absolute: Ray changes the folder of its workers.

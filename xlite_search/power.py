@@ -1,4 +1,4 @@
-"""What a GPU draws while a run trains on it, by NVML: energy in Wh, mean power in W.
+"""GPU energy of a run by NVML: energy in Wh, mean power in W.
 
 Where there is no NVIDIA GPU, no NVML or no such counter, or where the GPU is cut into slices (MIG), there is no
 reading, and never an error: nothing that is learnt depends on it. A GPU that trials share is read as a whole, and each

@@ -1,4 +1,4 @@
-"""Which code, on which machine: written down with every study and model."""
+"""Provenance: code, commit, library versions and machine, written down with every study and model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opened once and remembered: the last few values of this process, by all that must be unchanged for them to hold."""
+"""LRU cache of what was opened in this process, by all that must be unchanged for it to hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that survive a power cut, and folders that one process holds at a time.
+"""Storage: atomic files, manifests with checksums, locks, and the append-only `Ledger`.
 
 Every file is written beside its final name, fsynced, renamed, and its folder fsynced. A manifest is JSON that carries
 the sha256 of its own body. A ledger is a file of lines that is only ever appended to.

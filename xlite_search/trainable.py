@@ -1,4 +1,4 @@
-"""How a trainable is named, found again in this process or in a worker, and driven: `module:function`."""
+"""Trainables by name, `module:function`: found again in any process, with their code version and config class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: one verb, one function. Data go to stdout, progress to stderr.
+"""Command line: one verb, one function. Data go to stdout, progress to stderr.
 
 Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine died, 130 Ctrl+C, 143 terminated.
 """

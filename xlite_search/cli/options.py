@@ -1,4 +1,4 @@
-"""Options that several verbs have, and what a person writes read as a setting's value."""
+"""Command-line options that several verbs share, and values of `--set` parsed as settings."""
 
 from __future__ import annotations
 

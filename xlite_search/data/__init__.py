@@ -1,1 +1,1 @@
-"""Raw images to batches."""
+"""Data: raw images to batches."""

@@ -1,4 +1,4 @@
-"""What a sampler will draw, before a night is spent on it: in closed form, nothing here is sampled."""
+"""Audit of a sampler: expected draws by finding and image, in closed form; nothing here is sampled."""
 
 from __future__ import annotations
 

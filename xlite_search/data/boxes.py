@@ -1,4 +1,4 @@
-"""Boxes around findings in pixels of the raw image, and where they lie on a prepared one.
+"""Bounding boxes of findings in pixels of the raw image, and where they lie on a prepared one.
 
 Coordinates are continuous: x runs to the right and y down from the image's top left corner, and pixel (column, row)
 covers [column, column + 1) x [row, row + 1), so a box of x 10 and width 5 covers the columns 10 to 14.

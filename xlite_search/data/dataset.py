@@ -1,4 +1,4 @@
-"""A data set as a run sees it: which one, its parts, what they hold, and the batches that it is handed out in."""
+"""Data set as a run sees it: its spec, parts, labels and batches; opened once."""
 
 from __future__ import annotations
 

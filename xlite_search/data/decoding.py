@@ -1,4 +1,4 @@
-"""Raw images to prepared ones, on all cores, a few images at a time.
+"""Decoding and preprocessing of raw images on all cores, a few images at a time.
 
 The main process hands rows to workers through a pipe each, and no more than two chunks ahead, so memory does not grow
 with the data set.

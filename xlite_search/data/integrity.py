@@ -1,4 +1,4 @@
-"""Expected, found, lost: what a data set may lack before nobody should train on it, and what must not be in it.
+"""Integrity checks of a data set: missing images, leaks between splits, duplicates, implausible labels.
 
 Everything here is pure: names, rows and counts go in; sentences, groups and counts come out.
 """

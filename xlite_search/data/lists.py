@@ -1,4 +1,4 @@
-"""Splits in files: lists of image names that somebody gives, and those that `split` writes."""
+"""Split lists in files: names of images that somebody gives, and those that `split` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed set + split + sampler + views -> batches.
+"""Data loader: packed set + split + sampler + views -> batches.
 
 What an epoch holds depends on (seed, epoch), the sampler and the augmentation alone: not on workers, order, trial or
 machine. Without augmentation a batch is gathered from the mapped array by one fancy index, which needs no worker; on a

@@ -1,4 +1,4 @@
-"""The packed data set: one uint8 array and one index, written once, mapped by every trial.
+"""Packed data set: one uint8 array and one index, written once, memory-mapped by every trial.
 
     <XLITE_DATA>/<name>/
         manifest.json      what it was made from and how, counts, sha256 of the three files below

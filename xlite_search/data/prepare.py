@@ -1,4 +1,4 @@
-"""Raw images to the packed set: preprocessed once, on all cores, and cut off at any moment without harm.
+"""`prepare`: raw images to the packed set, preprocessed once, on all cores, and cut off at any moment without harm.
 
 `data/preprocess.py` says what is done to an image. CLAHE's clip limit and tiles are those of the lab's EXP-001, which
 does not say whether it comes before the resize or after. `data/decoding.py` does this in worker processes;

@@ -1,4 +1,4 @@
-"""Raw pixels to a prepared image, uint8: one pure function and its settings.
+"""Preprocessing: raw pixels to a prepared image, uint8; one pure function (CLAHE, window, resize) and its settings.
 
 In this order: more than 8 bits to 8 (`window`, or else `stretch`), pixels made square, CLAHE on the raw image, padding
 with black to a square (or cropping to one), resize. Everything that prepares an image calls this, so that a model sees

@@ -1,4 +1,4 @@
-"""Worker processes that leave no trace: each at the end of a pipe, started fresh, deaf to Ctrl+C.
+"""Worker processes, each at the end of a pipe: started fresh, ignoring Ctrl+C, leaving nothing behind.
 
 A pipe ends with its process: a worker whose main process was killed leaves, and a worker that was killed is noticed.
 Queues or a pool would leave orphans, and complaints about their semaphores, after a kill.

@@ -1,4 +1,4 @@
-"""Which images an epoch draws.
+"""Samplers: which images an epoch draws, and how often.
 
 Rarity samplers weigh an image by 1/(count + 1) of its findings, as the lab's log does. What an image without finding
 weighs decides nearly everything: read literally, the log's rule draws 98.6 % normal images on the NIH table. So that

@@ -1,4 +1,4 @@
-"""Who is in train, validation and test: by patient, stratified over all findings, written once.
+"""Train, validation and test splits: by patient, stratified over all findings, written once.
 
     data/<name>/splits/<kind>-<key>.csv           name, patient, split of every image (empty: in none)
     data/<name>/splits/<kind>-<key>.patients.csv  patient, split

@@ -1,4 +1,4 @@
-"""What a view does to an image's pixels: an albumentations pipeline, three of whose steps are our own.
+"""Image transforms of a view: an albumentations pipeline, three of whose steps are our own.
 
 Every draw comes from the generators that `views.py` hands to the pipeline. This is the only module that knows
 albumentations, which takes seconds to import.

@@ -1,4 +1,4 @@
-"""A packed set in the making. It may be cut off at any byte, and goes on without a wrong row.
+"""Unfinished packed set: may be cut off at any byte, and goes on without a wrong row.
 
     <XLITE_DATA>/<name>/
         slots.partial    a slot for every row of the label table; row i at i times the bytes of an image

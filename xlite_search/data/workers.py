@@ -1,4 +1,4 @@
-"""Who makes batches: this process, others that draw views into shared memory, or a thread that pins them for a GPU."""
+"""Loader workers: batches made in this process, in others that draw views into shared memory, or pinned for a GPU."""
 
 from __future__ import annotations
 

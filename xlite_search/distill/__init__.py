@@ -1,1 +1,1 @@
-"""A student learns from labels and from a teacher."""
+"""Knowledge distillation from a multi-label teacher."""

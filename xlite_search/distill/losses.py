@@ -1,4 +1,4 @@
-"""What a student learns from a multi-label teacher: pure functions of two sets of logits `[batch, class]`.
+"""Distillation losses for multi-label teachers: pure functions of two sets of logits `[batch, class]`.
 
     soft = tau^2 * mean( BCEwithLogits(s / tau, sigmoid(t / tau)) - H(sigmoid(t / tau)) )
     loss = alpha * (soft + intra * intra_class + hint * attention) + (1 - alpha) * hard

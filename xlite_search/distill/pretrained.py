@@ -1,4 +1,4 @@
-"""A teacher that somebody else trained: a state dict in a `.pth` file becomes one of our model folders."""
+"""Pretrained teachers from elsewhere: a state dict in a `.pth` file becomes one of our model folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher: a delivered model, or the mean of several, that students learn from; found by its key in `teachers/`."""
+"""Teacher: a delivered model, or the mean of several, that students learn from; found by its key in `teachers/`."""
 
 from __future__ import annotations
 

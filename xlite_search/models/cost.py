@@ -1,4 +1,4 @@
-"""What a hybrid costs: parameters, multiply-accumulates (MACs), and the time of one image on one CPU thread."""
+"""Cost of a model: parameters, multiply-accumulates (MACs), and latency of one image on one CPU thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`<backbone>_<attention>`: a timm backbone, attention on its last feature map, Linear(C, C/2), GELU, Linear(C/2, 14).
+"""Hybrid models `<backbone>_<attention>`: a timm backbone, attention on its last feature map, two linear layers.
 
 This is the lab's hybrid: efficientnet_b0_mhsa has 11.395 M parameters, convnext_tiny_mhsa 30.483 M. No norm layer is
 added; ConvNeXt's own last norm is applied to its feature map. `mhsa` and `performer` are residual over the map's

@@ -1,4 +1,4 @@
-"""What a timm backbone gives: a feature map or bare tokens, and which stages lie before its last one.
+"""Feature maps of a timm backbone: its stages, and whether it gives a map or bare tokens.
 
 Asked on torch's meta device: exact shapes, nothing computed, no weight drawn, torch's seed left where it was.
 """

@@ -1,4 +1,4 @@
-"""What a model's parts do in a pass forward and back: asked on torch's meta device, where nothing is computed.
+"""Trace of a model on torch's meta device: which parts get a gradient, and which layers break a CPU's memory.
 
 Exact shapes, no weight drawn, torch's seed left where it was.
 """

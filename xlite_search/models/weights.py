@@ -1,4 +1,4 @@
-"""Backbone weights from a file with timm's names, or from the hub. Identity is the file's sha256, never its path."""
+"""Pretrained backbone weights, from a file with timm's names or from the hub; identity is the file's sha256."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the records say once the runs are over."""
+"""Results: comparisons, tables, exports, made from the records once the runs are over."""

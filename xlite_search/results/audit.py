@@ -1,4 +1,4 @@
-"""What the data are, before a night is spent on them: integrity, splits, and what each sampler will really draw."""
+"""Audit of a data set before training: integrity, splits, attributes, and what each sampler draws."""
 
 from __future__ import annotations
 

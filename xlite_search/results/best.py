@@ -1,4 +1,4 @@
-"""The best config leaves the study with its provenance, and comes back as the final training.
+"""Best config: exported from a study with its provenance, and trained as the final model.
 
 `best.yaml` holds the whole resolved config, where it comes from, and what it must find to be itself: fingerprints of
 data and split, the teacher's sha256. The final training refuses to start on anything else.

@@ -1,4 +1,4 @@
-"""Tables that fit where they are printed: secondary columns go first, then text is folded; nothing is ever cut."""
+"""Layout of tables in a given width: secondary columns go first, then text is folded; nothing is ever cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a study: who is best, by how much, at which findings.
+"""Comparison of studies: ranking, pairs over seeds, findings, cost.
 
 Only runs that were trained to their end are ranked. A run that was stopped at a rung has had fewer epochs than its
 peers: it is listed with the rung and the score it had there, never ranked against them.

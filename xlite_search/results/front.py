@@ -1,4 +1,4 @@
-"""The Pareto front of a study with several objectives: the runs that no other run is better than.
+"""Pareto front of a study with several objectives: the runs that no other run is better than.
 
 A run is dominated if another is at least as good in every objective and better in one. What is left is the answer of
 such a study; which of these runs is best is for whoever has to pay the milliseconds.

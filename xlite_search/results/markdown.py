@@ -1,4 +1,4 @@
-"""A study's ranking as Markdown, for the note of its MLflow run and beside its records."""
+"""Ranking of a study as Markdown, for the note of its MLflow run and beside its records."""
 
 from __future__ import annotations
 

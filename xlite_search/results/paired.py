@@ -1,4 +1,4 @@
-"""Settings that were run with the same seeds, on the same validation images: by how much one is behind another.
+"""Paired comparison of settings over common seeds, on the same validation images: gaps, intervals, verdicts.
 
 Two runs answer to the same images of the same patients, so that most of what chance does to one it does to the other.
 The gap between two settings is the mean, over their n common seeds, of the gap between their mean AUROCs. Chance comes

@@ -1,4 +1,4 @@
-"""Where a study stands, read from its records alone: nothing is asked of those who run it."""
+"""Status of a study, read from its records alone."""
 
 from __future__ import annotations
 

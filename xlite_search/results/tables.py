@@ -1,4 +1,4 @@
-"""The tables of a comparison as a terminal or a file shows them."""
+"""Tables of a comparison as a terminal or a file shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies, and running them. Ray and Optuna live here only; Ray reads these settings when it is imported."""
+"""Search: studies, and running them. Ray and Optuna live here only; Ray reads these settings when it is imported."""
 
 import os
 

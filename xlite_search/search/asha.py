@@ -1,4 +1,4 @@
-"""Successive halving by whole cohorts: a pure rule over what has been reported.
+"""ASHA: successive halving by whole cohorts, a pure rule over what has been reported.
 
 Rungs lie at grace, grace * reduction, grace * reduction^2, ... epochs (Jamieson & Talwalkar 2016; Li et al. 2020). Who
 reaches a rung waits there. When every member of its cohort has reported or failed, the best go on from their

@@ -1,4 +1,4 @@
-"""Ray on this machine, or a cluster's: started quietly, watched, and ended with all its processes.
+"""Ray runtime on this machine, or a cluster's: started quietly, watched, and shut down with all its processes.
 
     with engine(machine) as shutdown:
         ...

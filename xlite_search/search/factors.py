@@ -1,4 +1,4 @@
-"""What a design can tell apart, before a night is spent on it.
+"""Confounded factors of a design: which settings the trials cannot tell apart.
 
 Two values of a factor compare cleanly if two trials differ in nothing else. Values that are joined by such pairs form
 a group; where a factor has several groups, and another factor never has the same value in two of them, their effects

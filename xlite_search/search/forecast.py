@@ -1,4 +1,4 @@
-"""What a study will take, before it takes it: epochs, disk, and where two steps were timed, hours and memory.
+"""Forecast of a study: epochs, disk, and where two steps were timed, hours, memory and energy.
 
 Epochs are the most that the rule can train (`workload.py`), and all else follows from them. Disk follows from the
 number of weights. Time and memory are measured: two training steps of the largest and of the smallest model, each in a

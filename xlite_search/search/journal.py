@@ -1,4 +1,4 @@
-"""What a scheduler decided, in order: `journal.jsonl` in the study's folder, a `storage.Ledger`.
+"""Journal of a scheduler's decisions, in order: `journal.jsonl` in the study's folder, a `storage.Ledger`.
 
 A decision is in here before any record says so; one that is in here is never taken again.
 """

@@ -1,4 +1,4 @@
-"""What a study would run, before anything runs; and what has changed since it began."""
+"""Plan of a study: its trials, teacher, warnings, and what has changed since it began."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run goes on next, and how far: the study as Ray Tune sees it.
+"""Queue of runs: which goes on next, and how far; the study as Ray Tune sees it.
 
 To Ray a trial is one *activation* of a run: from where the run stands to its next rung, or to its end. The queue hands
 activations out; when one ends it asks the scheduler what can be decided, writes that into the journal, stops the losers

@@ -1,4 +1,4 @@
-"""Ray's own files on this machine: in a folder of ours with a short name, which goes when its driver does.
+"""Ray's temporary files: in a folder of ours with a short name, which goes when its driver does.
 
 Ray's sockets lie below it, and a socket's path has 107 bytes at most; a long `TMPDIR`, as a batch system gives it, or
 one with other than ASCII letters, cannot hold them.

@@ -1,4 +1,4 @@
-"""What of Ray is private and used all the same: an upgrade can break it, and breaks it here.
+"""Private parts of Ray that are used all the same: an upgrade can break them, and breaks them here.
 
 `NAMES` lists all of it, for a test that fails by the name which is gone.
 """

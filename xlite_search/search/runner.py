@@ -1,4 +1,4 @@
-"""A plan on Ray Tune: the teacher first, then the trials, each epoch on disk before anybody hears of it.
+"""Runner of a plan on Ray Tune: the teacher first, then the trials, each epoch on disk before it is reported.
 
     run(plan)
       ├── begin        study.json and one waiting record per trial, or a refusal that lists what changed

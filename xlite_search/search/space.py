@@ -1,4 +1,4 @@
-"""What a study sweeps, in one of three forms; all of them speak in dotted settings and hold plain values only.
+"""Search spaces: what a study sweeps, in one of three forms, as dotted settings with plain values.
 
 - a mapping: a grid, `{"kd.tau": grid_search([4.0, 8.0])}`; values may be Ray's samplers such as `tune.choice([...])`,
   or single ones

@@ -1,4 +1,4 @@
-"""A study: a question, the settings that are swept to answer it, and all else held equal.
+"""Study: a question, the settings that are swept to answer it, and all else held equal.
 
 `space.py` says how settings are swept. The study expands a grid itself, removes duplicates and hands Ray a plain list,
 so that a trial has one identity whoever schedules it; a search is asked for a round of trials at a time.

@@ -1,4 +1,4 @@
-"""Optuna by ask and tell, as a pure function of what has been tried.
+"""Suggestions by Optuna (TPE), asked and told, as a pure function of what has been tried.
 
 A space is a function of an Optuna trial, define-by-run; the names it suggests are the settings of the run:
 

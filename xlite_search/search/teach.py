@@ -1,4 +1,4 @@
-"""The stage before the trials: a missing teacher is trained, and its cached logits are checked."""
+"""Teacher stage before the trials: a missing teacher is trained, and its cached logits are checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study's teacher before anything is trained: its members, their keys, and whether it may judge its students."""
+"""Teacher of a study before anything is trained: members, keys, and whether it may judge its students."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is anything lost? What the records say, against themselves, their files, the journal, the teacher and MLflow."""
+"""`verify`: the records against themselves, their files, the journal, the teacher and MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The far side of Ray: what a worker process does with a job.
+"""Worker: what a Ray process does with a job.
 
 A job says what to run and where things are, as strings; workers are reused, so each is told everything every time. The
 worker drives the trainable's generator and writes the record; to the driver it says only that there is news.

@@ -1,4 +1,4 @@
-"""The most that a study's rule can still train, whatever the scores: epochs, stage by stage.
+"""Workload: the most epochs that a study's rule can still train, whatever the scores, stage by stage.
 
 Of a cohort ASHA keeps a known number at every rung, and each round of a search is a cohort of its own: small rounds
 keep more. Judged on arrival nobody may be stopped: each can be better than those before it.

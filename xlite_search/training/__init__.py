@@ -1,1 +1,1 @@
-"""Losses, optimisation, metrics, checkpoints, and the loop that yields one EpochResult per epoch."""
+"""Training: losses, optimisation, metrics, checkpoints, and the loop that yields one EpochResult per epoch."""

@@ -1,4 +1,4 @@
-"""What a sampler and a loss make of the findings' imbalance: a table for the terminal, a figure for the run.
+"""Class balance under a sampler and a loss: a table for the terminal, a figure for the run.
 
 The four panels are those of the lab's EXP-002, drawn from the closed form of `data/audit.py`, so that they cannot
 disagree with what is trained.

@@ -1,4 +1,4 @@
-"""What a run must remember to go on exactly as if it had never been interrupted.
+"""Checkpoint: the state from which a run goes on exactly as if it had never been interrupted.
 
 Schema 1, a dict of tensors and plain values that `torch.load(weights_only=True)` accepts:
 

@@ -1,4 +1,4 @@
-"""A collapsed run, noticed within its epoch and named, with a remedy.
+"""Collapse of a run (NaN, constant logits, all negative, vanished gradients): noticed within its epoch and named.
 
 Each check is a pure function of what an epoch leaves behind. None looks at how small the probabilities are next to the
 prevalence: with findings of a few per cent a healthy model predicts next to nothing above 0.5, and with BCE at a high

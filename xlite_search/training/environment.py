@@ -1,4 +1,4 @@
-"""What a run ran on, and what it was given: `environment.json` among its artifacts, so that a figure can be traced.
+"""Environment of a run: `environment.json` among its artifacts, with versions, machine, data and class weights.
 
 run      key, config hash, seed, threads, precision; images and positives of each finding; what its loss weighs them
 starts   the machine, versions, determinism and code of its epochs from the first on, and from each where they changed

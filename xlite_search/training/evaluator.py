@@ -1,4 +1,4 @@
-"""Evaluators: who judges an epoch. Validation logits and labels in; metrics, a collapse, and what is kept of them out.
+"""Evaluators: validation logits and labels in; metrics, a collapse, and what is kept of them out.
 
 The loop is handed one (`loop.train(..., evaluate=...)`) and knows nothing of what it computes: of its metrics it reads
 the one that the recipe's `monitor` names, and a collapse ends the run. There is one, for findings that occur together.

@@ -1,4 +1,4 @@
-"""The training loop: it yields one EpochResult per epoch and knows nobody who listens.
+"""Training loop: a generator of one EpochResult per epoch, which knows nothing of its listeners.
 
     for result in train(recipe, model, data, objective, resume):
         ...

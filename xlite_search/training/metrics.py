@@ -1,4 +1,4 @@
-"""What an epoch's validation says: one pass over logits and labels, numpy in, plain floats out.
+"""Validation metrics of multi-label classifiers: one pass over logits and labels, numpy in, plain floats out.
 
 A finding without positives (or without negatives) has no AUROC and no AP: it is absent, not 0.5, and the macro means
 are over the findings that have one; `val/classes_scored` says how many. `val/auroc_supported` leaves out those with

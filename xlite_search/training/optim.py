@@ -1,4 +1,4 @@
-"""AdamW, and schedules of the learning rate."""
+"""Optimizer (AdamW) and learning rate schedules."""
 
 from __future__ import annotations
 

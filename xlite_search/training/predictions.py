@@ -1,4 +1,4 @@
-"""What a run's best epoch answered to every validation image: kept with the run, so that runs can be compared later.
+"""Predictions: a run's logits of every validation image, kept so that runs can be compared later.
 
 An npz of plain arrays, the same bytes for the same content; it is read without pickle, so that such a file cannot run
 code.

@@ -1,4 +1,4 @@
-"""How a model is trained, as one spec; what it asks of the data, and whether they can give it."""
+"""Recipe: how a model is trained, as one spec, and whether the data can give what it needs."""
 
 from __future__ import annotations
 

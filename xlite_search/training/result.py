@@ -1,4 +1,4 @@
-"""What an epoch of a training came to: the one thing that a trainable yields."""
+"""EpochResult: the outcome of an epoch, the one thing that a trainable yields."""
 
 from __future__ import annotations
 

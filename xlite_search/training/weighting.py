@@ -1,4 +1,4 @@
-"""What a positive of each finding counts for, from the counts n of N training images, `[class]`.
+"""Class weights from the counts n of N training images, `[class]`: ratio, inverse square root, effective number.
 
 A finding without positives is weighed as if it had one, or nearly: the weight is never used, but it is finite, and it
 takes part in the mean of the schemes that are scaled to a mean of 1.

@@ -1,4 +1,4 @@
-"""Where raw images come from: one reader per data set.
+"""Sources of raw images and labels: one reader per data set.
 
 A reader answers two questions, and nothing else: which images are there, with which labels
 (`table`), and what does image `row` look like (`pixels`). `data/prepare.py` does the rest once.

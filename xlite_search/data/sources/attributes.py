@@ -1,4 +1,4 @@
-"""What a sheet says of an image and its patient beside the findings: projection, sex, age, number of follow-up."""
+"""Attributes of image and patient in a label table: projection, sex, age, number of follow-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of boxes around findings: NIH's `BBox_List_2017.csv`, and any other with a box a line.
+"""Lists of bounding boxes: NIH's `BBox_List_2017.csv`, and any other with a box a line.
 
     NIH's   Image Index,Finding Label,Bbox [x,y,w,h],,,          'Infiltrate' is Infiltration
     others  image_id,label,x,y,width,height                      columns in any order, by name

@@ -1,4 +1,4 @@
-"""What chest radiographs are read for: the findings of NIH ChestX-ray14, and the word for none of them."""
+"""The findings of chest radiographs, as NIH ChestX-ray14 has them, and the word for none of them."""
 
 from __future__ import annotations
 

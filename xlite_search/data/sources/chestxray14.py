@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: what its owner asks for, and how its images are known."""
+"""NIH ChestX-ray14: its notice and citation, and how its images are recognised."""
 
 from __future__ import annotations
 

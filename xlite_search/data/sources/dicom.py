@@ -1,4 +1,4 @@
-"""A radiograph in a DICOM file (PS3): modality LUT or rescale, and the window that the file names. An extra: pydicom.
+"""DICOM radiographs (PS3): modality LUT or rescale, and the window that the file names. An extra: pydicom.
 
 A file without its preamble, as old modalities and exports leave it, is read as well. What a file does not say, such as
 how more than 8 bits become 8, is left to `data/preprocess.py`. A window or lookup table that leaves nothing to see is

@@ -1,4 +1,4 @@
-"""What a sheet says that its images show: a column of words, or a column of zeros and ones for each class."""
+"""Findings in a label table: a column of words, or a column of zeros and ones for each class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every reader of images agrees on: sizes that make sense, and channels."""
+"""Image sizes and channels that every reader keeps to: limits, and colour to gray."""
 
 from __future__ import annotations
 

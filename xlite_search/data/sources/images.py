@@ -1,4 +1,4 @@
-"""One image file to its raw pixels, gray or RGB, or a phrase that says why it is of no use.
+"""Image files (PNG, JPEG, DICOM) to raw pixels, gray or RGB, or a phrase that says why one is of no use.
 
 What a file holds decides how it is read, not its suffix: copies of ChestX-ray14 on the web have JPEGs named `.png`.
 OpenCV fills what is missing of a cut file with gray and says nothing, therefore every PNG chunk is checked against its

@@ -1,4 +1,4 @@
-"""What the images of a sheet are called, and what a path says about its patient."""
+"""Image names in a label table, and what a path says about its patient."""
 
 from __future__ import annotations
 

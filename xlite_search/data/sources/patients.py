@@ -1,4 +1,4 @@
-"""Whose each image of a sheet is: a column, or the images' own names where a data set is known to say it there."""
+"""Patients of a label table: a column, or the image names where a data set is known to say it there."""
 
 from __future__ import annotations
 

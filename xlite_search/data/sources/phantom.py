@@ -1,4 +1,4 @@
-"""Chest radiographs drawn by code: the data set of the demo and of the tests.
+"""Phantom chest radiographs, drawn by code: the data set of the demo and of the tests.
 
 Nothing is downloaded and nobody was exposed. Image `i` has the same patient, labels and pixels
 whatever `images` is, and in whatever order and process it is drawn: every random number is keyed

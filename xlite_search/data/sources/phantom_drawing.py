@@ -1,4 +1,4 @@
-"""How a phantom chest radiograph is drawn: brushes, anatomy, projection and film.
+"""Drawing of a phantom chest radiograph: brushes, anatomy, projection and film.
 
 Conventions. Lengths are fractions of the picture's side, so one chest can be drawn at any size. The
 chest frame has x = 0 on the spine, x > 0 towards the patient's left (the right of the picture),

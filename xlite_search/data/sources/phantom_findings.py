@@ -1,4 +1,4 @@
-"""The 14 findings on a phantom chest radiograph, and the whole picture put together.
+"""Drawing of the 14 findings on a phantom chest radiograph, and of the whole picture.
 
 A finding changes the chest's shape before anything is drawn (`deform`), or it is painted onto the
 layers of the picture (`PAINTERS`), or both. Conventions are those of `phantom_drawing`.

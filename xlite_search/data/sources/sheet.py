@@ -1,4 +1,4 @@
-"""A table in a file, as cells that know where they stand: text, CSV, what its columns mean.
+"""Tables in files (CSV), as cells that know their line and column.
 
 UTF-8, gzipped or not, with commas, semicolons, tabs or, in lists, spaces. What counts is the content, not the suffix.
 Excel's `sep=;` and lines that begin with `#` may stand above the table; of `="00013"` the text counts.
