@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,51 +25,59 @@ if TYPE_CHECKING:
     from xlite_search.data.splits import AnySplit
 
 
+Images = Annotated[Path | None, typer.Option(help="The folder that holds the images, at any depth.")]
+Labels = Annotated[
+    Path | None, typer.Option(help="The label table: NIH's Data_Entry_2017*.csv, multi-hot columns, or a list.")
+]
+Learnt = Annotated[str | None, typer.Option(metavar="A,B,...", help="What is learnt.  [default: NIH's 14 findings]")]
+Notice = Annotated[
+    str | None, typer.Option(help="What the data's owner asks for, told with every model.  [default: NIH's for NIH's]")
+]
+Stretch = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="More than 8 bits to 8: these darkest and brightest pixels do not count.  [default: 0.1]",
+    ),
+]
+Boxes = Annotated[
+    Path | None, typer.Option(help="Boxes around findings, in pixels of these images: NIH's BBox_List_2017.csv.")
+]
+Normal = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What an image of no class is called.  [default: No Finding]")
+]
+Channels = Annotated[int | None, typer.Option(metavar="1|3", help="3 keeps colour (RGB).  [default: 1, gray]")]
+Incomplete = Annotated[
+    bool, typer.Option("--incomplete", help="The label table may name images that are not there; counted and told.")
+]
+AcceptLosses = Annotated[
+    bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
+]
+LabelNoise = Annotated[
+    float | None, typer.Option(help="Phantoms: share of the labels that are turned round.  [default: 0]")
+]
+OF_PHANTOMS = "phantoms, which are drawn: leave it out, or leave out --images"
+OF_FOLDERS = "images in a folder: give --images and --labels too"
+
+
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the prepared data set.")],
-    images: Annotated[Path | None, typer.Option(help="The folder that holds the images, at any depth.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="The label table: NIH's Data_Entry_2017*.csv, multi-hot columns, or a list.")
-    ] = None,
+    images: Images = None,
+    labels: Labels = None,
     size: Annotated[int, typer.Option(help="Height and width of the prepared images, in pixels.")] = 224,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="What is learnt.  [default: NIH's 14 findings]")
-    ] = None,
-    patient_column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="What a split must not cut.  [default: the patient's]")
-    ] = None,
-    notice: Annotated[
-        str | None,
-        typer.Option(help="What the data's owner asks for, told with every model.  [default: NIH's for NIH's]"),
-    ] = None,
-    stretch: Annotated[
-        float | None,
-        typer.Option(
-            metavar="PERCENT",
-            help="More than 8 bits to 8: these darkest and brightest pixels do not count.  [default: 0.1]",
-        ),
-    ] = None,
-    boxes: Annotated[
-        Path | None, typer.Option(help="Boxes around findings, in pixels of these images: NIH's BBox_List_2017.csv.")
-    ] = None,
-    normal: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What an image of no class is called.  [default: No Finding]")
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option(metavar="1|3", help="3 keeps colour (RGB).  [default: 1, gray]")
-    ] = None,
+    classes: Learnt = None,
+    patient_column: PatientColumn = None,
+    notice: Notice = None,
+    stretch: Stretch = None,
+    boxes: Boxes = None,
+    normal: Normal = None,
+    channels: Channels = None,
     no_clahe: Annotated[bool, typer.Option("--no-clahe", help="Resize only.")] = False,
-    incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="The label table may name images that are not there; counted and told.")
-    ] = False,
-    accept_losses: Annotated[
-        bool, typer.Option("--accept-losses", help="Go on although up to 5 % of the images are missing or unreadable.")
-    ] = False,
+    incomplete: Incomplete = False,
+    accept_losses: AcceptLosses = False,
     count: Annotated[int | None, typer.Option(help="Phantoms: how many images to draw.  [default: 1500]")] = None,
     seed: Annotated[int | None, typer.Option(help="Phantoms: of the drawing.  [default: 0]")] = None,
-    label_noise: Annotated[
-        float | None, typer.Option(help="Phantoms: share of the labels that are turned round.  [default: 0]")
-    ] = None,
+    label_noise: LabelNoise = None,
 ) -> None:
     """Raw images to the packed data set NAME: CLAHE and resize, once. Without --images, phantoms are drawn."""
     from xlite_search import console
@@ -81,35 +90,38 @@ def prepare(
     if images is not None:
         if labels is None:
             raise BadInput("--labels is missing: give the table that has the labels of --images")
-        for option, number in {"--count": count, "--seed": seed, "--label-noise": label_noise}.items():
-            if number is not None:
-                raise BadInput(f"{option} is for phantoms, which are drawn: leave it out, or leave out --images")
+        _expect_none(OF_PHANTOMS, {"count": count, "seed": seed, "label_noise": label_noise})
         folder = Folder(images, labels, name, notice, listed(classes), patient_column or "", incomplete, channels or 1)
         source = replace(folder, box_list=boxes, normal=normal or folder.normal)
     elif labels is not None or not name.startswith("phantom"):
         raise BadInput(f"--images is missing: give the folder of data set '{name}' (only phantom* is drawn by code)")
     else:
-        of_folders: dict[str, object] = {"--classes": classes, "--patient-column": patient_column, "--notice": notice}
-        of_folders |= {"--incomplete": incomplete or None, "--stretch": stretch, "--channels": channels}
-        of_folders |= {"--boxes": boxes, "--normal": normal}
-        for option, given in of_folders.items():
-            if given is not None:
-                raise BadInput(f"{option} is for images in a folder: give --images and --labels too")
-        source = Phantom(
-            images=Phantom.images if count is None else count,
-            seed=Phantom.seed if seed is None else seed,
-            label_noise=Phantom.label_noise if label_noise is None else label_noise,
-        )
-    for note in source.table().notes:
-        console.say(note)
-    if source.notice:
-        console.say(source.notice)
+        found: dict[str, object] = {
+            "classes": classes,
+            "patient_column": patient_column,
+            "notice": notice,
+            "stretch": stretch,
+        }
+        found |= {"incomplete": incomplete or None, "channels": channels, "boxes": boxes, "normal": normal}
+        _expect_none(OF_FOLDERS, found)
+        settings: dict[str, Any] = {"images": count, "seed": seed, "label_noise": label_noise}
+        source = Phantom(**{name: value for name, value in settings.items() if value is not None})
+    for note in (*source.table().notes, source.notice):
+        if note:
+            console.say(note)
     counter = console.Counter("prepared")
     preprocess = Preprocess(size, None if no_clahe else Clahe(), STRETCH if stretch is None else stretch)
     data = prepare_data(name, source, preprocess, counter, accept_losses=accept_losses, say=console.say)
     if data.incomplete:
         console.say(data.incomplete)
     print(f"{data.folder}: {len(data):,} images of {data.manifest['patients']:,} patients at {data.size} px")
+
+
+def _expect_none(kind: str, options: Mapping[str, object]) -> None:
+    """That no option is given which is for another `kind` of source."""
+    for option, value in options.items():
+        if value is not None:
+            raise BadInput(f"--{option.replace('_', '-')} is for {kind}")
 
 
 def split(

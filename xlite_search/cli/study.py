@@ -23,7 +23,6 @@ from xlite_search.cli.options import (
 from xlite_search.errors import BadInput
 
 if TYPE_CHECKING:
-    from xlite_search.search.plan import Plan
     from xlite_search.search.study import Study
 
 STORAGE = 3
@@ -64,7 +63,7 @@ def plan(
         )
         expected.expect_room()
         return
-    print(f"{called}: {_trials(found)}, {_epochs(found)}; {_scheduler(study)}")
+    print(f"{called}: {found.trials_in_words()}, {found.epochs_in_words()}; {found.scheduler_in_words()}")
     if duplicates := len(study.points()) - len(found.trials) if study.grids else 0:
         print(f"  {duplicates} more points are the same run as one of these, and are not trained twice")
     if found.teaching:
@@ -98,6 +97,8 @@ def run(
 ) -> None:
     """The main job: trains the teacher, then the trials; the same command again goes on where it stopped."""
     from xlite_search import console, machine
+    from xlite_search.results import compare as results
+    from xlite_search.results.tables import closing_lines
     from xlite_search.search.plan import make_plan
 
     machine.expect_gpu_support(cpu)
@@ -106,19 +107,22 @@ def run(
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # before Ray is imported, which reads it then
     study, called = _study(space, demo, set_, name)
     found = make_plan(study, called)
-    if _is_complete(found):
+    if found.is_complete():
         console.say(f"Study '{called}' is complete: nothing is left to train.")
     else:
-        from xlite_search.results import compare as results
         from xlite_search.search.runner import run as run_plan
 
-        console.say(f"Study '{called}': {_trials(found)}; {_scheduler(study)}")
+        console.say(f"Study '{called}': {found.trials_in_words()}; {found.scheduler_in_words()}")
         if study.teacher:
             console.say(
                 "loss = alpha * tau^2 * KL(teacher || student at tau) + (1 - alpha) * hard; alpha weighs the teacher"
             )
         run_plan(found, accept_changes=accept_changes, summary=results.summary, address=address)
-    raise typer.Exit(_closing_words(called))
+    comparison = results.compare([called])
+    results.show(comparison, classes=False)
+    for line in closing_lines(comparison):
+        console.say(line)
+    raise typer.Exit(0 if comparison.is_done else 1)
 
 
 def status(
@@ -208,63 +212,3 @@ def _draw_phantoms(name: str) -> None:
     if name == DEMO_DATA and not (places.data_folder(name) / "manifest.json").exists():
         counter = console.Counter("phantoms drawn")
         prepare_data(name, Phantom(images=DEMO_IMAGES), DEMO_SIZE, counter, say=console.say)
-
-
-def _scheduler(study: Study) -> str:
-    if study.scheduler is None:
-        return "every one is trained to its end"
-    rungs = ", ".join(map(str, study.scheduler.rungs(study.base.epochs)))
-    how = "stops the weak on arrival" if study.scheduler.asynchronous else "keeps the best of all"
-    return f"ASHA {how} at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
-
-
-def _epochs(plan: Plan) -> str:
-    """As many as the trials have; of a search whose trials are not all known, as many as its base has."""
-    asked = {trial.config.epochs for trial in plan.trials}
-    if len(asked) > 1:
-        return f"{min(asked)} to {max(asked)} epochs each"
-    return f"{max(asked, default=plan.study.base.epochs)} epochs each at most"
-
-
-def _trials(plan: Plan) -> str:
-    if not plan.study.suggester:
-        return f"{len(plan.trials)} trial{'s' if len(plan.trials) != 1 else ''}"
-    return f"{plan.in_all} trials, suggested {plan.study.search.batch} at a time"
-
-
-def _is_complete(plan: Plan) -> bool:
-    """Everything trained and mirrored, and the study is still the one that it was."""
-    from xlite_search.search.plan import changes
-    from xlite_search.study_record import StudyRecord
-    from xlite_search.tracking import store
-
-    if not (plan.folder / "study.json").exists():
-        return False
-    study = StudyRecord.load(plan.folder)
-    there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and store.knows(plan.name)
-    same = not changes(study, plan) and study.trials == tuple(trial.key for trial in plan.trials)
-    return there and study.tracked and same and all(r.over for r in study.runs())
-
-
-def _closing_words(name: str) -> int:
-    """The table, the best config, where things are. The exit code: 1 if a trial failed or is not over."""
-    from xlite_search import console
-    from xlite_search.results import compare as results
-
-    comparison = results.compare([name])
-    results.show(comparison, classes=False)
-    failed = [run for run in comparison.others if run.status == "failed"]
-    if failed and not comparison.ranked:
-        console.say(f"\nNo trial was trained to its end: {len(failed)} failed, the first because {failed[0].cause}")
-    elif not comparison.ranked:
-        console.say(f"\nNo trial has a value of {comparison.metric}: there is nothing to rank")
-    if comparison.ranked:
-        winner = comparison.ranked[0]
-        settings = " ".join(f"{name}={value}" for name, value in winner.settings.items())
-        console.say(f"\nBest config: {settings}  ({comparison.metric} {winner.best_score(comparison.metric):.4f})")
-        console.say(f"Export it:   python -m xlite_search best {name} -o best.yaml")
-        console.say(f"By finding:  python -m xlite_search compare {name}")
-    console.say(f"Files:       {places.study_folder(name)}")
-    console.say("MLflow:      python -m xlite_search ui")
-    runs = (*comparison.ranked, *comparison.others)
-    return 0 if comparison.ranked and all(run.status in ("finished", "stopped") for run in runs) else 1

@@ -46,7 +46,7 @@ def open_study(name: str) -> StudyRecord:
 
 
 @dataclass(frozen=True)
-class Teaching:
+class TeacherCost:
     """What the teacher's logits cost, over all runs that have one.
 
     computed  views that it was run on
@@ -81,7 +81,7 @@ class Comparison:
     ranked   trained to their end, best first
     others   stopped, failed or not over yet, in the study's order
     support  validation images, and how many of them have each finding; empty if no run has begun
-    teaching what the teacher was asked; None without one
+    teaching what the teacher's logits cost; None without one
     settings what the runs of several seeds say together, the best first; empty if there is nothing to pair
     unpaired why there are none although there is something to pair; empty otherwise
     facts    what belongs under every table: that the data set is a part of its label table
@@ -94,7 +94,7 @@ class Comparison:
     others: list[RunRecord]
     images: int
     support: dict[str, int]
-    teaching: Teaching | None
+    teaching: TeacherCost | None
     settings: list[Setting]
     unpaired: str = ""
     facts: tuple[str, ...] = ()
@@ -123,6 +123,11 @@ class Comparison:
         if not self.ranked:
             raise BadInput(f"study '{self.names[0]}' has no run that was trained to its end; `run` it first")
         return self.ranked[0]
+
+    @property
+    def is_done(self) -> bool:
+        """Something is ranked, and every run was trained to its end or stopped by the scheduler."""
+        return bool(self.ranked) and all(run.status in ("finished", "stopped") for run in (*self.ranked, *self.others))
 
     def objectives(self) -> NDArray[np.float64]:
         """What the ranked runs reached, `[run, objective]`: the metric and what is to be low."""
@@ -269,7 +274,7 @@ def show(comparison: Comparison, *, classes: bool = True, width: int | None = No
         console.print(part)
 
 
-def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | None:
+def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> TeacherCost | None:
     def total(name: str) -> float:
         return sum(epoch.get(name, 0.0) for run in runs for epoch in run.epochs)
 
@@ -278,7 +283,7 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> Teaching | N
     homes = {places.teacher_folder(study.teacher) for study in studies if study.teacher}
     size = sum(path.stat().st_size for home in homes for path in home.glob("logits/*/*.f16"))
     computed, used = int(total("kd/computed")), int(total("kd/used"))
-    return Teaching(computed, used, total("time/teacher_s"), total("time/teacher_saved_s"), size)
+    return TeacherCost(computed, used, total("time/teacher_s"), total("time/teacher_saved_s"), size)
 
 
 def _data(runs: list[RunRecord]) -> Data:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from xlite_search import places
 from xlite_search.console import clock
 from xlite_search.labels import short, texts
 from xlite_search.records import RunRecord
@@ -189,3 +190,20 @@ def by_finding(comparison: Comparison, console: Console) -> RenderableType:
 
 def number(value: float | None) -> str:
     return ABSENT if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def closing_lines(comparison: Comparison) -> Iterator[str]:
+    """What is said below the table of a study that has just been run: the best config, and what to do next."""
+    name, failed = comparison.names[0], [run for run in comparison.others if run.status == "failed"]
+    if failed and not comparison.ranked:
+        yield f"\nNo trial was trained to its end: {len(failed)} failed, the first because {failed[0].cause}"
+    elif not comparison.ranked:
+        yield f"\nNo trial has a value of {comparison.metric}: there is nothing to rank"
+    else:
+        winner = comparison.ranked[0]
+        settings = " ".join(f"{setting}={value}" for setting, value in winner.settings.items())
+        yield f"\nBest config: {settings}  ({comparison.metric} {winner.best_score(comparison.metric):.4f})"
+        yield f"Export it:   python -m xlite_search best {name} -o best.yaml"
+        yield f"By finding:  python -m xlite_search compare {name}"
+    yield f"Files:       {places.study_folder(name)}"
+    yield "MLflow:      python -m xlite_search ui"

@@ -41,6 +41,12 @@ class ASHA(Spec):
         """
         return (_rays_rungs if self.asynchronous else _rungs)(self.grace, self.reduction, epochs)
 
+    def words(self, epochs: int) -> str:
+        """What it does to trials of `epochs` epochs, as a phrase."""
+        rungs = ", ".join(map(str, self.rungs(epochs)))
+        how = "stops the weak on arrival" if self.asynchronous else "keeps the best of all"
+        return f"ASHA {how} at epochs {rungs}" if rungs else "too few epochs for ASHA to stop any"
+
     def kept(self, members: int, rung: int) -> int:
         """How many of a cohort go on from a rung."""
         wider = 1 + 1 / (self.reduction * rung)

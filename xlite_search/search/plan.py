@@ -25,6 +25,7 @@ from xlite_search.search.suggest import Tried
 from xlite_search.search.teaching import Teaching
 from xlite_search.spec import flatten
 from xlite_search.study_record import StudyRecord
+from xlite_search.tracking.store import knows
 from xlite_search.trainable import code_of, maker, named, project_root, source_file, trainable_at
 from xlite_search.training import balance
 from xlite_search.training.losses import Loss
@@ -134,6 +135,31 @@ class Plan:
                 if value not in values.setdefault(name, []):
                     values[name].append(value)
         return {name: found for name, found in values.items() if len(found) > 1}
+
+    def trials_in_words(self) -> str:
+        if self.study.suggester:
+            return f"{self.in_all} trials, suggested {self.study.search.batch} at a time"
+        return f"{len(self.trials)} trial{'s' if len(self.trials) != 1 else ''}"
+
+    def epochs_in_words(self) -> str:
+        """As many as the trials have; of a search whose trials are not all known, as many as its base has."""
+        wanted = {trial.config.epochs for trial in self.trials}
+        if len(wanted) > 1:
+            return f"{min(wanted)} to {max(wanted)} epochs each"
+        return f"{max(wanted, default=self.study.base.epochs)} epochs each at most"
+
+    def scheduler_in_words(self) -> str:
+        scheduler = self.study.scheduler
+        return scheduler.words(self.study.base.epochs) if scheduler else "every one is trained to its end"
+
+    def is_complete(self) -> bool:
+        """Everything trained and in MLflow, and the study is still the one that it was."""
+        if not (self.folder / "study.json").exists():
+            return False
+        study = StudyRecord.load(self.folder)
+        there = all((study.trial_folder(key) / "run.json").exists() for key in study.trials) and knows(self.name)
+        same = not changes(study, self) and study.trials == tuple(trial.key for trial in self.trials)
+        return there and study.tracked and same and all(run.over for run in study.runs())
 
 
 def make_plan(study: Study, name: str) -> Plan:
