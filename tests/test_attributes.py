@@ -104,7 +104,7 @@ def test_what_one_alone_tells_is_the_area_under_its_own_curve() -> None:
 def test_what_tells_much_is_named_if_there_are_enough_images() -> None:
     table = some()
     view, age = attributes(table)
-    assert view.warning.startswith("the view alone tells (AUROC) Atelectasis (0.")
+    assert view.warning.startswith("the projection alone tells (AUROC) Atelectasis (0.")
     assert "Cardiomegaly (1.00)" in age.warning
     labels = np.zeros_like(table.labels)
     labels[[row for row, view in enumerate(table.projections) if view == "AP"][:9], 0] = 1
@@ -129,13 +129,13 @@ def test_audit_shows_what_view_and_age_tell(tmp_path: Path, capsys: pytest.Captu
     write_labels(tmp_path / "table.csv", some())
     code, out, _ = call(capsys, "audit", "--labels", str(tmp_path / "table.csv"))
     assert code == 0
-    assert "what view and age alone tell of a finding" in out
-    assert "warning: the view alone tells (AUROC) Atelectasis" in out
+    assert "what projection and age alone tell of a finding" in out
+    assert "warning: the projection alone tells (AUROC) Atelectasis" in out
     assert max(map(len, out.split("alone tell of")[1].splitlines()[1:17])) <= 80
     code, out, _ = call(capsys, "audit", "--labels", str(tmp_path / "table.csv"), "--json")
     about = json.loads(out)["attributes"]
     assert about["age"]["auroc"]["Cardiomegaly"] == 1
-    assert set(about["view"]["images"]) == {"AP", "PA"}
+    assert set(about["projection"]["images"]) == {"AP", "PA"}
 
 
 def test_the_prepared_set_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_the_prepared_set_says_the_same(capsys: pytest.CaptureFixture[str]) -> N
     assert code == 0, err
     code, out, _ = call(capsys, "audit", "phantom", "--json", "--set", "data.split.ratios=[0.5,0.5,0]")
     views = Phantom(images=60).table().projections
-    assert json.loads(out)["attributes"]["view"]["images"] == {view: views.count(view) for view in {*views}}
+    assert json.loads(out)["attributes"]["projection"]["images"] == {view: views.count(view) for view in {*views}}
 
 
 def test_nihs_confounders_are_those_of_its_table(shared: Path) -> None:

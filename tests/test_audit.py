@@ -17,12 +17,13 @@ from xlite_search import storage
 from xlite_search.data.audit import audit_of
 from xlite_search.data.integrity import expect_few_lost
 from xlite_search.data.packed import PIXELS, PackedSet
-from xlite_search.data.samplers import MeanRarity
+from xlite_search.data.samplers import MeanRarity, Shuffled
 from xlite_search.data.sources.images import read_image
 from xlite_search.data.sources.labels import read_labels, write_labels
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.data.splits import ByPatient, Folds, deal
 from xlite_search.errors import BadInput
+from xlite_search.training.balance import table
 
 
 @pytest.fixture
@@ -216,6 +217,16 @@ def test_audit_of_a_table_prints_what_samplers_draw(labels: Path, capsys: pytest
     line = next(line for line in out.splitlines() if "mean_rarity, no_finding = as_class" in line)
     assert f"{found.cv:.3f}" in line and f"{100 * found.no_finding:.1f} %" in line
     assert f"{found.effective_size:,.0f}" in line and f"{found.distinct:,.0f}" in line
+
+
+def test_an_image_of_no_class_is_called_as_the_data_set_calls_it(labels: Path) -> None:
+    """`prepare --normal Healthy`: no sampler's table says anything else."""
+    known = read_labels(labels)
+    sick = known.labels.any(axis=1)
+    few = np.concatenate([known.labels[sick][:2], known.labels[~sick]])
+    text = table([audit_of(Shuffled(), few, known.classes, normal="Healthy")])
+    assert "Healthy" in text.splitlines()[0] and "of draws are Healthy" in text
+    assert "No Finding" not in text
 
 
 def test_audit_as_json_says_the_same(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:

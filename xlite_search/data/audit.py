@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from xlite_search.data.samplers import Labels, Sampler
+from xlite_search.data.sources.chest import NO_FINDING
 
 #: What `Audit.warnings` speaks up at.
 MOST_NO_FINDING = 0.90
@@ -27,7 +28,7 @@ class Audit:
     sampler            its settings in a line
     classes            names of the findings, `[class]`
     images, draws      in the data, and drawn in an epoch
-    positives          images with each finding, `[class]`; `normals` are those without any
+    positives          images with each finding, `[class]`; `normals` are those without any, called `normal`
     prevalence         share that shows each finding, `[class]`; an image may show several
     no_finding         share that shows none
     cv                 coefficient of variation of `prevalence`: population standard deviation / mean; 0 is even
@@ -50,6 +51,7 @@ class Audit:
     effective_size: float
     distinct: float
     heaviest: float
+    normal: str = NO_FINDING
 
     @property
     def repeats(self) -> tuple[float, ...]:
@@ -73,7 +75,7 @@ class Audit:
 
     @property
     def starved(self) -> bool:
-        """Whether nearly all is No Finding, or most of it and more than in the data."""
+        """Whether nearly all is of no finding, or most of it and more than in the data."""
         normal = self.normals / self.images
         return self.no_finding > min(MOST_NO_FINDING, max(MANY_NO_FINDING, NO_FINDING_GROWTH * normal))
 
@@ -82,9 +84,11 @@ class Audit:
             return ""
         normal = self.normals / self.images
         if self.apply == "loss":
-            return f"No Finding has {percent(self.no_finding)} of the loss's weight, and is {percent(normal)} of images"
+            return (
+                f"{self.normal} has {percent(self.no_finding)} of the loss's weight, and is {percent(normal)} of images"
+            )
         return (
-            f"{percent(self.no_finding)} of draws are No Finding ({percent(normal)} of images are): "
+            f"{percent(self.no_finding)} of draws are {self.normal} ({percent(normal)} of images are): "
             f"a batch of 32 shows {32 * (1 - self.no_finding):.1f} images with a finding"
         )
 
@@ -114,12 +118,17 @@ class Audit:
         return f"seen less than once an epoch: {', '.join(unseen)}" if unseen else ""
 
 
-def audit_of(spec: Sampler, labels: Labels, classes: Sequence[str], draws: int | None = None) -> Audit:
-    """What `spec` draws from images with these labels in an epoch of `draws` (default: as many as there are images)."""
+def audit_of(
+    spec: Sampler, labels: Labels, classes: Sequence[str], draws: int | None = None, *, normal: str = NO_FINDING
+) -> Audit:
+    """What `spec` draws from images with these labels in an epoch of `draws` (default: as many as there are images).
+
+    `normal` is what an image of no class is called.
+    """
     weights = spec.weights(labels)
     share = weights / weights.sum()
     there = labels != 0
-    normal = ~there.any(axis=1)
+    nothing = ~there.any(axis=1)
     draws = len(labels) if draws is None else draws
     prevalence = np.array([share[column].sum() for column in there.T])
     replaced = spec.build(labels).chances is not None
@@ -130,13 +139,14 @@ def audit_of(spec: Sampler, labels: Labels, classes: Sequence[str], draws: int |
         images=len(labels),
         draws=draws,
         positives=tuple(there.sum(axis=0).tolist()),
-        normals=int(normal.sum()),
+        normals=int(nothing.sum()),
         prevalence=tuple(prevalence.tolist()),
-        no_finding=float(share[normal].sum()),
+        no_finding=float(share[nothing].sum()),
         cv=float(prevalence.std() / prevalence.mean()) if prevalence.any() else 0.0,
         effective_size=float(weights.sum() ** 2 / (weights**2).sum()),
         distinct=float((1 - (1 - share) ** draws).sum()) if replaced else float(min(draws, len(labels))),
         heaviest=float(share.max() * (draws if spec.apply == "draw" else len(labels))),
+        normal=normal,
     )
 
 

@@ -99,6 +99,11 @@ class PackedSet:
         return tuple(self.manifest["classes"])
 
     @property
+    def normal(self) -> str:
+        """What an image of no class is called."""
+        return str(self.manifest["normal"])
+
+    @property
     def fingerprint(self) -> str:
         """Changes if a pixel, a label, a name or the order of anything does, or what a pixel is: of size, CLAHE and
         stretch the pixels themselves speak. Boxes, raw sizes and follow-up numbers are no part of it: nothing learns
@@ -150,7 +155,7 @@ class PackedSet:
     @cached_property
     def table(self) -> LabelTable:
         """Names, patients and labels. Raises Damaged if they are not those that were prepared."""
-        return table_of(self.columns, self.classes, self.manifest["normal"])
+        return table_of(self.columns, self.classes, self.normal)
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -197,7 +202,7 @@ class PackedSet:
             raise self._damaged(path)
         self._checked(INDEX, "index_sha256")
         columns = read_columns(self._checked(COLUMNS, "columns_sha256"))
-        table = table_of(columns, self.classes, self.manifest["normal"])
+        table = table_of(columns, self.classes, self.normal)
         text = hashlib.sha256(index_text(table).encode()).hexdigest()
         if text != self.manifest["index_sha256"] or not np.array_equal(columns[KEYS], image_keys(table)):
             raise Damaged(

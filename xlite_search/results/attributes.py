@@ -1,6 +1,6 @@
-"""What view, sex and age alone tell of each finding: a model may score by them and never look at the lungs.
+"""Attributes as predictors: what projection, sex and age alone tell of each finding, which a model may learn instead.
 
-In ChestX-ray14 AP is the view of those who cannot stand, and they are the more ill.
+In ChestX-ray14 AP is the projection of those who cannot stand, and they are the more ill.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Attribute:
 
 
 def attributes(table: LabelTable) -> list[Attribute]:
-    """Those of view, sex and age that the table has, with two values at least."""
-    columns = {"view": table.projections, "sex": table.sexes, "age": table.ages}
+    """Those of projection, sex and age that the table has, with two values at least."""
+    columns = {"projection": table.projections, "sex": table.sexes, "age": table.ages}
     found = [_attribute(name, column, table) for name, column in columns.items() if any(column)]
     return [one for one in found if len(one.images) > 1]
 
@@ -74,14 +74,18 @@ def attributes(table: LabelTable) -> list[Attribute]:
 def lines(found: Sequence[Attribute]) -> Iterator[str]:
     """The same as a table of text: a row a finding; of age the youngest and the oldest quarter."""
     shown = [(one, list(one.images) if one.name != "age" else [*one.images][:: len(one.images) - 1]) for one in found]
-    yield f"{'':20}" + "".join(f"{one.name:>6}{''.join(f'{value:>9}' for value in values)}" for one, values in shown)
-    counts = (f"{'':6}{''.join(f'{one.images[value]:>9,}' for value in values)}" for one, values in shown)
+    widths = {one.name: max(6, len(one.name) + 2) for one in found}
+    heads = (f"{one.name:>{widths[one.name]}}{''.join(f'{value:>9}' for value in values)}" for one, values in shown)
+    yield f"{'':20}" + "".join(heads)
+    counts = (
+        f"{'':{widths[one.name]}}{''.join(f'{one.images[value]:>9,}' for value in values)}" for one, values in shown
+    )
     yield f"{'images':20}" + "".join(counts)
     for finding in found[0].auroc:
         cells = f"{finding:20}"
         for one, values in shown:
             area = one.auroc[finding]
-            cells += f"{'-' if math.isnan(area) else f'{area:.2f}':>6}"
+            cells += f"{'-' if math.isnan(area) else f'{area:.2f}':>{widths[one.name]}}"
             cells += "".join(f"{100 * one.prevalence[finding][value]:>7.2f} %" for value in values)
         yield cells
 

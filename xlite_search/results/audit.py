@@ -56,7 +56,8 @@ class Page:
 
     @property
     def audits(self) -> list[Audit]:
-        return [audit_of(one, self.drawn_from.labels, self.drawn_from.classes) for one in self.samplers]
+        of = self.drawn_from
+        return [audit_of(one, of.labels, of.classes, normal=of.normal) for one in self.samplers]
 
     def as_dict(self) -> dict[str, Any]:
         attributes = {one.name: one.as_dict() for one in self.attributes}

@@ -103,7 +103,8 @@ class Plan:
             key = storage.digest(parts)
             if key not in found:
                 data = self.data(config)
-                found[key] = Balance(audit_of(config.sampler, data.train.labels, data.classes), config.loss, [])
+                drawn = audit_of(config.sampler, data.train.labels, data.classes, normal=data.packed.normal)
+                found[key] = Balance(drawn, config.loss, [])
             found[key].trials.append(trial)
         return list(found.values())
 

@@ -45,8 +45,9 @@ def files(audit: Audit, loss: Loss) -> dict[str, bytes]:
 
 
 def write_artifacts(folder: Path, sampler: Sampler, loss: Loss, data: Data) -> None:
-    """Leaves them with a run, in its folder."""
-    for name, content in files(audit_of(sampler, data.train.labels, data.classes), loss).items():
+    """Writes table and figure among a run's artifacts."""
+    drawn = audit_of(sampler, data.train.labels, data.classes, normal=data.packed.normal)
+    for name, content in files(drawn, loss).items():
         storage.write_atomic(folder / records.ARTIFACTS / name, content)
 
 
@@ -94,7 +95,7 @@ def _cv(values: NDArray[np.float64]) -> float:
 def table(audits: Sequence[Audit]) -> str:
     """Samplers side by side on the same data, as aligned plain text: figures, prevalence of findings, warnings."""
     numbers = [f"[{number}]" for number in range(1, len(audits) + 1)]
-    figures = [["", "sampler", "CV", "No Finding", "effective", "distinct", "heaviest"]]
+    figures = [["", "sampler", "CV", audits[0].normal, "effective", "distinct", "heaviest"]]
     for number, one in zip(numbers, audits, strict=True):
         amounts = f"{one.cv:.3f}", percent(one.no_finding), f"{one.effective_size:,.0f}", f"{one.distinct:,.0f}"
         figures.append([number, one.sampler, *amounts, f"{one.heaviest:,.1f}"])
@@ -103,7 +104,7 @@ def table(audits: Sequence[Audit]) -> str:
     for column in _common_first(first):
         cells = [percent(one.prevalence[column], 2) for one in audits]
         shares.append([first.classes[column], f"{first.positives[column]:,}", *cells])
-    shares.append(["No Finding", f"{first.normals:,}", *(percent(one.no_finding, 2) for one in audits)])
+    shares.append([first.normal, f"{first.normals:,}", *(percent(one.no_finding, 2) for one in audits)])
     warned = [f"{number} warning: {text}" for number, one in zip(numbers, audits, strict=True) for text in one.warnings]
     return "\n".join([*_aligned(figures, left=2), "", *_aligned(shares, left=1), *([""] if warned else []), *warned])
 
@@ -144,7 +145,7 @@ def _heading(page: Figure, audit: Audit, loss: Loss) -> float:
     """Names, figures and warnings at the top; where the panels may begin, as a share of the height."""
     lines = [line for text in warnings(audit, loss) for line in textwrap.wrap(f"WARNING  {text}", 135)]
     facts = (
-        f"CV {audit.cv:.3f}   ·   No Finding {percent(audit.no_finding)}   ·   effective size "
+        f"CV {audit.cv:.3f}   ·   {audit.normal} {percent(audit.no_finding)}   ·   effective size "
         f"{audit.effective_size:,.0f} of {audit.images:,}   ·   different images an epoch {audit.distinct:,.0f}"
     )
     title = f"sampler {audit.sampler}   x   loss {_title(loss)}"
@@ -241,8 +242,8 @@ def _bars(
     base: float = 0,
     beyond: NDArray[np.float64] | None = None,
 ) -> None:
-    """A bar from `base` for every finding, common to rare, then No Finding; text right of it and a near `beyond`."""
-    names = [*(audit.classes[column] for column in _common_first(audit)), "No Finding"]
+    """A bar from `base` for every finding, common to rare, then what has none; text right of it and a near `beyond`."""
+    names = [*(audit.classes[column] for column in _common_first(audit)), audit.normal]
     axes.barh(range(len(names)), ends - base, left=base, color=list(colours), height=0.72)
     axes.set_yticks(range(len(names)), names, size=12)
     axes.set_ylim(len(names) - 0.4, -0.6)
