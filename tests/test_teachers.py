@@ -26,7 +26,7 @@ from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill import platt
 from xlite_search.distill import teacher_logits as hearing
 from xlite_search.distill.losses import KD
-from xlite_search.distill.pretrained import Pretrained, take_in
+from xlite_search.distill.pretrained import Pretrained, import_teacher
 from xlite_search.distill.teacher import Teacher, load_teacher, shared_patients, write_ensemble
 from xlite_search.distill.teacher_logits import Cached, Hint, Online, verify
 from xlite_search.errors import BadInput, Damaged, RunFailed
@@ -107,7 +107,7 @@ def test_a_state_dict_teaches_what_its_model_would(
 ) -> None:
     state = theirs.state_dict()
     path = saved({wrapping: state, "epoch": 3} if wrapping else state, tmp_path)
-    teacher = load_teacher(take_in(Pretrained(path=path, model=MODEL), data), data.classes, CPU)
+    teacher = load_teacher(import_teacher(Pretrained(path=path, model=MODEL), data), data.classes, CPU)
     with torch.no_grad():
         torch.testing.assert_close(teacher(images), theirs(images))
 
@@ -119,7 +119,7 @@ def test_names_are_mapped_by_how_they_begin(theirs: Hybrid, data: Data, images: 
     }
     given = Pretrained(path=saved(state, tmp_path), model=MODEL, keys={"module.": "", "module.cnn.": "backbone."})
     with torch.no_grad():
-        torch.testing.assert_close(load_teacher(take_in(given, data), data.classes, CPU)(images), theirs(images))
+        torch.testing.assert_close(load_teacher(import_teacher(given, data), data.classes, CPU)(images), theirs(images))
 
 
 def test_findings_in_another_order_are_put_into_ours(
@@ -132,7 +132,7 @@ def test_findings_in_another_order_are_put_into_ours(
         classes=tuple(data.classes[place] for place in order),
         pos_weight=tuple(float(2 + place) for place in order),
     )
-    teacher = load_teacher(take_in(given, data), data.classes, CPU)
+    teacher = load_teacher(import_teacher(given, data), data.classes, CPU)
     with torch.no_grad():
         expected = torch.empty(len(images), len(order))
         expected[:, order] = theirs(images)
@@ -144,14 +144,14 @@ def test_a_file_is_taken_in_once_and_another_reading_of_it_is_another_teacher(
     theirs: Hybrid, data: Data, tmp_path: Path
 ) -> None:
     given = Pretrained(path=saved(theirs.state_dict(), tmp_path), model=MODEL)
-    key = take_in(given, data)
-    assert take_in(given, data) == key
+    key = import_teacher(given, data)
+    assert import_teacher(given, data) == key
     moved = given.model_copy(update={"path": saved(theirs.state_dict(), tmp_path, "same.pth")})
     other = given.model_copy(update={"pos_weight": tuple([2.0] * len(data.classes))})
-    assert take_in(other, data) != key
+    assert import_teacher(other, data) != key
     with open(given.path, "rb") as one, open(moved.path, "rb") as two:
         same = one.read() == two.read()
-    assert (take_in(moved, data) == key) == same
+    assert (import_teacher(moved, data) == key) == same
 
 
 class Evil:
@@ -223,7 +223,7 @@ def test_a_wrong_file_is_refused_with_its_sentence(
     given: dict[str, Any] = {"path": saved(state, tmp_path), "model": MODEL}
     given |= spoil(state, data, tmp_path)
     with pytest.raises(BadInput, match=sentence) as refusal:
-        take_in(Pretrained(**given), data)
+        import_teacher(Pretrained(**given), data)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "evil-was-here").exists()
     assert not list(places.teacher_folder("x").parent.glob("*/model.json")), "nothing is left of it"

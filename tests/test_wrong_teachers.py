@@ -27,7 +27,7 @@ from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.phantom import Phantom
 from xlite_search.distill.logit_store import DIGEST, HEADER, MANIFEST, VALIDATION, LogitStore
 from xlite_search.distill.losses import KD
-from xlite_search.distill.pretrained import Pretrained, take_in
+from xlite_search.distill.pretrained import Pretrained, import_teacher
 from xlite_search.distill.teacher import load_teacher, write_ensemble
 from xlite_search.distill.teacher_logits import Cached, logits_for, verify
 from xlite_search.errors import BadInput, Damaged, RunFailed, XliteError
@@ -371,10 +371,10 @@ def test_a_file_is_another_teacher_on_images_of_another_source_or_size(taught: R
     """Its patients are those of the source that it is taken in beside, and its input is that data set's."""
     given = Pretrained(path=stateful(data), model=MODEL)
     others = ({"source": {"name": "elsewhere"}}, {"size": 40}, {"clahe": {"clip_limit": 9.0}})
-    keys = [take_in(given, data)]
+    keys = [import_teacher(given, data)]
     for other in others:
         packed = replace(data.packed, manifest=data.packed.manifest | other)
-        keys.append(take_in(given, replace(data, packed=packed)))
+        keys.append(import_teacher(given, replace(data, packed=packed)))
     assert len(set(keys)) == 4
     assert [read_model(places.teacher_folder(key)).input["size"] for key in keys] == [32, 32, 40, 32]
 
@@ -383,7 +383,9 @@ def test_tensors_that_are_one_are_taken_in(taught: RunConfig, data: Data) -> Non
     own = load_teacher("kind0", data.classes, CPU).models[0].state_dict()["backbone.bn2.bias"]
     one = torch.arange(float(len(own)))
     tied = stateful(data, **{"backbone.bn2.bias": one, "backbone.bn2.running_mean": one})
-    state = load_teacher(take_in(Pretrained(path=tied, model=MODEL), data), data.classes, CPU).models[0].state_dict()
+    state = (
+        load_teacher(import_teacher(Pretrained(path=tied, model=MODEL), data), data.classes, CPU).models[0].state_dict()
+    )
     assert torch.equal(state["backbone.bn2.bias"], one)
     assert torch.equal(state["backbone.bn2.running_mean"], one)
 

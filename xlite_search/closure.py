@@ -122,13 +122,13 @@ def _version(meanings: dict[Definitions, dict[str, Definitions | str]]) -> str:
     known = {group: hash_of([group.tree]) for group in meanings}
     for _ in range(DEPTH):
         known = {
-            group: hash_of([group.tree, *sorted(f"{name}: {_said(meant, known)}" for name, meant in below.items())])
+            group: hash_of([group.tree, *sorted(f"{name}: {_digest(meant, known)}" for name, meant in below.items())])
             for group, below in meanings.items()
         }
     return hash_of(sorted(set(known.values())))
 
 
-def _said(meant: Definitions | str, known: dict[Definitions, str]) -> str:
+def _digest(meant: Definitions | str, known: dict[Definitions, str]) -> str:
     return meant if isinstance(meant, str) else known.get(meant) or hash_of([meant.tree])
 
 

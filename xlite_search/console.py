@@ -144,7 +144,7 @@ class Board:
         if stderr.is_terminal:
             self.live.start()
         else:
-            threading.Thread(target=self._speak, name="board", daemon=True).start()
+            threading.Thread(target=self._print_lines, name="board", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -162,7 +162,7 @@ class Board:
         if record.over and not (before and before.over):
             say(f"  {self.done()} {record.label}: {score_of(record)} at epoch {best_epoch(record)}; {record.cause}")
 
-    def _speak(self) -> None:
+    def _print_lines(self) -> None:
         while not self.over.wait(PLAIN_EVERY_S):
             if words := self.running_words():
                 say(f"  {self.done()} {'; '.join(words)}; {self.left()}")

@@ -19,8 +19,8 @@ import torch
 SAMPLE_S = 0.5
 WH_PER_MJ = 1 / 3.6e6
 
-#: asks NVML for a number by the name of its function; None if it does not say
-Ask: TypeAlias = Callable[[str], float | None]
+#: queries NVML for a number by the name of its function; None if it does not say
+Query: TypeAlias = Callable[[str], float | None]
 _share = 1.0
 
 
@@ -40,7 +40,7 @@ class Meter:
     def read(self) -> dict[str, float]:
         """`energy/gpu_wh` and `energy/gpu_w`; empty without a reading."""
         since, self._since = self._since, time.monotonic()
-        drawn, seconds = self._source.take() if self._source else None, self._since - since
+        drawn, seconds = self._source.since_last() if self._source else None, self._since - since
         if drawn is None or seconds <= 0:
             return {}
         energy = self.share * drawn * WH_PER_MJ
@@ -52,8 +52,8 @@ class Meter:
 
 
 class _Source(Protocol):
-    def take(self) -> float | None:
-        """mJ since it was last taken; None if that is not known."""
+    def since_last(self) -> float | None:
+        """mJ since the last call; None if that is not known."""
 
     def close(self) -> None: ...
 
@@ -61,14 +61,14 @@ class _Source(Protocol):
 class _Counter:
     """The GPU's own, mJ since the driver was loaded; Volta and later have one."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+    def __init__(self, query: Query) -> None:
+        self._query = query
         self.now = self._count()
 
     def _count(self) -> float | None:
-        return self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return self._query("nvmlDeviceGetTotalEnergyConsumption")
 
-    def take(self) -> float | None:
+    def since_last(self) -> float | None:
         """None as well if the driver was loaded anew."""
         before, self.now = self.now, self._count()
         return None if before is None or self.now is None or self.now < before else self.now - before
@@ -81,9 +81,9 @@ class _Sampler:
     """Adds up power over time, for GPUs without a counter; in a thread of its own. A sample that fails makes the sum
     that it belongs to NaN."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, query: Query) -> None:
         self.over = threading.Event()
-        self._ask, self._last, self._sum = ask, time.monotonic(), 0.0
+        self._query, self._last, self._sum = query, time.monotonic(), 0.0
         self._one_at_a_time = threading.Lock()
         threading.Thread(target=self._work, name="power", daemon=True).start()
 
@@ -94,11 +94,11 @@ class _Sampler:
     def add(self) -> None:
         """One sample, held since the last one: mW times seconds are mJ."""
         with self._one_at_a_time:
-            now, power = time.monotonic(), self._ask("nvmlDeviceGetPowerUsage")
+            now, power = time.monotonic(), self._query("nvmlDeviceGetPowerUsage")
             self._sum += (math.nan if power is None else power) * (now - self._last)
             self._last = now
 
-    def take(self) -> float | None:
+    def since_last(self) -> float | None:
         self.add()
         with self._one_at_a_time:
             drawn, self._sum = self._sum, 0.0
@@ -109,14 +109,16 @@ class _Sampler:
 
 
 def _source(device: torch.device) -> _Source | None:
-    ask = _asker(device) if device.type == "cuda" else None
-    if ask is None:
+    query = _nvml(device) if device.type == "cuda" else None
+    if query is None:
         return None
-    counter = _Counter(ask)
-    return counter if counter.now is not None else _Sampler(ask) if ask("nvmlDeviceGetPowerUsage") is not None else None
+    counter = _Counter(query)
+    if counter.now is not None:
+        return counter
+    return _Sampler(query) if query("nvmlDeviceGetPowerUsage") is not None else None
 
 
-def _asker(device: torch.device) -> Ask | None:
+def _nvml(device: torch.device) -> Query | None:
     """The GPU is found by UUID: numbers differ where CUDA_VISIBLE_DEVICES hides some. Whatever a driver or a library
     that is not ours raises, a night does not end for it."""
     try:
@@ -126,7 +128,7 @@ def _asker(device: torch.device) -> Ask | None:
     except Exception:
         return None
 
-    def ask(name: str) -> float | None:
+    def query(name: str) -> float | None:
         try:
             return float(getattr(nvml, name)(gpu))
         except Exception:
@@ -136,4 +138,4 @@ def _asker(device: torch.device) -> Ask | None:
         sliced = nvml.nvmlDeviceGetMigMode(gpu)[0] != 0
     except Exception:  # it cannot be sliced
         sliced = False
-    return None if sliced else ask
+    return None if sliced else query

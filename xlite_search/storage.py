@@ -143,7 +143,7 @@ class Ledger:
             os.fsync(file.fileno())
         if fresh:
             sync_folder(self.path.parent)
-        self._took(line, link, entry)
+        self._extend(line, link, entry)
 
     def damaged(self, line: int) -> Damaged:
         """What to raise of a line, counted from 1, that is not what was written there."""
@@ -160,9 +160,9 @@ class Ledger:
                 raise ValueError
         except (ValueError, KeyError, TypeError):
             raise self.damaged(len(self.entries) + 1) from None
-        self._took(line, link, entry)
+        self._extend(line, link, entry)
 
-    def _took(self, line: bytes, link: str, entry: Any) -> None:
+    def _extend(self, line: bytes, link: str, entry: Any) -> None:
         self.entries.append(entry)
         self._end, self._last = self._end + len(line), link
 

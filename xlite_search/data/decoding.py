@@ -103,13 +103,13 @@ def _by_workers(started: processes.Processes, chunks: Iterator[list[int]]) -> It
     owed = dict.fromkeys(started, 0)
     for pipe in list(started) * AHEAD:
         if (chunk := next(chunks, None)) is not None:
-            processes.ask(started, pipe, chunk)
+            processes.request(started, pipe, chunk)
             owed[pipe] += 1
     while busy := [pipe for pipe in owed if owed[pipe]]:
         for pipe in cast(list[Connection], connection.wait(busy)):
-            done = processes.answer(started, pipe)
+            done = processes.reply(started, pipe)
             if (chunk := next(chunks, None)) is not None:
-                processes.ask(started, pipe, chunk)
+                processes.request(started, pipe, chunk)
             else:
                 owed[pipe] -= 1
             yield done

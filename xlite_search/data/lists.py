@@ -45,13 +45,13 @@ class FromFiles(Spec):
 
     def resolved(self) -> Any:
         """With an absolute path and the hash of what the lists say."""
-        return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": self._said()})
+        return self.model_copy(update={"path": str(Path(self.path).absolute()), "sha256": self._described()})
 
     def files(self) -> dict[str, Path]:
         """The file of each list. Raises BadInput if one is missing."""
         raise NotImplementedError
 
-    def _said(self) -> str:
+    def _described(self) -> str:
         """Hash of what the lists say: read once while their files are as they were."""
         key = type(self), *(state_of(path) for path in self.files().values())
         return _SAID.get(key, lambda: _digest(self.lists()))

@@ -65,7 +65,7 @@ def prepare(
     given = Preprocess(preprocess) if isinstance(preprocess, int) else preprocess
     folder, preprocess = places.data_folder(name), replace(given, channels=source.channels)
     table = replace(source.table(), digests=())
-    asked = _asked(source, table, preprocess)
+    asked = _described(source, table, preprocess)
     if not (folder / packed.MANIFEST).exists():
         lost = source.lost()
         _expect_tolerable(folder, table, lost, accept_losses)
@@ -78,7 +78,7 @@ def prepare(
     return _same_or_refuse(name, asked, source, preprocess, progress, say)
 
 
-def _asked(source: Source, table: LabelTable, preprocess: Preprocess) -> dict[str, Any]:
+def _described(source: Source, table: LabelTable, preprocess: Preprocess) -> dict[str, Any]:
     """What a set must agree on to be the one that is asked for."""
     asked = {
         "format": packed.FORMAT,

@@ -28,7 +28,7 @@ Processes = dict[Connection, SpawnProcess]
 
 
 def start(count: int, make: Callable[..., Callable[[Any], object]], *what: object) -> Processes:
-    """Processes that each answer what comes down their pipe by `make(*what)`, one answer a question."""
+    """Processes that each answer what comes down their pipe by `make(*what)`, one answer a message."""
     context = multiprocessing.get_context("spawn")
     processes: Processes = {}
     try:
@@ -53,16 +53,16 @@ def stop(processes: Processes) -> None:
             process.join()
 
 
-def ask(processes: Processes, pipe: Connection, question: object) -> None:
+def request(processes: Processes, pipe: Connection, message: object) -> None:
     """Raises XliteError if the process was killed."""
     try:
-        pipe.send(question)
+        pipe.send(message)
     except OSError:
         raise _killed(processes[pipe]) from None
 
 
-def answer(processes: Processes, pipe: Connection) -> Any:
-    """The answer to the eldest question. Raises what the process raised, or XliteError if it was killed."""
+def reply(processes: Processes, pipe: Connection) -> Any:
+    """The reply to the eldest message. Raises what the process raised, or XliteError if it was killed."""
     try:
         found = pipe.recv()
     except (EOFError, OSError):
@@ -78,9 +78,9 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[Any], object]], what:
     with suppress(EOFError, OSError):
         work = make(*what)
         while True:
-            question = pipe.recv()
+            message = pipe.recv()
             try:
-                found: object = work(question)
+                found: object = work(message)
             except XliteError as error:
                 found = error
             except Exception:

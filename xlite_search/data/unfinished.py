@@ -159,7 +159,7 @@ def journalled(folder: Path) -> tuple[dict[str, Any], dict[int, Kept]]:
     path = folder / JOURNAL
     with on_disk(folder):
         lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    plan, *entries = map(_said, lines)
+    plan, *entries = map(_parsed_line, lines)
     if not isinstance(plan, dict):
         return {}, {}
     said = [image for entry in entries if isinstance(entry, list) for image in entry]
@@ -184,7 +184,7 @@ def _line(what: object) -> bytes:
     return digest_of(text).encode() + b" " + text + b"\n"
 
 
-def _said(line: bytes) -> Any:
+def _parsed_line(line: bytes) -> Any:
     """What a line says; None if it is torn or damaged."""
     check, _, text = line.partition(b" ")
     return json.loads(text) if check and check == digest_of(text).encode() else None

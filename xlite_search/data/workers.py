@@ -72,23 +72,23 @@ class _Workers:
             self._next()
         waiting = iter(enumerate(picks))
         for number, pick in islice(waiting, len(self.slots)):
-            self._ask(number, pick)
+            self._request(number, pick)
         while self.owed:
             yield self._next()
             if (following := next(waiting, None)) is not None:
-                self._ask(*following)
+                self._request(*following)
 
     def close(self) -> None:
         processes.stop(self.processes)
 
-    def _ask(self, number: int, pick: Pick) -> None:
+    def _request(self, number: int, pick: Pick) -> None:
         pipe, slot = self.pipes[number % len(self.pipes)], number % len(self.slots)
-        processes.ask(self.processes, pipe, (slot, pick))
+        processes.request(self.processes, pipe, (slot, pick))
         self.owed.append((pipe, slot, len(pick[0])))
 
     def _next(self) -> Tensor:
         pipe, slot, size = self.owed.popleft()
-        processes.answer(self.processes, pipe)
+        processes.reply(self.processes, pipe)
         return self.slots[slot, :size]
 
 

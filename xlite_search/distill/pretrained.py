@@ -44,7 +44,7 @@ class Pretrained(Spec):
     patients: str | None = None
 
 
-def take_in(given: Pretrained, data: Data) -> str:
+def import_teacher(given: Pretrained, data: Data) -> str:
     """Makes the file a model folder among the teachers; returns its key, which everything that is given decides.
 
     Raises:

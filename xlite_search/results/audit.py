@@ -64,7 +64,7 @@ class Page:
         return self.about | {"attributes": attributes, "samplers": [one.as_dict() for one in self.audits]}
 
 
-class _Asked(Spec):
+class _Options(Spec):
     """What the command line asks for, under the names that a study has for it."""
 
     sampler: Sampler = Shuffled()
@@ -73,7 +73,7 @@ class _Asked(Spec):
 
 def samplers(given: Sequence[object]) -> tuple[Sampler, ...]:
     """Samplers from their names or mappings; those worth comparing if none is given. Raises BadInput."""
-    return tuple(parse(_Asked, {"sampler": one}).sampler for one in given) or SAMPLERS
+    return tuple(parse(_Options, {"sampler": one}).sampler for one in given) or SAMPLERS
 
 
 def data_spec(name: str, settings: Mapping[str, Any]) -> DataSpec:
@@ -82,14 +82,14 @@ def data_spec(name: str, settings: Mapping[str, Any]) -> DataSpec:
     other = next((setting for setting in settings if not setting.startswith("data.")), None)
     if other:
         raise BadInput(f"--set {other}: an audit takes settings of the data, data.split and its like; see --sampler")
-    return _Asked().with_settings({"data.name": name, **settings}).data
+    return _Options().with_settings({"data.name": name, **settings}).data
 
 
 def audit_labels(
     path: Path, samplers: tuple[Sampler, ...], classes: Sequence[str] = (), patient_column: str = ""
 ) -> Page:
     """A label table alone: what is in it, and what samplers would draw from all of it. Raises BadInput."""
-    found = _told(read_labels(path, classes, patient_column))
+    found = _with_notes_shown(read_labels(path, classes, patient_column))
     about = {"labels": str(path), **_contents(found), "notes": list(found.notes)}
     about |= {"warnings": integrity.label_warnings(found)}
     return Page(about, found, samplers, attributes=attributes(found))
@@ -128,7 +128,7 @@ def write_splits(
     Raises:
         BadInput: the table or the lists cannot be read, a split would be empty, or a folder holds other files.
     """
-    found = _told(read_labels(labels, classes, patient_column))
+    found = _with_notes_shown(read_labels(labels, classes, patient_column))
     dealt = [(spec, deal(found, spec)) for spec in specs]
     for spec, codes in dealt:
         integrity.expect_parts(found, rows_by_split(codes), spec.parts, str(labels))
@@ -141,7 +141,7 @@ def write_splits(
     return written
 
 
-def _told(found: LabelTable) -> LabelTable:
+def _with_notes_shown(found: LabelTable) -> LabelTable:
     """The table, once it is said what was guessed when it was read."""
     for note in found.notes:
         say(note)

@@ -86,7 +86,7 @@ class Queue(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._ending_on_trouble():
-            self._take(RunRecord.load(self.runs[self.active[trial_id]].folder))
+            self._update(RunRecord.load(self.runs[self.active[trial_id]].folder))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """An activation has ended, one way or the other; its record says how, or `result` that it could not be kept."""
@@ -100,7 +100,7 @@ class Queue(Searcher):  # type: ignore[misc]
                 run = run.starved("out of memory on the host")
             elif run.status == "running" or (error and not run.over):
                 run = run.abandoned()
-            self._take(run)
+            self._update(run)
             self._decide()
         if not self.active and (self.shutdown.requested or self.trouble or not self.waiting()):
             self.ending.begin()
@@ -113,7 +113,7 @@ class Queue(Searcher):  # type: ignore[misc]
         except (XliteError, OSError) as error:
             self.trouble = self.trouble or error
 
-    def _take(self, run: RunRecord) -> None:
+    def _update(self, run: RunRecord) -> None:
         self.runs[run.key] = run
         self.listen(run)
 
@@ -131,7 +131,7 @@ class Queue(Searcher):  # type: ignore[misc]
             for key in decision.scores.keys() - set(decision.kept):
                 run = self.runs.get(key)
                 if run is not None and not run.over and len(run.epochs) >= decision.rung:
-                    self._take(run.close("stopped", decision.sentence(key, self.study.metric)))
+                    self._update(run.close("stopped", decision.sentence(key, self.study.metric)))
 
 
 def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:

@@ -54,12 +54,12 @@ def workers_may_starve() -> Iterator[None]:
     whole search would fall. Here Tune is told that the worker is lost, with the same words."""
     failed = RayActorManager._actor_task_failed
 
-    def told(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+    def actor_task_failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, ray.exceptions.OutOfMemoryError):
             exception = ray.exceptions.RayActorError(error_msg=str(exception))
         failed(self, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = told
+    RayActorManager._actor_task_failed = actor_task_failed
     try:
         yield
     finally:

@@ -185,12 +185,12 @@ class Narrowed:
     choices: Mapping[str, Sequence[Any]]
 
     def __call__(self, trial: Any) -> None:
-        returned: object = self.space(_Asked(trial, self))  # type: ignore[arg-type, func-returns-value]
+        returned: object = self.space(_Intercepted(trial, self))  # type: ignore[arg-type, func-returns-value]
         if returned is not None:
             raise BadInput(f"space: it returned a {type(returned).__name__}; let it return nothing")
 
 
-class _Asked:
+class _Intercepted:
     """An Optuna trial as the function sees it."""
 
     def __init__(self, trial: Any, narrowed: Narrowed) -> None:
@@ -200,15 +200,15 @@ class _Asked:
         return getattr(self._trial, name)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._ask(name, lambda: self._trial.suggest_categorical(name, choices))
+        return self._suggested(name, lambda: self._trial.suggest_categorical(name, choices))
 
     def suggest_float(self, name: str, low: float, high: float, **how: Any) -> Any:
-        return self._ask(name, lambda: self._trial.suggest_float(name, low, high, **how))
+        return self._suggested(name, lambda: self._trial.suggest_float(name, low, high, **how))
 
     def suggest_int(self, name: str, low: int, high: int, **how: Any) -> Any:
-        return self._ask(name, lambda: self._trial.suggest_int(name, low, high, **how))
+        return self._suggested(name, lambda: self._trial.suggest_int(name, low, high, **how))
 
-    def _ask(self, name: str, suggest: Callable[[], Any]) -> Any:
+    def _suggested(self, name: str, suggest: Callable[[], Any]) -> Any:
         if name in self._narrowed.fixed or _below(name, self._narrowed.closed):
             return self._fixed(name)
         if name in self._narrowed.choices:

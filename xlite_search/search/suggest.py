@@ -196,12 +196,12 @@ def _rebuilt(
             known = _run(space, optuna.trial.FixedTrial(one.settings))
         except BadInput:
             continue
-        told = _told(one, len(directions))
+        told = _reported(one, len(directions))
         study.add_trial(optuna.create_trial(params=known.params, distributions=known.distributions, **told))
     return study
 
 
-def _told(one: Tried, objectives: int) -> dict[str, Any]:
+def _reported(one: Tried, objectives: int) -> dict[str, Any]:
     """What Optuna is told of a run. It cannot rank the courses of stopped ones where there are several objectives."""
     from optuna.trial import TrialState
 

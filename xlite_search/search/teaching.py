@@ -10,7 +10,7 @@ from typing import Any, cast
 from xlite_search import model_folder, places, provenance
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import Data, open_data
-from xlite_search.distill.pretrained import Pretrained, take_in
+from xlite_search.distill.pretrained import Pretrained, import_teacher
 from xlite_search.distill.teacher import ensemble_key, shared_patients
 from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput
@@ -42,9 +42,9 @@ class Teaching:
 
     def models(self) -> str:
         """`trained first: convnext_tiny_mhsa`, or `trained already: ...` of one that is there."""
-        return ", ".join(self._said(key, config) for key, config in self.members.items())
+        return ", ".join(self._described(key, config) for key, config in self.members.items())
 
-    def _said(self, key: str, config: RunConfig | None) -> str:
+    def _described(self, key: str, config: RunConfig | None) -> str:
         if config is None:
             return "a given model"
         there = model_folder.exists(places.teacher_folder(key))
@@ -74,7 +74,7 @@ def teaching_of(study: Study, trained_by: str = "") -> Teaching | None:
             config, trained_by = one.resolved(), trained_by or maker(trainable_at(TRAINABLE))
             members[run_key(config, trained_by)] = config
         else:
-            key = take_in(one, data) if isinstance(one, Pretrained) else _taken_in(one, data)
+            key = import_teacher(one, data) if isinstance(one, Pretrained) else _imported(one, data)
             if not study.accept_overlap:
                 _expect_honest(key, one, data)
             members[key] = None
@@ -146,7 +146,7 @@ def views_of(config: RunConfig) -> int:
     return min(config.augment.views or config.epochs, config.epochs if config.sampler.draws_once else 10**9)
 
 
-def _taken_in(given: str, data: Data) -> str:
+def _imported(given: str, data: Data) -> str:
     """A finished model's folder, copied among the teachers; all that its manifest says makes its key."""
     folder = Path(given).absolute()
     if folder.is_file():

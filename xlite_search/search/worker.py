@@ -81,7 +81,7 @@ class Activation(tune.Trainable):  # type: ignore[misc]
             if isinstance(error, OSError) and error.errno in FULL:
                 trouble = f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"
                 return {"epoch": 0, "done": True, "trouble": trouble}
-            record = _told(RunRecord.load(self.folder), error)
+            record = _failed(RunRecord.load(self.folder), error)
         if record is None:
             return {"epoch": 0, "done": True}
         return {"epoch": len(record.epochs), "done": record.over or len(record.epochs) == self.until}
@@ -96,7 +96,7 @@ class Activation(tune.Trainable):  # type: ignore[misc]
         _release()
 
 
-def _told(record: RunRecord, error: Exception) -> RunRecord:
+def _failed(record: RunRecord, error: Exception) -> RunRecord:
     """The record that says why it failed: it does, unless that happened before its training began."""
     if record.over:
         return record

@@ -174,7 +174,7 @@ def _loss(axes: Axes, audit: Audit, loss: Loss) -> None:
     weights = pos_weights(audit, loss)[_common_first(audit)]
     if (weights == 1).all():
         _caption(axes, "2  The loss", "what a positive counts for (pos_weight)")
-        return _say(
+        return _annotate(
             axes, "This loss has no pos_weight: a positive counts for\nwhat a negative does, whatever the finding."
         )
     texts = [*(f"{weight:.3g}" for weight in weights), "has no positives"]
@@ -221,7 +221,7 @@ def _colours(audit: Audit, no_finding: str = GRAY) -> list[str]:
     return [BLUE] * len(audit.classes) + [no_finding]
 
 
-def _say(axes: Axes, sentence: str) -> None:
+def _annotate(axes: Axes, sentence: str) -> None:
     """A sentence instead of bars that would all be the same."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, sentence, size=14, ha="center", va="center", transform=axes.transAxes)

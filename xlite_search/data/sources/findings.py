@@ -60,7 +60,7 @@ def read_findings(
     notes = []
     if words is not None:
         labels, others = _worded(sheet, words, asked, strict=not classes)
-        notes = _told_words(sheet, words, labels, asked, others) if classes else []
+        notes = _notes_on_words(sheet, words, labels, asked, others) if classes else []
         for number, column in named.items():
             _expect_agreement(sheet, column, labels[:, number], f"column {show(sheet.header[words])}")
     else:
@@ -70,7 +70,7 @@ def read_findings(
     if not classes:
         _expect_no_labels(sheet, unread)
     _expect_normal(sheet, labels, whole=not classes)
-    return labels, [*notes, *_told_columns(sheet, unread)]
+    return labels, [*notes, *_notes_on_columns(sheet, unread)]
 
 
 def _column_of_words(sheet: Sheet, classes: Sequence[str], *, chosen: bool, named: dict[int, int]) -> int | None:
@@ -80,12 +80,12 @@ def _column_of_words(sheet: Sheet, classes: Sequence[str], *, chosen: bool, name
         return column
     wanted = {plain(name) for name in classes}
     for candidate in range(len(sheet.header)):
-        if wanted <= {plain(word) for word in _said(sheet, candidate)}:
+        if wanted <= {plain(word) for word in _words_in(sheet, candidate)}:
             return candidate
     return None
 
 
-def _said(sheet: Sheet, column: int) -> set[str]:
+def _words_in(sheet: Sheet, column: int) -> set[str]:
     """Every word of a column."""
     return {word.strip() for cell in set(sheet.cells(column)) for word in _words(cell)}
 
@@ -144,7 +144,7 @@ def _hint(word: str) -> str:
     return did_you_mean(word, [*CHEST_FINDINGS, NO_FINDING])
 
 
-def _told_words(
+def _notes_on_words(
     sheet: Sheet, column: int, labels: NDArray[np.uint8], classes: Sequence[str], others: Counter[str]
 ) -> list[str]:
     name = show(sheet.header[column])
@@ -169,7 +169,7 @@ def _expect_columns(sheet: Sheet, named: dict[int, int], classes: Sequence[str],
     where = f"{sheet.path}, line {sheet.top}"
     if chosen:
         if not named:
-            _expect_all_said(sheet, missing)
+            _expect_all_given(sheet, missing)
         hint = did_you_mean(missing[0], sheet.header)
         raise BadInput(f"{where}: no column for {', '.join(missing)}{hint or f'; {sheet.found}'}")
     offer = _offer(sheet)
@@ -184,10 +184,10 @@ def _expect_columns(sheet: Sheet, named: dict[int, int], classes: Sequence[str],
     raise BadInput(f"{where}: no column for {', '.join(missing)}; expected all 14 findings{offer}")
 
 
-def _expect_all_said(sheet: Sheet, classes: Sequence[str]) -> None:
+def _expect_all_given(sheet: Sheet, classes: Sequence[str]) -> None:
     """A column that says some of the classes is meant: one of the others is misspelt."""
     for column, title in enumerate(sheet.header):
-        said = _said(sheet, column)
+        said = _words_in(sheet, column)
         never = [name for name in classes if plain(name) not in {plain(word) for word in said}]
         if len(never) < len(classes):
             hint = did_you_mean(never[0], said)
@@ -242,7 +242,7 @@ def _expect_no_labels(sheet: Sheet, columns: Sequence[int]) -> None:
             )
 
 
-def _told_columns(sheet: Sheet, columns: Sequence[int]) -> list[str]:
+def _notes_on_columns(sheet: Sheet, columns: Sequence[int]) -> list[str]:
     if not columns:
         return []
     some = ", ".join(show(sheet.header[column]) for column in columns[:NAMED_AT_ONCE])
