@@ -64,7 +64,7 @@ def follow(
 ) -> Iterator[RunRecord]:
     """Drives a run from its last good checkpoint to epoch `until`, or its end; yields its record after every epoch.
 
-    An epoch that anybody has heard of is on disk. A failure is written with its cause, and then raised. Out of memory
+    An epoch that was reported is on disk. A failure is written with its cause, and then raised. Out of memory
     for the first time is none yet: the run waits to be tried with half as many images at once. One that is finished,
     by another process perhaps that held it until now, is left as it is.
     """

@@ -178,7 +178,7 @@ def expect_gpu_support(cpu: bool) -> None:
     """Hides the GPUs if `--cpu` or `gpus = 0` asks for it.
 
     Raises:
-        BadInput: there is a GPU, torch cannot use it, and nobody said --cpu: a night would be lost.
+        BadInput: there is a GPU, torch cannot use it, and nobody said --cpu.
     """
     if cpu or this_machine().gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

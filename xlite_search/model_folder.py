@@ -196,7 +196,7 @@ def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
     """The model that a run's config builds, on torch's meta device: its best weights are this model's.
 
     Raises:
-        BadInput: they are not, because its trainable built another one; the sentence names the strangers.
+        BadInput: they are not, because its trainable built another one; the sentence names the unknown tensors.
         Damaged: they are not what was written.
     """
     name = str(record.config["model"])
@@ -204,11 +204,11 @@ def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
         model = build_model(name, classes=classes)
     wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
     given = {key: tensor.shape for key, tensor in safetensors.torch.load(record.weights()).items()}
-    strangers, missing = sorted(given.keys() - wanted.keys()), sorted(wanted.keys() - given.keys())
+    unknown, missing = sorted(given.keys() - wanted.keys()), sorted(wanted.keys() - given.keys())
     other = sorted(key for key in given.keys() & wanted.keys() if given[key] != wanted[key])
     found = [
         f"{len(keys)} that {what} ({', '.join(keys[:NAMED])}{', ...' if len(keys) > NAMED else ''})"
-        for keys, what in ((strangers, "it does not have"), (missing, "are missing"), (other, "have another shape"))
+        for keys, what in ((unknown, "it does not have"), (missing, "are missing"), (other, "have another shape"))
         if keys
     ]
     if found:

@@ -120,7 +120,7 @@ def _source(device: torch.device) -> _Source | None:
 
 def _nvml(device: torch.device) -> Query | None:
     """The GPU is found by UUID: numbers differ where CUDA_VISIBLE_DEVICES hides some. Whatever a driver or a library
-    that is not ours raises, a night does not end for it."""
+    that is not ours raises, a search does not end for it."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()

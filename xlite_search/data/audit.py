@@ -12,7 +12,7 @@ import numpy as np
 from xlite_search.data.samplers import Labels, Sampler
 from xlite_search.data.sources.chest import NO_FINDING
 
-#: What `Audit.warnings` speaks up at.
+#: Thresholds of `Audit.warnings`.
 MOST_NO_FINDING = 0.90
 MANY_NO_FINDING, NO_FINDING_GROWTH = 0.50, 1.10
 LEAST_EFFECTIVE = 0.10
@@ -61,7 +61,7 @@ class Audit:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What would spoil a night, a sentence each."""
+        """Problems with what it draws, a sentence each."""
         found = (self._normal(), self._narrow(), self._by_heart(), self._unseen())
         return tuple(sentence for sentence in found if sentence)
 

@@ -59,7 +59,7 @@ def some(lost: Sequence[tuple[str, Loss]]) -> str:
 
 
 def expect_listed(path: str | Path, missing: Mapping[str, Sequence[str]], lists: Mapping[str, Sequence[str]]) -> None:
-    """That name lists (by split) fit a data set; `missing` are those names that it has never heard of.
+    """That name lists (by split) fit a data set; `missing` are those names that it does not have.
 
     Raises:
         BadInput: more than 0.1 % of a list.

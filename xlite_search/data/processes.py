@@ -62,7 +62,7 @@ def request(processes: Processes, pipe: Connection, message: object) -> None:
 
 
 def reply(processes: Processes, pipe: Connection) -> Any:
-    """The reply to the eldest message. Raises what the process raised, or XliteError if it was killed."""
+    """The reply to the oldest message. Raises what the process raised, or XliteError if it was killed."""
     try:
         found = pipe.recv()
     except (EOFError, OSError):
@@ -90,9 +90,9 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[Any], object]], what:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes that are started meanwhile never hear Ctrl+C, which goes to the whole terminal; ours is only put off.
+    """Processes that are started meanwhile never receive Ctrl+C, which goes to the whole terminal; ours is only put off.
 
-    They inherit the mask of signals. Windows has none: there a worker turns deaf a moment after it began.
+    They inherit the mask of signals. Windows has none: there a worker ignores it from a moment after its start on.
     """
     if sys.platform == "win32":
         yield

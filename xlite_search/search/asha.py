@@ -3,7 +3,7 @@
 Rungs lie at grace, grace * reduction, grace * reduction^2, ... epochs (Jamieson & Talwalkar 2016; Li et al. 2020). Who
 reaches a rung waits there. When every member of its cohort has reported or failed, the best go on from their
 checkpoints and the rest are stopped. The rule reads a table of reports and nothing else: neither the order of arrival,
-nor how many ran at a time, nor a kill in the night can change what it says.
+nor how many ran at a time, nor a kill can change what it says.
 
 Of `n` members at a rung of `r` epochs, `n / reduction * (1 + 1 / (reduction * r))` are kept, rounded, at least one:
 scores of early epochs are the least telling, so that the first rungs are a little wider than halving's own.

@@ -37,7 +37,7 @@ from xlite_search.storage import FULL
 #: in the environment of all processes of an engine: the driver's process
 OWNER = "XLITE_ENGINE"
 CTRL_C, TERMINATED = 130, 143
-#: how a thread wakes the main thread; of a higher number than SIGTERM, which Python therefore hears first
+#: how a thread wakes the main thread; of a higher number than SIGTERM, which Python therefore handles first
 WAKE: signal.Signals = getattr(signal, "SIGURG", signal.SIGINT)
 SIGNALS = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, WAKE)))
 DEAD = "Ray died; nothing is lost: the same command goes on"
@@ -234,7 +234,7 @@ def _wake_main_thread() -> None:
 
 
 def end_process(why: Interrupted | EngineDied) -> NoReturn:
-    """Says why, and ends this process without Ray's own farewell, which waits for processes that are gone."""
+    """Says why, and ends this process without Ray's own shutdown, which waits for processes that are gone."""
     dead = isinstance(why, EngineDied)
     sys.stdout.flush()
     print(f"error: {why}" if dead else "interrupted: the same command goes on where it stopped", file=sys.stderr)

@@ -109,7 +109,7 @@ class Plan:
         return list(found.values())
 
     def warnings(self) -> list[str]:
-        """What would spoil the night or the table, a sentence each."""
+        """Problems of the study that can be known before it runs, a sentence each."""
         found = []
         for drawn in self.balances:
             about = f"sampler {drawn.audit.sampler}, loss {drawn.loss.name}"

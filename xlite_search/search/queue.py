@@ -38,7 +38,7 @@ Listener = Callable[[RunRecord], None]
 
 
 class Queue(Searcher):  # type: ignore[misc]
-    """See the module's docstring. `tell` hears of a run whenever its record says something new.
+    """See the module's docstring. `listen` is called with a run whenever its record has something new.
 
     Whoever sees that an activation was ended because the host's memory ran out adds it to `starved` before it is over.
     """

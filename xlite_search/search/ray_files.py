@@ -49,7 +49,7 @@ def remove_orphans() -> None:
 
 
 def remove_ours() -> None:
-    """Removes those of this process, which is about to end without its farewell."""
+    """Removes those of this process, which is about to end without shutting Ray down."""
     for home in _homes():
         for folder in home.glob(f"{CACHE}{os.getpid()}-*"):
             shutil.rmtree(folder, ignore_errors=True)

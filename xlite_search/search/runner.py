@@ -98,7 +98,7 @@ def _search(plan: Plan, study: StudyRecord, recorder: Recorder, address: str | N
         study = teach(plan, study, machine)
         search(plan, study, machine, recorder, shutdown)
         while plan.study.suggester:
-            # the definition stays that of this command: who edits a file meanwhile must not end the night
+            # the definition stays that of this command: who edits a file meanwhile must not end the search
             following = replace(make_plan(plan.study, plan.name), definition=plan.definition)
             if len(following.trials) == len(plan.trials):
                 break
@@ -205,7 +205,7 @@ def _facts(plan: Plan, study: StudyRecord) -> dict[str, dict[str, float]]:
 
 
 def _show_balances(plan: Plan, study: StudyRecord) -> None:
-    """Says what could spoil the night; leaves the audit of its sampler and its loss with every trial."""
+    """Prints the warnings on class balance; writes the audit of its sampler and its loss with every trial."""
     for warning in plan.warnings():
         say(f"warning: {warning}")
     for found in plan.balances:

@@ -59,7 +59,7 @@ class TPE(Spec):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate, Optuna's.
 
     batch    suggestions of a round
-    startup  runs that are drawn at random before the model speaks; those that failed do not count
+    startup  runs that are drawn at random before the model suggests any; those that failed do not count
     """
 
     batch: int = Field(8, ge=1)

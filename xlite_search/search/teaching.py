@@ -83,7 +83,7 @@ def teaching_of(study: Study, trained_by: str = "") -> Teaching | None:
 
 
 def warnings(study: Study, teaching: Teaching, trials: list[Trial]) -> Iterator[str]:
-    """What of the teacher could spoil a night or a claim, a sentence each."""
+    """What is wrong or doubtful about the teacher, a sentence each."""
     data = open_data(study.base.data)
     for key, config in teaching.members.items():
         if model_folder.exists(places.teacher_folder(key)):

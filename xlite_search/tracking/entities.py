@@ -62,7 +62,7 @@ def points(record: RunRecord, epoch: int) -> list[Metric]:
     """An epoch's metrics, timed by the record and not by the clock: written twice they are one point.
 
     Of an epoch that was the best so far the best's come first, and of them the monitored: MLflow's comparison opens on
-    what it heard first, and shall on the figure of `compare`'s table.
+    what it was given first, and shall on the figure of `compare`'s table.
     """
     from mlflow.entities import Metric
 
