@@ -465,7 +465,7 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch(folder: Path, ti
     experiment = store.connect().get_experiment_by_name("night")
     assert experiment is not None
     runs = store.connect().search_runs([experiment.experiment_id], "tags.`xlite.micro_batch` = '8'")
-    assert [run.data.tags["mlflow.runName"] for run in runs] == [two.label]
+    assert [run.data.tags["mlflow.runName"] for run in runs] == [f"{two.label} in night"]
     compared = subprocess.run(
         [sys.executable, "-m", "xlite_search", "compare", "night"], cwd=ROOT, capture_output=True, text=True, check=True
     )

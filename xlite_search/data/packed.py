@@ -106,7 +106,7 @@ class PackedSet:
     @property
     def fingerprint(self) -> str:
         """Changes if a pixel, a label, a name or the order of anything does, or what a pixel is: of size, CLAHE and
-        stretch the pixels themselves speak. Boxes, raw sizes and follow-up numbers are no part of it: nothing learns
+        stretch the pixels tell. Boxes, raw sizes and follow-up numbers are no part of it: nothing learns
         from them."""
         told = [self.manifest[k] for k in ("size", "classes", "pixels_sha256", "identity_sha256")]
         about = {k: v for k, v in self.preprocess.identity.items() if k not in ("size", "clahe", "stretch")}

@@ -90,7 +90,7 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[Any], object]], what:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes that are started meanwhile never receive Ctrl+C, which goes to the whole terminal; ours is only put off.
+    """Processes started meanwhile never receive Ctrl+C, which goes to the whole terminal; ours is only put off.
 
     They inherit the mask of signals. Windows has none: there a worker ignores it from a moment after its start on.
     """
