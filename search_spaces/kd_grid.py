@@ -5,11 +5,11 @@
 
 The lab planned this grid over two students, on images that CLAHE has gone over once, with its medium augmentation,
 AdamW 1e-4 and the plateau schedule of its best logged runs. All trials share data, split, seed, epochs, schedule and
-views; they differ in model, tau and alpha alone. The teacher is trained first, once, and judges the very views that its
+views; they differ in model, tau and alpha alone. The teacher is trained first, once, and sees the very views that its
 students see.
 
-The teacher is asked about each view once: 20 views of 78,484 images instead of eight trials' 160. Whoever comes first
-to a view asks for it, everybody else reads it, and a second study with this teacher asks it nothing.
+The teacher's logits of each view are computed once: 20 views of 78,484 images instead of eight trials' 160. The trial
+that comes first to a view computes them, all others read them, and a second study with this teacher computes none.
 
 What to expect: under sigmoid distillation tau 4 and 8 are nearly the same point (their gradients' cosine is 0.985 to
 0.998); tau 1 against 4 would be a real difference. What tau does is re-balance rare findings: Hernia's share of the

@@ -9,8 +9,8 @@ times. alpha 1 learns from the teacher alone. tau 1 and 2 are in, for 4 and 8 ar
 distillation (their gradients' cosine is 0.985 to 0.998), and 1 against 4 is a real difference (0.64 to 0.97): what tau
 does is re-balance rare findings, Hernia's share of the teacher's gradient energy is 0.0 % at 1 and 3.2 % at 4.
 
-Held equal: model, data, split, epochs, views, batch, AdamW, schedule; everyone is trained to the end. The teacher is
-asked about each view once for all 51.
+Held equal: model, data, split, epochs, views, batch, AdamW, schedule; everyone is trained to the end. The teacher's
+logits of each view are computed once for all 51.
 
 What may be believed: a seed moves a run's mean AUROC by some 0.005 in the log, and a gain below 0.002 needs paired
 comparisons of the same images and at least three seeds. `compare kd_wide` has the table; every run keeps its validation
