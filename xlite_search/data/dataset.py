@@ -6,14 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
-import torch.multiprocessing  # teaches pipes to hand over shared memory
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from xlite_search.data import integrity
 from xlite_search.data.packed import PackedSet
@@ -22,6 +19,10 @@ from xlite_search.data.stratify import linked
 from xlite_search.errors import BadInput
 from xlite_search.remembered import Remembered
 from xlite_search.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SMALLEST_TRAIN = 2
 
@@ -93,6 +94,8 @@ class Part:
     @property
     def positives(self) -> Tensor:
         """Images with each finding, `[class]`."""
+        import torch
+
         return torch.from_numpy(self.labels.sum(axis=0))
 
 

@@ -12,9 +12,7 @@ from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
-import torch.multiprocessing  # teaches pipes to hand over shared memory
 from numpy.typing import NDArray
-from torch import Tensor
 
 from xlite_search.data.dataset import Batch, Part
 from xlite_search.data.samplers import Sampler, Shuffled, occurrence
@@ -85,7 +83,7 @@ class Loader:
 
         yield from _on(self.device, made)
 
-    def _batch(self, pick: Pick, images: Tensor) -> Batch:
+    def _batch(self, pick: Pick, images: NDArray[np.uint8]) -> Batch:
         return _batch(self.part, *pick, images, self.draws.sample_weights)
 
     def close(self) -> None:
@@ -103,8 +101,9 @@ def _batch(
     part: Part,
     positions: NDArray[np.int64],
     views: NDArray[np.int64],
-    images: Tensor,
+    images: NDArray[np.uint8],
     weights: NDArray[np.float64] | None = None,
 ) -> Batch:
     chosen = torch.from_numpy(weights[positions].astype(np.float32)) if weights is not None else None
-    return Batch(images, torch.from_numpy(part.labels[positions]), part.rows[positions], views, chosen)
+    labels = torch.from_numpy(part.labels[positions])
+    return Batch(torch.from_numpy(images), labels, part.rows[positions], views, chosen)

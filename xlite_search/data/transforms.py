@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from xlite_search.data.views import _Strengths
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# its part for tensors loads torch, and is left out where that cannot be had: nobody needs torch to draw views
+sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
 import albumentations as A
+
+if sys.modules["albumentations.pytorch"] is None:
+    del sys.modules["albumentations.pytorch"]
 
 #: Smoothness of the elastic distortion: sigma of its blur, as a share of the image's side (9 px of 224).
 ELASTIC_SIGMA = 0.04

@@ -16,18 +16,19 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
-from torch import Tensor
 
 from xlite_search import storage
 from xlite_search.data.sources import image_key
 from xlite_search.spec import Spec, named
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Raise it when the same settings come to mean other pixels.
 SCHEMA = 2
@@ -249,6 +250,8 @@ def mixup(
     With weights, w = s w_i + (1 - s) w_j for a share s, and labels are mixed by s w_i / w: for a loss L that is linear
     in its target, w L(mixed labels) = s w_i L(labels_i) + (1 - s) w_j L(labels_j).
     """
+    import torch
+
     philox = np.random.Philox(key=[seed, epoch], counter=[0, step, 0, MIXUP_STREAM])
     draws = np.random.Generator(philox)
     ring = draws.permutation(len(images))

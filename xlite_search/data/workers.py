@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+import multiprocessing
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.multiprocessing  # teaches pipes to hand over shared memory
 from numpy.typing import NDArray
-from torch import Tensor
 
 from xlite_search.data import processes
 from xlite_search.data.dataset import Batch
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.views import Augment, Views
+
+if TYPE_CHECKING:
+    import torch
 
 PREFETCH = 3
 
@@ -38,11 +42,11 @@ class _Images:
         self.packed, self.views = packed, Views(augment) if augment else None
         self.keys = packed.keys if augment else np.zeros(0, np.uint64)
 
-    def __call__(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
+    def __call__(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self.views is None:
-            return torch.from_numpy(self.packed.pixels[rows])
-        images = torch.empty((len(rows), *self.packed.pixels.shape[1:]), dtype=torch.uint8)
-        self.draw(rows, views, images.numpy())
+            return self.packed.pixels[rows]
+        images = np.empty((len(rows), *self.packed.pixels.shape[1:]), np.uint8)
+        self.draw(rows, views, images)
         return images
 
     def draw(self, rows: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
@@ -56,17 +60,20 @@ class _Images:
 
 
 class _Workers:
-    """Processes that draw views into memory that they share with this one: a batch each in turn, a few ahead."""
+    """Processes that draw views into memory that they share with this one: a batch each in turn, a few ahead.
+
+    The memory has no name, and goes with the last process that maps it. They load no torch.
+    """
 
     def __init__(self, images: _Images, batch_size: int, count: int) -> None:
-        shape = images.packed.pixels.shape[1:]
-        self.slots: Tensor = torch.empty((count * AHEAD, batch_size, *shape), dtype=torch.uint8)
-        self.slots.share_memory_()  # type: ignore[no-untyped-call]
-        self.processes = processes.start(count, _drawer, images, self.slots)
+        shape = (count * AHEAD, batch_size, *images.packed.pixels.shape[1:])
+        memory = multiprocessing.get_context("spawn").RawArray(ctypes.c_uint8, math.prod(shape))
+        self.slots = _as_slots(memory, shape)
+        self.processes = processes.start(count, _drawer, images, memory, shape)
         self.pipes = list(self.processes)
         self.owed: deque[tuple[Connection, int, int]] = deque()
 
-    def images(self, picks: list[Pick]) -> Iterator[Tensor]:
+    def images(self, picks: list[Pick]) -> Iterator[NDArray[np.uint8]]:
         """The images of each pick, in order; each is valid until the next is asked for."""
         while self.owed:  # by an epoch that was left in the middle
             self._next()
@@ -86,20 +93,23 @@ class _Workers:
         processes.request(self.processes, pipe, (slot, pick))
         self.owed.append((pipe, slot, len(pick[0])))
 
-    def _next(self) -> Tensor:
+    def _next(self) -> NDArray[np.uint8]:
         pipe, slot, size = self.owed.popleft()
         processes.reply(self.processes, pipe)
         return self.slots[slot, :size]
 
 
-def _drawer(images: _Images, slots: Tensor) -> Callable[[tuple[int, Pick]], None]:
+def _as_slots(memory: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+def _drawer(images: _Images, memory: Any, shape: tuple[int, ...]) -> Callable[[tuple[int, Pick]], None]:
     """A worker's part of `_Workers`."""
-    torch.set_num_threads(1)
-    memory = slots.numpy()
+    slots = _as_slots(memory, shape)
 
     def draw(question: tuple[int, Pick]) -> None:
         slot, (rows, views) = question
-        images.draw(rows, views, memory[slot])
+        images.draw(rows, views, slots[slot])
 
     return draw
 
