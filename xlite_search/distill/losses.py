@@ -12,14 +12,14 @@ soft term: a weight w would move its optimum by tau log w, some 25 logits for th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from xlite_search.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: keeps the correlation of a label that does not vary in a batch at zero
 EPSILON = 1e-8
@@ -75,6 +75,9 @@ class KD(Spec):
 
 def soft(student: Tensor, teacher: Tensor, tau: float, weights: Tensor | None = None) -> Tensor:
     """tau^2 times the mean KL divergence between the tempered Bernoullis of each label, in float32 inside autocast."""
+    import torch
+    from torch.nn import functional as F
+
     with torch.autocast(student.device.type, enabled=False):
         s, t = student.float() / tau, teacher.float() / tau
         target = torch.sigmoid(t)
@@ -85,6 +88,8 @@ def soft(student: Tensor, teacher: Tensor, tau: float, weights: Tensor | None = 
 
 def squared(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     """An eighth of the mean squared difference of the logits: what `soft` tends to as tau grows (Kim et al. 2021)."""
+    import torch
+
     with torch.autocast(student.device.type, enabled=False):
         each = (student.float() - teacher.float()) ** 2 / 8
         return (each * weights[:, None] if weights is not None else each).mean()
@@ -93,6 +98,8 @@ def squared(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> 
 def intra_class(student: Tensor, teacher: Tensor, tau: float, weights: Tensor | None = None) -> Tensor:
     """tau^2 (1 - mean over labels of the correlation over the batch of the tempered probabilities): how images of a
     batch rank for each finding, whatever the scale (DIST's intra-class relation; Huang et al. 2022)."""
+    import torch
+
     with torch.autocast(student.device.type, enabled=False):
         s, t = torch.sigmoid(student.float() / tau), torch.sigmoid(teacher.float() / tau)
         share = torch.ones_like(s[:, :1]) if weights is None else weights[:, None].float()
@@ -108,6 +115,9 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the maps, each of length one, of where the features are large; a mean over the batch
     (Zagoruyko and Komodakis 2017). Features are `[batch, channel, height, width]`, of any number of channels; if their
     sizes differ the student's map is resized."""
+    import torch
+    from torch.nn import functional as F
+
     with torch.autocast(student.device.type, enabled=False):
         s, t = (features.float().pow(2).mean(dim=1, keepdim=True) for features in (student, teacher))
         if s.shape[-2:] != t.shape[-2:]:

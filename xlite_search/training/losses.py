@@ -9,16 +9,16 @@ Computed in float32 under autocast too, and finite, as their gradients are, for 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-import torch
 from pydantic import BeforeValidator, Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.spec import Spec, named
 from xlite_search.training.weighting import Ratio, Weighting
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Least base of the asymmetric loss's focusing power: below one, a power of 0 has no finite slope.
 LEAST = 1e-8
@@ -114,6 +114,8 @@ class _Focusing(_NoPosWeight):
 
         Raises BadInput if there are not as many as classes, or if the inverse frequency of a finding is 0.
         """
+        import torch
+
         if self.alpha == "inverse_frequency":
             if (positives >= images).any():
                 raise BadInput(
@@ -193,6 +195,8 @@ Loss = Annotated[
 
 def bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None, pos_weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy, each image counted `weights` times, positives `pos_weight` times."""
+    from torch.nn import functional as F
+
     each = weights[:, None] if weights is not None else None
     return F.binary_cross_entropy_with_logits(_full(logits), targets, weight=each, pos_weight=pos_weight)
 
@@ -209,6 +213,9 @@ def asymmetric(
     logits: Tensor, targets: Tensor, weights: Tensor | None = None, *, gammas: tuple[float, float], clip: float
 ) -> Tensor:
     """-y (1 - p)^g log p - (1 - y) q^h log(1 - q), with q = max(p - clip, 0) and (g, h) = `gammas`."""
+    import torch
+    from torch.nn import functional as F
+
     x = _full(logits)
     margin = torch.full_like(x, math.log(clip) if clip else -math.inf)
     log_not_q = torch.logaddexp(F.logsigmoid(-x), margin).clamp(max=0)
@@ -224,7 +231,9 @@ def smoothed(targets: Tensor, smoothing: float) -> Tensor:
 
 def _focused(x: Tensor, gamma: float) -> Tensor:
     """-(1 - p)^gamma log p, the power taken in logarithms: its slope is finite where p is 0 or 1."""
-    return -torch.exp(gamma * F.logsigmoid(-x)) * F.logsigmoid(x)
+    from torch.nn import functional as F
+
+    return -(gamma * F.logsigmoid(-x)).exp() * F.logsigmoid(x)
 
 
 def _mean(loss: Tensor, weights: Tensor | None) -> Tensor:
@@ -233,4 +242,6 @@ def _mean(loss: Tensor, weights: Tensor | None) -> Tensor:
 
 def _full(logits: Tensor) -> Tensor:
     """At least float32; double stays double."""
+    import torch
+
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

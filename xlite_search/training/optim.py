@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import BeforeValidator, Field
-from torch import nn
-from torch.optim import lr_scheduler
 
 from xlite_search.spec import Spec, named
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.optim import lr_scheduler
 
 
 class AdamW(Spec):
@@ -22,6 +24,8 @@ class AdamW(Spec):
     weight_decay: float = Field(1e-5, ge=0)
 
     def build(self, model: nn.Module) -> torch.optim.AdamW:
+        import torch
+
         matrices = [p for p in model.parameters() if p.ndim > 1]
         vectors = [p for p in model.parameters() if p.ndim <= 1]
         groups: Iterable[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
@@ -31,7 +35,11 @@ class AdamW(Spec):
 class LRScheduler:
     """A schedule at work. Its state is plain numbers, so that it resumes exactly."""
 
-    def __init__(self, per_step: lr_scheduler.LambdaLR | None, per_epoch: lr_scheduler.LRScheduler | None) -> None:
+    def __init__(
+        self,
+        per_step: lr_scheduler.LambdaLR | None = None,
+        per_epoch: lr_scheduler.ReduceLROnPlateau | None = None,
+    ) -> None:
         self.per_step, self.per_epoch = per_step, per_epoch
 
     def after_step(self) -> None:
@@ -40,22 +48,25 @@ class LRScheduler:
 
     def after_epoch(self, score: float | None) -> None:
         """`score` is the monitored validation metric, higher is better; None if there is no validation."""
-        if isinstance(self.per_epoch, lr_scheduler.ReduceLROnPlateau):
-            if score is not None:
-                self.per_epoch.step(score)
-        elif self.per_epoch is not None:
-            self.per_epoch.step()
+        if self.per_epoch is not None and score is not None:
+            self.per_epoch.step(score)
 
     def state(self) -> dict[str, Any]:
         active = self.per_step or self.per_epoch
         return {k: v for k, v in active.state_dict().items() if k != "lr_lambdas"} if active else {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        active = self.per_step or self.per_epoch
-        if isinstance(active, lr_scheduler.LambdaLR):
-            active.load_state_dict(state | {"lr_lambdas": [None] * len(active.lr_lambdas)})
-        elif active is not None:
-            active.load_state_dict(state)
+        if self.per_step is not None:
+            self.per_step.load_state_dict(state | {"lr_lambdas": [None] * len(self.per_step.lr_lambdas)})
+        elif self.per_epoch is not None:
+            self.per_epoch.load_state_dict(state)
+
+
+def by_step(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> LRScheduler:
+    """The optimizer's learning rate times a factor of the step, counted from 0."""
+    from torch.optim import lr_scheduler
+
+    return LRScheduler(per_step=lr_scheduler.LambdaLR(optimizer, factor))
 
 
 class Constant(Spec):
@@ -64,7 +75,7 @@ class Constant(Spec):
     name: Literal["constant"] = "constant"
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
-        return LRScheduler(None, None)
+        return LRScheduler()
 
 
 class Plateau(Spec):
@@ -79,10 +90,12 @@ class Plateau(Spec):
     threshold: float = Field(1e-4, ge=0, lt=1)
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
+        from torch.optim import lr_scheduler
+
         plateau = lr_scheduler.ReduceLROnPlateau(
             optimizer, "max", factor=self.factor, patience=self.patience, threshold=self.threshold
         )
-        return LRScheduler(None, plateau)
+        return LRScheduler(per_epoch=plateau)
 
 
 def risen(step: int, rising: float) -> float:
@@ -104,7 +117,7 @@ class Cosine(Spec):
                 return risen(step, rising)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1.0, total - rising))))
 
-        return LRScheduler(lr_scheduler.LambdaLR(optimizer, factor), None)
+        return by_step(optimizer, factor)
 
 
 #: Parts of a step: a cosine that ends so near after a step has ended there, for 0.1 + 0.2 is not 0.3.
@@ -133,7 +146,7 @@ class WarmRestarts(Spec):
                 since, length = max(0.0, since - length), length * self.growth
             return 0.5 * (1 + math.cos(math.pi * since / length))
 
-        return LRScheduler(lr_scheduler.LambdaLR(optimizer, factor), None)
+        return by_step(optimizer, factor)
 
 
 class Recorded(Spec):
@@ -144,7 +157,7 @@ class Recorded(Spec):
 
     def build(self, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
         last = len(self.factors) - 1
-        return LRScheduler(lr_scheduler.LambdaLR(optimizer, lambda step: self.factors[min(step // steps, last)]), None)
+        return by_step(optimizer, lambda step: self.factors[min(step // steps, last)])
 
 
 Schedule = Annotated[

@@ -6,13 +6,15 @@ takes part in the mean of the schemes that are scaled to a mean of 1.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
-from torch import Tensor
 
 from xlite_search.errors import BadInput
 from xlite_search.spec import Spec, named
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Ratio(Spec):
