@@ -7,9 +7,9 @@ MLflow parameter, as column, in `best.yaml`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from xlite_search import storage
 from xlite_search.data.dataset import Data, DataSpec
@@ -19,10 +19,15 @@ from xlite_search.data.splits import AnySplit, resolved, split_of
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
-from xlite_search.models.hybrid import Hybrid, build_model, full_name, timm_name
 from xlite_search.models.weights import Weights
 from xlite_search.training.losses import LossFunction
 from xlite_search.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from xlite_search.models.hybrid import Hybrid
+
+#: pydantic's context of a config that a record holds: its model was looked up when it was written, and is not again
+RECORDED = "recorded"
 
 
 def _path(value: Any) -> Any:
@@ -39,7 +44,12 @@ class RunConfig(Recipe):
 
     @field_validator("model")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        """In full. timm, which knows the backbones, takes seconds to import."""
+        if info.context == RECORDED:
+            return name
+        from xlite_search.models.hybrid import full_name
+
         try:
             return full_name(name)
         except BadInput as error:
@@ -56,6 +66,8 @@ class RunConfig(Recipe):
         Raises:
             BadInput: the weights cannot be had, or are not the model's.
         """
+        from xlite_search.models.hybrid import build_model
+
         model = build_model(self.model, classes=len(data.classes), weights=self.weights)
         return model, self.loss.build(data.train.positives, len(data.train))
 
@@ -92,6 +104,8 @@ class RunConfig(Recipe):
 
 def resolve(configs: Sequence[RunConfig], teacher: str = "") -> list[RunConfig]:
     """Each as `RunConfig.resolved`; a file that several name is looked for and hashed once."""
+    from xlite_search.models.hybrid import timm_name
+
     weights: dict[tuple[Weights, str], Weights] = {}
     splits: dict[AnySplit, AnySplit] = {}
     found = []

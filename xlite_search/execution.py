@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
-
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import OutOfMemory, RunFailed, cause_of
@@ -43,6 +41,8 @@ def drive(
 @contextmanager
 def out_of_memory_named() -> Iterator[None]:
     """Tells the GPU's memory from the host's: `OutOfMemory`, whatever torch or numpy call it."""
+    import torch
+
     try:
         yield
     except torch.OutOfMemoryError:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
 from pydantic import Field
 
 from xlite_search import storage
 from xlite_search.data.dataset import Data
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.errors import BadInput, Damaged
-from xlite_search.models.hybrid import Hybrid, build_model, parameters
 from xlite_search.records import RunRecord
 from xlite_search.spec import Spec, parse
 from xlite_search.training.losses import Loss
+
+if TYPE_CHECKING:
+    from xlite_search.models.hybrid import Hybrid
 
 WEIGHTS, MANIFEST = "model.safetensors", "model.json"
 
@@ -199,6 +199,11 @@ def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
         BadInput: they are not, because its trainable built another one; the sentence names the unknown tensors.
         Damaged: they are not what was written.
     """
+    import safetensors.torch
+    import torch
+
+    from xlite_search.models.hybrid import build_model
+
     name = str(record.config["model"])
     with torch.device("meta"):
         model = build_model(name, classes=classes)
@@ -225,6 +230,8 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
 
     Raises as `expect_loadable`; no folder is begun then.
     """
+    from xlite_search.models.hybrid import parameters
+
     model = expect_loadable(record, len(data.classes))
     weight = loss.pos_weight(data.train.positives, len(data.train))
     split = DataSeen(name=data.packed.folder.name, fingerprint=data.packed.fingerprint, split=data.split.fingerprint)

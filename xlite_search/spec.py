@@ -94,10 +94,11 @@ def named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def parse(spec: type[S], tree: Mapping[str, object], where: str = "") -> S:
-    """The spec that a tree of plain values describes; `where` starts the sentence if it describes none."""
+def parse(spec: type[S], tree: Mapping[str, object], where: str = "", context: object = None) -> S:
+    """The spec that a tree of plain values describes; `where` starts the sentence if it describes none. Validators may
+    ask for `context`."""
     try:
-        return spec.model_validate(tree)
+        return spec.model_validate(tree, context=context)
     except ValidationError as error:
         raise BadInput(where + _sentence(spec, error)) from None
 

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from xlite_search.closure import Code
 from xlite_search.closure import code_of as closure_of
-from xlite_search.config import RunConfig
+from xlite_search.config import RECORDED, RunConfig
 from xlite_search.errors import BadInput, XliteError
 from xlite_search.records import RunRecord
 from xlite_search.spec import kind_of, parse
@@ -182,7 +182,7 @@ def config_named(where: str) -> type[RunConfig]:
 
 def config_of(record: RunRecord) -> RunConfig:
     """A run's config. Raises BadInput if it is none, or if its class is not there any more."""
-    return parse(config_named(record.config_class), record.config, f"{record.label}: ")
+    return parse(config_named(record.config_class), record.config, f"{record.label}: ", RECORDED)
 
 
 def source_file(trainable: Trainable | type[RunConfig]) -> Path:

@@ -6,15 +6,16 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from xlite_search import storage
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 IMAGENET = "imagenet"
 
@@ -78,6 +79,8 @@ def load_backbone(backbone: nn.Module, weights: Weights, heads: tuple[str, ...])
         BadInput: the file is not safetensors, or lacks a tensor that the backbone has, or has one of another shape.
         Damaged: it is not the file that the config was resolved with.
     """
+    import safetensors.torch
+
     path = Path(weights.path)
     try:
         data = path.read_bytes()

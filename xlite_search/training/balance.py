@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from xlite_search import records, storage
@@ -53,6 +52,8 @@ def write_artifacts(folder: Path, sampler: Sampler, loss: Loss, data: Data) -> N
 
 def pos_weights(audit: Audit, loss: Loss) -> NDArray[np.float64]:
     """What the loss counts a positive for, `[class]`: 1 where it has no such weight."""
+    import torch
+
     weight = loss.pos_weight(torch.tensor(audit.positives, dtype=torch.float32), audit.images)
     return np.ones(len(audit.classes)) if weight is None else weight.double().numpy()
 

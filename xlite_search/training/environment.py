@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xlite_search import provenance
 from xlite_search.data.dataset import Data
 from xlite_search.records import ARTIFACTS, RunRecord
@@ -62,6 +60,8 @@ def _run(recipe: Recipe, data: Data) -> dict[str, Any]:
 
 
 def _here() -> dict[str, Any]:
+    import torch
+
     commit = provenance.git_commit()
     return {
         "machine": provenance.environment(),

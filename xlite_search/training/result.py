@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import safetensors.torch
-
-from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.predictions import Predictions
+
+if TYPE_CHECKING:
+    from xlite_search.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class EpochResult:
 
     def weights_bytes(self) -> bytes:
         """The model as it was judged, as safetensors: of all that was trained, its `part`. `checkpoint` keeps all."""
+        import safetensors.torch
+
         judged = {name: tensor for name, tensor in self.checkpoint.judged.items() if name.startswith(self.part)}
         return bytes(safetensors.torch.save({n.removeprefix(self.part): t.contiguous() for n, t in judged.items()}))
 
