@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from xlite_search.records import RunRecord, Status, StoredFile
 from xlite_search.tracking import recorder as recording
 from xlite_search.tracking import store
 from xlite_search.tracking.mirror import Mirror
+from xlite_search.tracking.reading import ClientReader, FileReader
 from xlite_search.tracking.recorder import Recorder
 
 
@@ -392,3 +394,49 @@ def test_a_run_is_found_by_its_key(client: MlflowClient) -> None:
     assert store.find_run("found", "other") is None
     assert store.find_run("no such study", "k") is None
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_the_file_says_what_mlflow_says(client: MlflowClient, database: Path) -> None:
+    """Of runs that are alone, doubled, deleted, or of a deleted experiment."""
+    for experiment in ("read", "deleted"):
+        with Recorder(experiment, parent={}) as recorder:
+            for key, epochs in (("a", 3), ("b", 1), ("c", 2)):
+                recorder.sync(a_run(key, epochs, "finished"))
+    runs = runs_of(client, "read")
+    home, gone = (client.get_experiment_by_name(name).experiment_id for name in ("read", "deleted"))
+    twin = client.create_run(home, start_time=1, tags={store.KEY: "b"})
+    client.log_metric(twin.info.run_id, "train/loss", 0.5, step=7)
+    client.delete_run(runs["c"].info.run_id)  # type: ignore[attr-defined]
+    client.delete_experiment(gone)
+    with closing(sqlite3.connect(database / "mlflow.db")) as connection:
+        file, server = FileReader(connection), ClientReader(client)
+        for name in ("read", "deleted", "none"):
+            assert file.experiment(name) == server.experiment(name)
+        for experiment in (home, gone):
+            for key in ("a", "b", "c", "none"):
+                assert file.runs(experiment, store.KEY, key) == server.runs(experiment, store.KEY, key)
+                for run in file.runs(experiment, store.KEY, key):
+                    assert file.steps(run.id, "train/loss") == server.steps(run.id, "train/loss")
+        assert [len(file.runs(home, store.KEY, key)) for key in "abc"] == [1, 2, 0]
+        assert file.steps(file.runs(home, store.KEY, "a")[0].id, "train/loss") == [1, 2, 3]
+    records = [a_run(key, 3, "stopped" if key == "a" else "finished") for key in "abc"]
+    assert store.differences("read", records) == [
+        "MLflow says that run a is FINISHED, and it is KILLED",
+        "MLflow has 2 runs of run b",
+        "MLflow has 0 runs of run c",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 100])
+def test_of_a_file_that_cannot_be_read_mlflow_is_asked(
+    content: bytes, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> MlflowClient:
+        raise OSError("it is another kind of file")
+
+    runs.mkdir()
+    store.database().write_bytes(content)
+    monkeypatch.setattr(store, "connect", refused)
+    (said,) = store.differences("s", [a_run("a", 1)])
+    assert said.startswith("MLflow cannot be asked: OSError: it is another kind of file; if its database is damaged")
+    assert store.find_run("s", "a") is None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from xlite_search import places
 from xlite_search.errors import cause_of
 from xlite_search.records import RunRecord
+from xlite_search.tracking.reading import ClientReader, FileReader, Reader, Tracked
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -22,6 +23,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the recorder tries again by itself, and looks first
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+Answer = TypeVar("Answer")
 
 #: tag of a run: the key of its record
 KEY = "xlite.trial_key"
@@ -107,27 +110,44 @@ def differences(experiment: str, records: Iterable[RunRecord]) -> list[str]:
     """Where MLflow says something else than the records, a sentence each; empty if it was never asked to say it."""
     if not is_there():
         return []
+    begun = [record for record in records if record.started]
     try:
-        client = connect()
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return [f"MLflow has no experiment '{experiment}'; `run` the study again, and it is filled in"]
-        return [text for record in records if record.started for text in _different(client, found, record)]
+        return _asked(lambda reader: list(_different(reader, experiment, begun)))
     except Exception as error:
         why = cause_of(error)
         return [f"MLflow cannot be asked: {why}; if its database is damaged, remove it and `run` the study again"]
 
 
-def _different(client: MlflowClient, experiment: Experiment, record: RunRecord) -> Iterator[str]:
-    runs = client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{record.key}'")
-    if len(runs) != 1:
-        yield f"MLflow has {len(runs)} runs of {record.label}"
+def _asked(question: Callable[[Reader], Answer]) -> Answer:
+    """What the file under the runs' folder says; MLflow's client, of a server, and of a file that cannot be read."""
+    if not server():
+        try:
+            with closing(sqlite3.connect(database())) as connection:
+                return question(FileReader(connection))
+        except sqlite3.Error:
+            pass  # the client will say what is wrong with it
+    return question(ClientReader(connect()))
+
+
+def _different(reader: Reader, experiment: str, records: Iterable[RunRecord]) -> Iterator[str]:
+    found = reader.experiment(experiment)
+    if found is None:
+        yield f"MLflow has no experiment '{experiment}'; `run` the study again, and it is filled in"
         return
-    said, meant = runs[0].info.status, MLFLOW_STATUS[record.status]
-    if said != meant:
-        yield f"MLflow says that {record.label} is {said}, and it is {meant}"
+    for record in records:
+        runs = reader.runs(found, KEY, record.key)
+        if len(runs) == 1:
+            yield from _of_run(reader, runs[0], record)
+        else:
+            yield f"MLflow has {len(runs)} runs of {record.label}"
+
+
+def _of_run(reader: Reader, run: Tracked, record: RunRecord) -> Iterator[str]:
+    meant = MLFLOW_STATUS[record.status]
+    if run.status != meant:
+        yield f"MLflow says that {record.label} is {run.status}, and it is {meant}"
     for name in ("train/loss", record.config["monitor"]):
-        steps = sorted(point.step for point in client.get_metric_history(runs[0].info.run_id, name))
+        steps = reader.steps(run.id, name)
         expected = [epoch for epoch, metrics in enumerate(record.epochs, start=1) if name in metrics]
         if steps != expected:
             yield f"MLflow has {name} of {record.label} at epochs {steps}, and its record at {expected}"
@@ -137,13 +157,16 @@ def find_run(experiment: str, key: str) -> str | None:
     """The MLflow run of a record, or None if MLflow has none or cannot be asked."""
     if not is_there():
         return None
+
+    def found(reader: Reader) -> str | None:
+        home = reader.experiment(experiment)
+        runs = reader.runs(home, KEY, key) if home is not None else []
+        return runs[0].id if runs else None
+
     try:
-        client = connect()
-        found = client.get_experiment_by_name(experiment)
-        runs = client.search_runs([found.experiment_id], f"tags.`{KEY}` = '{key}'") if found else []
+        return _asked(found)
     except Exception:  # MLflow's trouble is never ours
         return None
-    return str(runs[0].info.run_id) if runs else None
 
 
 def newest_experiment(names: Iterable[str]) -> Experiment | None:
