@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_a_run_says_what_it_ran_on_and_what_it_was_given(tiny: RunConfig, record
         assert counts["pos_weight"] == pytest.approx(expected, rel=1e-6)
     assert start["machine"]["python"] == platform.python_version()
     assert torch.__version__.startswith(start["machine"]["torch"])
+    assert {start["machine"][name] == version(name) for name in ("albumentations", "optuna")} == {True}
     assert set(start["machine"]) >= {"gpu", "driver", "cuda", "cpu", "cores", "platform"}
     assert start["machine"]["cpu"]
     assert start["determinism"]["deterministic_algorithms"] is torch.are_deterministic_algorithms_enabled()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
-from subprocess import run
 from typing import Any
 
 import cv2
@@ -344,13 +342,6 @@ def test_a_set_that_cannot_be_written_to_is_compared_all_the_same(
 
     monkeypatch.setattr(storage, "write_manifest", refused)
     assert len(again(source)[1]) == len(again(source)[1]) == 1
-
-
-def test_who_prepares_images_does_not_load_torch() -> None:
-    modules = "xlite_search.data.prepare, xlite_search.data.sources.folder, xlite_search.data.sources.phantom"
-    script = f"import sys, {modules}; print(sorted({{'torch', 'albumentations', 'pydantic'}} & set(sys.modules)))"
-    root = Path(__file__).parents[1]
-    assert run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

@@ -273,11 +273,6 @@ def test_impossible_searches_are_refused(setting: dict[str, int]) -> None:
         TPE.model_validate(setting)
 
 
-def test_importing_does_not_bring_optuna() -> None:
-    code = "import sys, xlite_search.search.suggest; print('optuna' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-
-
 def test_ranges_in_words() -> None:
     assert list(described(losses).items()) == [
         ("optimizer.lr", "1e-05 .. 0.01, log"),
