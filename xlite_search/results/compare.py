@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places
 from xlite_search.console import clock, plain
+from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
@@ -27,9 +28,7 @@ from xlite_search.results.front import figure, front
 from xlite_search.results.paired import Setting, over_seeds
 from xlite_search.results.tables import tables
 from xlite_search.study_record import StudyRecord, homes
-
-if TYPE_CHECKING:
-    from xlite_search.data.dataset import Data
+from xlite_search.trainable import config_of
 
 CHANCE_AUROC = 0.5
 
@@ -288,9 +287,6 @@ def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> TeacherCost 
 
 def _data(runs: list[RunRecord]) -> Data:
     """What the runs were validated on. Raises BadInput or Damaged if it is not here any more."""
-    from xlite_search.data.dataset import open_data  # seconds of imports, which a table without seeds can do without
-    from xlite_search.trainable import config_of
-
     return open_data(config_of(runs[0]).data)
 
 

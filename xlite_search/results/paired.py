@@ -17,22 +17,21 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xlite_search.data.dataset import Data
 from xlite_search.errors import Damaged
 from xlite_search.labels import told_apart
 from xlite_search.records import RunRecord
 from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
 from xlite_search.storage import digest
 from xlite_search.study_record import homes
+from xlite_search.trainable import config_of
 from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
-
-if TYPE_CHECKING:
-    from xlite_search.data.dataset import Data
 
 MACRO, OF_SUPPORTED, OF_FINDING = "val/auroc_macro", "val/auroc_supported", "val/auroc/"
 #: a setting and another one are compared on so many common seeds at least
@@ -140,8 +139,6 @@ def _seed(run: RunRecord) -> int:
 
 def _settings(runs: Sequence[RunRecord], maker: Callable[[RunRecord], str]) -> list[Seeds]:
     """The runs by setting and seed; a run that several studies have counts once."""
-    from xlite_search.trainable import config_of  # seconds of imports, which a table without seeds can do without
-
     found: dict[str, Seeds] = {}
     for run in runs:
         config = config_of(run).identity() | {"seed": None}
