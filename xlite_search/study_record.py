@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xlite_search.errors import Damaged
+from xlite_search.errors import BadInput, Damaged, did_you_mean
 from xlite_search.records import RunRecord
 from xlite_search.storage import read_manifest, write_manifest
+
+#: runs that a sentence names
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,30 @@ class StudyRecord:
             raise Damaged(
                 f"{lost} of study '{self.name}' is gone: `run` the study again, and it is trained anew"
             ) from None
+
+    def run(self, which: str) -> RunRecord:
+        """The trial with this key, the beginning of one, or this label.
+
+        Raises:
+            BadInput: there is none, or there are several.
+        """
+        runs = self.runs()
+        found = [run for run in runs if which in (run.key, run.label)] or [
+            run for run in runs if which and run.key.startswith(which)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BadInput(
+                f"study '{self.name}': {len(found)} runs are called '{which}'; say one's key: {_keys(found)}"
+            )
+        hint = did_you_mean(which, [name for run in runs for name in (run.label, run.key)])
+        raise BadInput(f"study '{self.name}' has no run '{which}'{hint or f'; its runs are {_keys(runs)}'}")
+
+
+def _keys(runs: Sequence[RunRecord]) -> str:
+    some = ", ".join(f"{run.key} ({run.label})" for run in runs[:SHOWN])
+    return some + (f", ... {len(runs):,} in all" if len(runs) > SHOWN else "")
 
 
 def homes(runs: Iterable[RunRecord]) -> list[str]:

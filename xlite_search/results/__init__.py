@@ -1,1 +1,24 @@
-"""Results: comparisons, tables, exports, made from the records once the runs are over."""
+"""Results: comparisons, tables, exports, made from the records once the runs are over.
+
+In a notebook: `from xlite_search.results import runs, epochs, predictions`, pandas frames of a study (`frames.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xlite_search.results.frames import epochs as epochs
+    from xlite_search.results.frames import predictions as predictions
+    from xlite_search.results.frames import runs as runs
+
+FRAMES = ("epochs", "predictions", "runs")
+
+
+def __getattr__(name: str) -> Any:
+    """The frames, which import pandas: only whoever wants one waits for it."""
+    if name not in FRAMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from xlite_search.results import frames
+
+    return getattr(frames, name)
