@@ -94,6 +94,8 @@ BUDGET = [
     Row("import xlite_search.config"),
     Row("import xlite_search.data.prepare, xlite_search.data.sources.folder", (*HEAVY, "pydantic")),
     Row("import xlite_search.data.sources.phantom", (*HEAVY, "pydantic")),
+    Row("import xlite_search.results", (*HEAVY, "pandas")),
+    Row("import xlite_search.results.frames"),
     Row("import xlite_search.search.suggest"),
     Row("import trainables.distill, trainables.baseline", BESIDE_TENSORS),
     Row(VIEWS),
