@@ -9,14 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlite_search.config import RunConfig
-from xlite_search.search.factors import aliases
-from xlite_search.search.study import Trial
+from xlite_search.factors import aliases
 
 
 def said(*settings: dict[str, Any]) -> list[str]:
-    config = RunConfig.model_construct()
-    return list(aliases([Trial(str(number), "", one, config) for number, one in enumerate(settings)]))
+    return list(aliases(settings))
 
 
 def test_the_labs_own_mistake_is_told() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from trainables.baseline import baseline
-from xlite_search import storage
+from xlite_search import factors, storage
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data import lists, splits
 from xlite_search.data.dataset import DataSpec, open_data
@@ -29,7 +29,7 @@ from xlite_search.data.splits import ByPatient, Folds, fraction_of, fraction_row
 from xlite_search.errors import Damaged
 from xlite_search.models.hybrid import build_model
 from xlite_search.remembered import Remembered
-from xlite_search.search import factors, plan
+from xlite_search.search import plan
 from xlite_search.search.study import Study, grid_search
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from xlite_search import places, storage
+from xlite_search import factors, places, storage
 from xlite_search.closure import Code
 from xlite_search.config import RunConfig, fingerprints
 from xlite_search.data import integrity
@@ -19,7 +19,7 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.models.hybrid import expect_channels, expect_size, expect_weights, timm_name
 from xlite_search.records import RunRecord
-from xlite_search.search import factors, teaching
+from xlite_search.search import teaching
 from xlite_search.search.study import Study, Trial
 from xlite_search.search.suggest import Tried
 from xlite_search.search.teaching import Teaching
@@ -121,7 +121,7 @@ class Plan:
         if twins:
             some = "; ".join(" = ".join(group) for group in twins[:3])
             found.append(f"{len(twins):,} images are in two splits, pixel for pixel: {some}; `audit` names them")
-        found += factors.aliases(self.trials)
+        found += factors.aliases([trial.settings for trial in self.trials])
         if self.teaching and not self.uses_teacher:
             found.append("no trial uses the teacher: kd is null or kd.alpha 0 in all; it is not trained")
         return found + list(teaching.warnings(self.study, self.teaching, self.trials) if self.teaching else ())

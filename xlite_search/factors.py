@@ -8,10 +8,10 @@ that each change one thing.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
-from xlite_search.search.study import Trial
 from xlite_search.storage import digest
 
 #: a factor of more values than this, each met once, is drawn at random: nobody compares its values in pairs
@@ -23,12 +23,10 @@ Levels = dict[str, str]
 Group = list[str]
 
 
-def aliases(trials: Sequence[Trial]) -> Iterator[str]:
-    """A sentence for each pair of factors that the trials cannot tell apart."""
+def aliases(trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each pair of factors that the trials, each as its swept settings, cannot tell apart."""
     settings = [_levels(trial) for trial in trials]
-    said = {
-        level: str(trial.settings[n]) for trial, one in zip(trials, settings, strict=True) for n, level in one.items()
-    }
+    said = {level: str(trial[n]) for trial, one in zip(trials, settings, strict=True) for n, level in one.items()}
     names = [name for name in dict.fromkeys(name for one in settings for name in one) if _is_compared(name, settings)]
     told: set[frozenset[str]] = set()
     for name in names:
@@ -43,8 +41,8 @@ def aliases(trials: Sequence[Trial]) -> Iterator[str]:
                 yield f"{_words(name, groups, other, met, said)}: what one does cannot be told from what the other does"
 
 
-def _levels(trial: Trial) -> Levels:
-    return {name: digest([name, value]) for name, value in trial.settings.items()}
+def _levels(trial: Mapping[str, Any]) -> Levels:
+    return {name: digest([name, value]) for name, value in trial.items()}
 
 
 def _is_compared(name: str, settings: Sequence[Levels]) -> bool:
