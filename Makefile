@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test check bench ui
+.PHONY: demo test check bench figures ui
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,11 +21,17 @@ test: check
 	$(PY) -m pytest -m "not slow"
 
 bench: .venv/.installed
-	$(PY) benchmarks/data.py
 	$(PY) benchmarks/metrics.py
-	$(PY) benchmarks/claims.py
+	$(PY) benchmarks/data.py
 	$(PY) benchmarks/scale.py
+	$(PY) benchmarks/orchestration.py
 	$(PY) benchmarks/kd_grid.py
+	$(PY) benchmarks/asha.py
+	$(PY) benchmarks/claims.py
+	$(PY) benchmarks/figures.py
+
+figures: .venv/.installed
+	$(PY) benchmarks/figures.py
 
 ui: .venv/.installed
 	$(PY) -m xlite_search ui

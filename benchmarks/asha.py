@@ -1,10 +1,10 @@
 """Halving by cohorts against Ray's AsyncHyperBandScheduler, on the same curves: epochs spent, and the best lost.
 
-    python benchmarks/asha.py [--draws 300]
+    python benchmarks/asha.py [--quick]
 
 A search is 36 trials of 27 epochs, reduction 3. After epoch e a trial's score is 0.5 + (q - 0.5)(1 - exp(-s e / 27)) +
-noise of sd 0.004, q uniform in 0.74 .. 0.84. `s` is 5 for all; in the last table it is uniform in 2 .. 10: early
-rungs favour the quick and not the good. Trials come best first, best last, or in random order, to one worker or four,
+noise of sd 0.004, q uniform in 0.74 .. 0.84. `s` is 5 for all, and then uniform in 2 .. 10: early rungs favour the
+quick and not the good. Trials come best first, best last, or in random order, to one worker or four,
 and an epoch takes 0.5 to 2 units of time, drawn for each trial.
 
 share    epochs trained of all 36 x 27, in the worst of the orders
@@ -12,25 +12,24 @@ regret   true final score of the best trial, minus that of the best among those 
          knows; mean over draws
 picked   the same, minus that of the one that a person takes: of those trained to the end, the best score that was seen
 
-The last tables compare at equal epochs: other reductions, in random order, on four workers.
+A second table compares at equal epochs: other reductions, in random order, on four workers.
 
-Limits at equal speed: share at most 0.15 and regret 0.001 with grace 1, 0.28 and 0.0003 with grace 3. They are exact:
-nothing is timed. The last line is one JSON object.
+All figures are exact for the seeds: nothing is timed.
 """
 
 from __future__ import annotations
 
-import argparse
 import heapq
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+import recording
 from numpy.typing import NDArray
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from recording import Limit
 
 from xlite_search.records import RunRecord, Status
 from xlite_search.search.asha import ASHA, Decision, decisions, targets
@@ -38,8 +37,28 @@ from xlite_search.search.asha import ASHA, Decision, decisions, targets
 TRIALS, EPOCHS, REDUCTION, METRIC = 36, 27, 3, "val/auroc_macro"
 ORDERS = ("best first", "best last", "random")
 WORKERS = (1, 4)
+DRAWS, QUICK_DRAWS = 300, 3
+LIMITS = {
+    "worst_order_share_max": Limit(most=0.15),
+    "mean_regret_max": Limit(most=0.001),
+    "worst_order_share_max_grace_3": Limit(most=0.28),
+    "mean_regret_max_grace_3": Limit(most=0.0003),
+}
 
 Floats = NDArray[np.float64]
+
+
+class Speeds(NamedTuple):
+    """`s` at least and at most; what figures begin with, and what those of Cost.share, regret and picked are called."""
+
+    title: str
+    range: tuple[float, float]
+    prefix: str
+    names: tuple[str, str, str]
+
+
+EQUAL = Speeds("equal speeds", (5, 5), "", ("worst_order_share", "mean_regret", "mean_picked_regret"))
+OTHER = Speeds("speeds of 2 to 10: early rungs mislead", (2, 10), "other_speeds_", ("share", "regret", "picked_regret"))
 
 
 class Draw(NamedTuple):
@@ -150,63 +169,54 @@ def cost(
     return Cost(share, regret, picked_regret, float(np.std([each[1] for each in found]) / np.sqrt(draws)))
 
 
-def table(title: str, draws: int, speeds: tuple[float, float]) -> dict[tuple[str, int], Cost]:
-    """Prints every case; the worst of each figure by (search, grace)."""
-    print(f"\n{title}\ngrace workers  order       share ours    Ray  regret ours      Ray  picked ours      Ray")
-    worst: dict[tuple[str, int], Cost] = {}
+def table(speeds: Speeds, draws: int) -> dict[str, float]:
+    """Prints every case. The figures are the most of all orders and workers, and the least share."""
+    print(f"\n{speeds.title}\ngrace workers  order       share ours    Ray  regret ours      Ray  picked ours      Ray")
+    figures: dict[str, float] = {}
     for grace in (1, 3):
+        cases: dict[str, list[Cost]] = {"": [], "ray_": []}
         for workers in WORKERS:
             for order in ORDERS:
-                one, other = (cost(s, grace, order, workers, draws, speeds) for s in (ours, rays))
+                one, other = (cost(s, grace, order, workers, draws, speeds.range) for s in (ours, rays))
                 print(
                     f"{grace:>5} {workers:>7}  {order:<11} {one.share:>10.1%} {other.share:>6.1%} "
                     f"{one.regret:>12.5f} {other.regret:>8.5f} {one.picked:>12.5f} {other.picked:>8.5f}"
                 )
-                for name, found in (("ours", one), ("ray", other)):
-                    before = worst.get((name, grace), Cost(0.0, 0.0, 0.0, 0.0))
-                    worst[name, grace] = Cost(*map(max, zip(before, found, strict=True)))
-    return worst
+                cases[""].append(one)
+                cases["ray_"].append(other)
+        suffix = "" if grace == 1 else f"_grace_{grace}"
+        for who, costs in cases.items():
+            for name, values in zip(speeds.names, zip(*(each[:3] for each in costs), strict=True), strict=True):
+                figures[f"{speeds.prefix}{who}{name}_max{suffix}"] = max(values)
+            figures[f"{speeds.prefix}{who}share_min{suffix}"] = min(each.share for each in costs)
+    return figures
 
 
-def at_equal_epochs(title: str, draws: int, speeds: tuple[float, float]) -> None:
-    """Prints what each search costs by its reduction: the epochs of one lie between those of the other."""
-    print(f"\n{title}, random order, four workers, grace 1\nsearch reduction  share   regret      +-   picked")
+def at_equal_epochs(speeds: Speeds, draws: int) -> dict[str, float]:
+    """Prints what each search costs by its reduction: the epochs of one lie between those of the other.
+
+    Figures are called `ray_reduction_3_share` and so on.
+    """
+    figures: dict[str, float] = {}
+    print(f"\n{speeds.title}, random order, four workers, grace 1\nsearch reduction  share   regret      +-   picked")
     for name, search, reductions in (("ours", ours, (2, 2.5, 3, 4)), ("Ray", rays, (2, 3, 4, 5))):
         for reduction in reductions:
-            found = cost(search, 1, "random", 4, draws, speeds, reduction)
+            found = cost(search, 1, "random", 4, draws, speeds.range, reduction)
             print(
                 f"{name:<6} {reduction:>9g} {found.share:>6.1%} {found.regret:>8.5f} {found.error:>7.5f} "
                 f"{found.picked:>8.5f}"
             )
+            stem = speeds.prefix + ("ray_" if search is rays else "") + f"reduction_{reduction:g}".replace(".", "_")
+            figures |= {f"{stem}_{figure}": value for figure, value in found._asdict().items()}
+    return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=300)
-    draws = parser.parse_args().draws
-    equal = table("equal speeds", draws, (5, 5))
-    other = table("speeds of 2 to 10: early rungs mislead", draws, (2, 10))
-    at_equal_epochs("equal speeds", draws, (5, 5))
-    at_equal_epochs("speeds of 2 to 10", draws, (2, 10))
-    figures = {
-        "worst_order_share_max": equal["ours", 1].share,
-        "mean_regret_max": equal["ours", 1].regret,
-        "mean_picked_regret_max": equal["ours", 1].picked,
-        "worst_order_share_max_grace_3": equal["ours", 3].share,
-        "mean_regret_max_grace_3": equal["ours", 3].regret,
-        "mean_picked_regret_max_grace_3": equal["ours", 3].picked,
-        "ray_worst_order_share_max": equal["ray", 1].share,
-        "ray_mean_regret_max": equal["ray", 1].regret,
-        "ray_mean_picked_regret_max": equal["ray", 1].picked,
-        "other_speeds_share_max": other["ours", 1].share,
-        "other_speeds_regret_max": other["ours", 1].regret,
-        "other_speeds_picked_regret_max": other["ours", 1].picked,
-        "other_speeds_ray_share_max": other["ray", 1].share,
-        "other_speeds_ray_regret_max": other["ray", 1].regret,
-        "other_speeds_ray_picked_regret_max": other["ray", 1].picked,
-    }
-    print(json.dumps({name: round(value, 5) for name, value in figures.items()}))
+def measure(quick: bool) -> dict[str, float]:
+    draws, figures = QUICK_DRAWS if quick else DRAWS, dict[str, float]()
+    for speeds in (EQUAL, OTHER):
+        figures |= table(speeds, draws) | at_equal_epochs(speeds, draws)
+    return figures | {"trials": TRIALS, "epochs": EPOCHS, "draws": draws}
 
 
 if __name__ == "__main__":
-    main()
+    recording.run("asha", __doc__, measure, LIMITS)

@@ -1,22 +1,29 @@
 """What the table over the seeds claims, against what is true: false claims among equals, and coverage.
 
-    python benchmarks/claims.py [--studies 1000]
+    python benchmarks/claims.py [--quick]
 
 Each study is drawn anew: patients with one to three images, findings as rare as said, runs whose scores are a common
 part, a part of their setting's, one of their run's, and the truth. Settings are equal by construction, so that every
-gap's true value is 0. The last line is JSON: what was seen, its standard error, and the limit.
+gap's true value is 0.
+
+    false_claims_DESIGN  share of studies of equal settings in which at least one row says `worse` (or `better`)
+    coverage_DESIGN      share of studies of two settings, neither of which was chosen, whose interval has the true gap
+    ..._error            its standard error
+
+They are exact for the seed: nothing is timed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import recording
 from numpy.typing import NDArray
+from recording import Limit
 
 from xlite_search.records import RunRecord
 from xlite_search.results.inference import influence
@@ -40,6 +47,10 @@ class Design:
     setting: float
     run: float
 
+    def figure(self, of: str) -> str:
+        """The name of a figure: `false_claims_both_five_seeds`."""
+        return "_".join([of, *re.findall("[a-z]+", self.name.replace("'", ""))])
+
 
 COMMON = (0.1, 0.05, 0.02)
 EQUALS = (
@@ -58,7 +69,11 @@ PAIRS = (
     Design("frequent, training's chance", 300, FREQUENT, 2, 3, setting=0.0, run=0.15),
 )
 RARE_POSITIVES, FREQUENT_POSITIVES = (4, 8), (16, 600)
-FALSE_CLAIMS, COVERAGE_RARE, COVERAGE = 0.06, 0.92, (0.93, 0.97)
+STUDIES, QUICK_STUDIES, SEED = 1000, 10, 0
+FALSE_CLAIMS, COVERAGE_RARE, COVERAGE = Limit(most=0.06), Limit(least=0.92), Limit(least=0.93, most=0.97)
+LIMITS = {design.figure("false_claims"): FALSE_CLAIMS for design in EQUALS} | {
+    design.figure("coverage"): COVERAGE_RARE if design.prevalences == RARE else COVERAGE for design in PAIRS
+}
 
 
 def drawn(design: Design, random: np.random.Generator, positives: tuple[int, int] = (2, 10_000)) -> list[Setting]:
@@ -89,52 +104,39 @@ def drawn(design: Design, random: np.random.Generator, positives: tuple[int, int
 class Share:
     """Of studies; with its standard error."""
 
-    design: str
-    of: str
     share: float
     error: float
-    studies: int
-    limit: str
-    kept: bool
 
 
 def false_claims(design: Design, studies: int, seed: int) -> Share:
     """Studies of equal settings in which at least one row says `worse` (or `better`)."""
     random = np.random.default_rng(seed)
     wrong = [any(each.verdict in ("worse", "better") for each in drawn(design, random)) for _ in range(studies)]
-    share, error = _share(wrong)
-    return Share(design.name, "a false claim", share, error, studies, f"<= {FALSE_CLAIMS}", share <= FALSE_CLAIMS)
+    return _share(wrong)
 
 
 def coverage(design: Design, studies: int, seed: int) -> Share:
     """Studies of two settings, neither of which was chosen, whose interval has the true gap."""
-    random, rare = np.random.default_rng(seed), design.prevalences == RARE
-    positives = RARE_POSITIVES if rare else FREQUENT_POSITIVES
-    share, error = _share([drawn(design, random, positives)[1].verdict == "tied" for _ in range(studies)])
-    kept = share >= COVERAGE_RARE if rare else COVERAGE[0] <= share <= COVERAGE[1]
-    limit = f">= {COVERAGE_RARE}" if rare else f"{COVERAGE[0]} to {COVERAGE[1]}"
-    return Share(design.name, "the interval covers", share, error, studies, limit, kept)
+    random = np.random.default_rng(seed)
+    positives = RARE_POSITIVES if design.prevalences == RARE else FREQUENT_POSITIVES
+    return _share([drawn(design, random, positives)[1].verdict == "tied" for _ in range(studies)])
 
 
-def _share(seen: list[bool] | NDArray[np.bool_]) -> tuple[float, float]:
+def _share(seen: list[bool] | NDArray[np.bool_]) -> Share:
     share = float(np.mean(seen))
-    return share, math.sqrt(share * (1 - share) / len(seen))
+    return Share(share, math.sqrt(share * (1 - share) / len(seen)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=1000, help="of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    found = []
-    for measure, designs in ((false_claims, EQUALS), (coverage, PAIRS)):
+def measure(quick: bool) -> dict[str, float]:
+    studies, found = QUICK_STUDIES if quick else STUDIES, dict[str, float]()
+    for name, of, designs in (("false_claims", false_claims, EQUALS), ("coverage", coverage, PAIRS)):
         for design in designs:
-            seen = measure(design, given.studies, given.seed)
-            found.append(seen)
+            seen, figure = of(design, studies, SEED), design.figure(name)
+            found |= {figure: seen.share, f"{figure}_error": seen.error}
             about = f"{design.settings} settings x {design.seeds} seeds, {design.name}"
-            print(f"{about}: {seen.of} {seen.share:.3f} +- {seen.error:.3f} of {seen.studies}; wanted {seen.limit}")
-    print(json.dumps({"seed": given.seed, "claims": [asdict(each) for each in found]}))
+            print(f"{about}: {name} {seen.share:.3f} +- {seen.error:.3f} of {studies}")
+    return found | {"studies": studies, "seed": SEED}
 
 
 if __name__ == "__main__":
-    main()
+    recording.run("claims", __doc__, measure, LIMITS)

@@ -1,24 +1,23 @@
 """What the data path costs, ours and a bare reference side by side, each in its turn, on the same images and cores.
 
-    python benchmarks/data.py
+    python benchmarks/data.py [--quick]
 
-    read_speedup        a row of the packed set against decode + CLAHE + resize of a 1024 px PNG, one thread; limit 50.
+    read_speedup        a row of the packed set against decode + CLAHE + resize of a 1024 px PNG, one thread.
                         The reference is the lab's way before its cache (EXP-001): OpenCV anew in every epoch
     loader_efficiency   batches of medium views with two workers against two bare processes that only draw views from
-                        the packed set; limit 0.85. Also without workers, against a bare loop in one process
-    view costs          what it costs that a view is the same everywhere: ours, and albumentations' own two ways
+                        the packed set. Also without workers, against a bare loop in one process
+    view_...            what it costs that a view is the same everywhere: ours, and albumentations' own two ways
     prepare_efficiency  `prepare` with two workers against two bare processes that decode, CLAHE and resize, and write
-                        nothing; limit 0.85
-    prepare_mib         memory of all processes while preparing few and many images: it stays flat
+                        nothing
+    prepare_mib_...     memory of all processes while preparing few and many images: it stays flat
 
-Figures are medians over rounds. The last line is JSON. Processes import this file anew: torch is imported where it is
-needed, as the command line does.
+Figures are medians over rounds. Processes import this file anew: torch is imported where it is needed, as the command
+line does.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -27,14 +26,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
+import recording
+from recording import Limit, interleaved
 
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
@@ -43,47 +44,62 @@ from xlite_search.data.sources.folder import Folder
 from xlite_search.data.sources.phantom import Phantom
 
 RAW, SIZE, DRAWN, BATCH, CORES = 1024, 224, 48, 32, 2
-FEW, IMAGES, MANY = 400, 800, 1600
-ROUNDS, PREPARE_ROUNDS, CALLS, PASSES = 9, 5, 60, 4
-LIMITS = {"read_speedup": 50, "loader_efficiency": 0.85, "prepare_efficiency": 0.85}
+FEW, MANY, CALLS, PASSES = 400, 1600, 60, 4
+LIMITS = {
+    "read_speedup": Limit(least=50),
+    "loader_efficiency": Limit(least=0.88),
+    "prepare_efficiency": Limit(least=0.95),
+    "prepare_mib_1600": Limit(most=200),
+}
 
-Rounds = dict[str, list[float]]
+
+@dataclass(frozen=True)
+class Case:
+    """Images of everything but memory, in whole batches; rounds, and those of `prepare`."""
+
+    images: int
+    rounds: int
+    prepare_rounds: int
 
 
-def main() -> None:
+WHOLE, QUICK = Case(images=800, rounds=9, prepare_rounds=5), Case(images=96, rounds=1, prepare_rounds=1)
+
+
+def measure(quick: bool) -> dict[str, float]:
     cv2.setNumThreads(1)
+    case = QUICK if quick else WHOLE
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:  # Windows keeps a mapped file
         os.environ["XLITE_DATA"] = str(Path(home) / "data")
-        raw = {count: _raw_images(Path(home) / f"raw{count}", count) for count in (FEW, IMAGES, MANY)}
-        figures = preparing(raw[IMAGES]) | {
-            f"prepare_mib_{count}": round(_peak_mib(raw[count])) for count in (FEW, MANY)
-        }
+        raw = {count: _raw_images(Path(home) / f"raw{count}", count) for count in (FEW, case.images, MANY)}
+        figures = preparing(raw[case.images], case.prepare_rounds)
         for count in (FEW, MANY):
-            print(f"preparing {count:5} images: {figures[f'prepare_mib_{count}']:.0f} MiB at most, all processes")
-        packed = _prepared(raw[IMAGES])
-        figures = reading(packed, raw[IMAGES]) | views(packed) | loading(packed) | figures
-    print(json.dumps(figures | {"limits": LIMITS, "images": IMAGES, "cores": CORES}))
+            figures[f"prepare_mib_{count}"] = mib = _peak_mib(raw[count])
+            print(f"preparing {count:5} images: {mib:.0f} MiB at most, all processes")
+        packed = _prepared(raw[case.images])
+        figures |= reading(packed, raw[case.images], case.rounds)
+        figures |= views(packed, case.rounds * 3) | loading(packed, case.rounds)
+    return figures | {"images": case.images, "processes": CORES}
 
 
-def reading(packed: PackedSet, raw: Path) -> dict[str, float]:
+def reading(packed: PackedSet, raw: Path, rounds: int) -> dict[str, float]:
     files, preprocess = [str(raw / name) for name in packed.table.names[:DRAWN]], Preprocess(SIZE)
 
     def decode() -> int:
-        return sum(int(preprocess(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8))[0, 0]) for f in files)
+        return sum(int(preprocess(np.asarray(cv2.imread(f, cv2.IMREAD_GRAYSCALE), np.uint8))[0, 0, 0]) for f in files)
 
     def gather() -> int:
         return sum(int(np.array(packed.pixels[row])[0, 0, 0]) for row in range(DRAWN))
 
     assert decode() == gather()
-    times = _interleaved({"decode": decode, "gather": gather}, ROUNDS)
+    times = interleaved({"decode": decode, "gather": gather}, rounds)
     slow, fast = (float(np.median(times[name])) * 1000 / DRAWN for name in ("decode", "gather"))
     print(
         f"decode + CLAHE + resize of a {RAW} px PNG {slow:.3f} ms; a row of the packed set at {SIZE} px {fast:.4f} ms"
     )
-    return {"read_speedup": round(slow / fast, 1)}
+    return {"read_speedup": slow / fast, "decode_ms": slow, "read_ms": fast}
 
 
-def views(packed: PackedSet) -> dict[str, float]:
+def views(packed: PackedSet, rounds: int) -> dict[str, float]:
     """Microseconds that each way to determinism adds to a medium view of which nobody knows the numbers."""
     from xlite_search.data.transforms import compose
     from xlite_search.data.views import Medium, Views
@@ -106,14 +122,15 @@ def views(packed: PackedSet) -> dict[str, float]:
         "set_random_seed": with_seed,
         "set_random_state": with_new_generator,
     }
-    times = _interleaved({name: _repeated(way, CALLS) for name, way in ways.items()}, ROUNDS * 3)
+    times = interleaved({name: _repeated(way, CALLS) for name, way in ways.items()}, rounds)
     us = {name: np.array(values) / CALLS * 1e6 for name, values in times.items()}
-    added = {name: round(float(np.median(us[name] - us["free"])), 1) for name in ways if name != "free"}
-    print(f"a medium view {np.median(us['ours']):.0f} us; determinism adds " + _listed(added, "us"))
-    return {f"view_determinism_{name}_us": value for name, value in added.items()}
+    added = {name: float(np.median(us[name] - us["free"])) for name in ways if name != "free"}
+    view = float(np.median(us["ours"]))
+    print(f"a medium view {view:.0f} us; determinism adds " + _listed(added, "us"))
+    return {"view_us": view} | {f"view_determinism_{name}_us": value for name, value in added.items()}
 
 
-def loading(packed: PackedSet) -> dict[str, float]:
+def loading(packed: PackedSet, rounds: int) -> dict[str, float]:
     """Images a second, loader over bare loop, with the same number of processes at work."""
     import torch
 
@@ -123,7 +140,7 @@ def loading(packed: PackedSet) -> dict[str, float]:
 
     torch.set_num_threads(1)
     part, spec = Part(packed, np.tile(np.arange(len(packed)), PASSES)), Medium()
-    found = {}
+    found: dict[str, float] = {}
     for workers in (0, CORES):
         loader = Loader(part, BATCH, seed=0, device=torch.device("cpu"), augment=spec, workers=workers)
         bare = _Bare(packed, max(workers, 1))
@@ -132,12 +149,14 @@ def loading(packed: PackedSet) -> dict[str, float]:
         def load(loader: Loader = loader, epochs: Iterator[int] = epochs) -> None:
             assert sum(len(batch.rows) for batch in loader.epoch(next(epochs))) == len(part)
 
-        times = _interleaved({"loader": load, "bare": bare}, ROUNDS)
+        times = interleaved({"loader": load, "bare": bare}, rounds)
         loader.close()
         bare.close()
         ratio = np.array(times["bare"]) / np.array(times["loader"])
         rates = {name: len(part) / float(np.median(values)) for name, values in times.items()}
-        found["loader_efficiency" if workers else "loader_efficiency_alone"] = round(float(np.median(ratio)), 3)
+        alone = "" if workers else "_alone"
+        found[f"loader_efficiency{alone}"] = float(np.median(ratio))
+        found |= {f"{name}_images_s{alone}": rate for name, rate in rates.items()}
         print(f"medium views, {workers} workers: loader {rates['loader']:.0f}, bare {rates['bare']:.0f} images/s")
     return found
 
@@ -188,7 +207,7 @@ for path in sys.stdin.read().split("\\n"):
 """
 
 
-def preparing(raw: Path) -> dict[str, float]:
+def preparing(raw: Path, rounds: int) -> dict[str, float]:
     """Both sides from the start of their processes to their end."""
     files = sorted(str(path) for path in raw.glob("*.png"))
 
@@ -201,11 +220,11 @@ def preparing(raw: Path) -> dict[str, float]:
             process.stdin.close()
         assert not any(process.wait() for process in processes)
 
-    times = _interleaved({"prepare": lambda: _prepared(raw), "bare": bare}, PREPARE_ROUNDS)
+    times = interleaved({"prepare": lambda: _prepared(raw), "bare": bare}, rounds)
     ratio = float(np.median(np.array(times["bare"]) / np.array(times["prepare"])))
-    rates = {name: round(len(files) / float(np.median(values)), 1) for name, values in times.items()}
-    print("preparing, images/s: " + _listed(rates, ""))
-    return {"prepare_efficiency": round(ratio, 3)}
+    rates = {name: len(files) / float(np.median(values)) for name, values in times.items()}
+    print("preparing: " + _listed(rates, "images/s"))
+    return {"prepare_efficiency": ratio, "prepare_images_s": rates["prepare"], "prepare_bare_images_s": rates["bare"]}
 
 
 def _prepared(raw: Path) -> PackedSet:
@@ -252,18 +271,6 @@ def _raw_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def _interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
-    """Seconds of each case, `[round]`; each has its turn in every round, in the same weather; the first warms up."""
-    times: Rounds = {name: [] for name in cases}
-    for turn in range(rounds + 1):
-        for name, work in cases.items():
-            started = time.perf_counter()
-            work()
-            if turn:
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
 def _repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
     def repeated() -> None:
         for _ in range(times):
@@ -273,8 +280,8 @@ def _repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def _listed(figures: Mapping[str, float], unit: str) -> str:
-    return ", ".join(f"{name} {value:g}{' ' + unit if unit else ''}" for name, value in figures.items())
+    return ", ".join(f"{name} {value:.1f} {unit}" for name, value in figures.items())
 
 
 if __name__ == "__main__":
-    main()
+    recording.run("data", __doc__, measure, LIMITS)

@@ -1,7 +1,6 @@
 """What teaching once is worth: one KD grid three times, on the CPU of this machine.
 
-    python benchmarks/kd_grid.py             # some ten minutes on two cores
-    python benchmarks/kd_grid.py --quick     # a small one, to see that it runs
+    python benchmarks/kd_grid.py [--quick]
 
     (a) online   a plain Ray Tune script with plain torch, the teacher asked in every step of every trial
     (b) ours     `run` as it is: views, loader, store, checkpoints fsynced, metrics, MLflow
@@ -17,14 +16,10 @@ both of one process while the other is busy too. V views are stored.
     speedup                (a)/(b)
     speedup_vs_prediction  (a)/(b) over (1 + rho) / (1 + rho V / (C E))
     second_study           (c)/(b) of another grid with the same teacher, which asks it nothing
-
-The last line is JSON.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -35,10 +30,18 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import recording
+from recording import Limit
+
 ROOT = Path(__file__).parents[1]
 STUDENT, TEACHER, DATA, SIZE = "mobilenetv3_small_050_none", "resnet18_none", "kd-bench", 64
 AT_ONCE = 2
 TAUS, ALPHAS, RATES, OTHER_ALPHAS = (1.0, 4.0), (0.3, 0.7), (1e-3, 3e-3), (0.4, 0.6)
+LIMITS = {
+    "efficiency": Limit(least=0.85),
+    "speedup_vs_prediction": Limit(least=0.9),
+    "second_study": Limit(least=0.85),
+}
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,19 @@ class Case:
         return len(TAUS) * len(ALPHAS) * len(RATES)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    case = Case(400, 2) if parser.parse_args().quick else Case(2900, 8)
+WHOLE, QUICK = Case(images=2900, epochs=8), Case(images=400, epochs=2)
+
+
+def measure(quick: bool) -> dict[str, float]:
+    case = QUICK if quick else WHOLE
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(XLITE_RUNS=f"{folder}/runs", XLITE_DATA=f"{folder}/data", CUDA_VISIBLE_DEVICES="")
         sys.path.insert(0, str(ROOT))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        show(measure(case), case)
+        return with_ratios(seconds_and_rates(case), case)
 
 
-def measure(case: Case) -> dict[str, float]:
+def seconds_and_rates(case: Case) -> dict[str, float]:
     from xlite_search.tracking import store
 
     teacher = prepared(case)
@@ -89,7 +93,8 @@ def measure(case: Case) -> dict[str, float]:
     }
 
 
-def show(found: dict[str, float], case: Case) -> None:
+def with_ratios(found: dict[str, float], case: Case) -> dict[str, float]:
+    """Prints what was found, and what follows from it."""
     rho = found["train_rate"] / found["teacher_rate"]
     views, runs = case.epochs, case.trials * case.epochs
     asking = rho * views / runs
@@ -114,7 +119,7 @@ def show(found: dict[str, float], case: Case) -> None:
     print(f"a/b = {figures['speedup']:.2f}, predicted {figures['predicted_speedup']:.2f}")
     print(f"c/b = {found['floor_s'] / found['ours_s']:.3f}, ceiling {figures['ceiling']:.3f}: ", end="")
     print(f"efficiency {figures['efficiency']:.3f}; of the second study c/b = {figures['second_study']:.3f}")
-    print(json.dumps({name: round(value, 3) for name, value in (figures | found).items()}))
+    return figures | found | {"trials": case.trials, "epochs": case.epochs, "views": views}
 
 
 def base(case: Case) -> Any:
@@ -344,4 +349,4 @@ def online_trial(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    recording.run("kd_grid", __doc__, measure, LIMITS)

@@ -1,22 +1,19 @@
 """What an epoch's metrics cost: ours in one pass against the plain scikit-learn calls one by one, each in its turn.
 
-    python benchmarks/metrics.py
+    python benchmarks/metrics.py [--quick]
 
     metrics_speedup  time of the reference over ours, on logits of 16,818 images x 14 findings (a validation part of
                      NIH ChestX-ray14) whose prevalences and AUROCs are about those of the real ones
 
 The reference is a call per metric and class as one would write it: areas, rates at 0.5, confusion counts, Brier score,
 calibration curve, label ranking. Before timing, every figure that both have is compared. One thread; medians over
-rounds. The last line is JSON.
+rounds.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping
-
 import numpy as np
+import recording
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
@@ -24,16 +21,19 @@ from sklearn.calibration import calibration_curve
 from xlite_search.training.metrics import BINS, sigmoid, validation_metrics
 
 IMAGES, ROUNDS, SAME = 16_818, 9, 1e-9
+QUICK_IMAGES, QUICK_ROUNDS = 2_000, 1
 PREVALENCE = (0.177, 0.119, 0.103, 0.056, 0.052, 0.047, 0.042, 0.030, 0.025, 0.022, 0.021, 0.015, 0.013, 0.002)
 CLASSES = tuple(f"finding{number}" for number in range(len(PREVALENCE)))
 SEPARATION = 1.2
+LIMITS: dict[str, recording.Limit] = {}
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.float32]
 
 
-def main() -> None:
-    logits, labels = validation_pass()
+def measure(quick: bool) -> dict[str, float]:
+    images, rounds = (QUICK_IMAGES, QUICK_ROUNDS) if quick else (IMAGES, ROUNDS)
+    logits, labels = validation_pass(images)
 
     def ours() -> dict[str, float]:
         return validation_metrics(logits, labels, CLASSES)
@@ -45,20 +45,21 @@ def main() -> None:
     assert expected.keys() <= found.keys()
     off = max(abs(found[name] - value) for name, value in expected.items())
     assert off < SAME, f"off by {off}"
-    times = _interleaved({"ours": ours, "scikit-learn": reference}, ROUNDS)
+    times = recording.interleaved({"ours": ours, "scikit-learn": reference}, rounds)
     fast, slow = (1000 * float(np.median(times[name])) for name in ("ours", "scikit-learn"))
-    print(f"{len(found)} metrics of {IMAGES:,} x {len(CLASSES)}: ours {fast:.1f} ms")
+    print(f"{len(found)} metrics of {images:,} x {len(CLASSES)}: ours {fast:.1f} ms")
     print(f"{len(expected)} of them by scikit-learn one by one: {slow:.1f} ms, at most {off:.1g} apart")
     print(f"{slow / fast:.1f} times")
-    figures = {"metrics_speedup": round(slow / fast, 1), "ours_ms": round(fast, 1), "sklearn_ms": round(slow, 1)}
-    print(json.dumps(figures | {"metrics": len(found), "compared": len(expected), "images": IMAGES, "rounds": ROUNDS}))
+    figures = {"metrics_speedup": slow / fast, "ours_ms": fast, "sklearn_ms": slow}
+    counts = {"metrics": len(found), "compared": len(expected), "images": images, "findings": len(CLASSES)}
+    return figures | counts | {"rounds": rounds}
 
 
-def validation_pass() -> tuple[Logits, Labels]:
+def validation_pass(images: int) -> tuple[Logits, Labels]:
     """Logits and labels of a calibrated-looking model: two normal distributions for each finding."""
     random = np.random.default_rng(0)
     prevalence = np.array(PREVALENCE)
-    labels = (random.random((IMAGES, len(prevalence))) < prevalence).astype(np.float32)
+    labels = (random.random((images, len(prevalence))) < prevalence).astype(np.float32)
     offset = np.log(prevalence / (1 - prevalence)) - SEPARATION**2 / 2
     logits = offset + SEPARATION**2 * labels + SEPARATION * random.normal(size=labels.shape)
     return logits.astype(np.float32), labels
@@ -106,17 +107,5 @@ def _of_a_class(
     }
 
 
-def _interleaved(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each case, `[round]`; each has its turn in every round; the first warms up."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(rounds + 1):
-        for name, work in cases.items():
-            started = time.perf_counter()
-            work()
-            if turn:
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
 if __name__ == "__main__":
-    main()
+    recording.run("metrics", __doc__, measure, LIMITS)

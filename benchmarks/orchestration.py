@@ -1,22 +1,20 @@
 """What a trial costs beside its training: ours against stock Ray Tune, on trials that do nothing.
 
-    python benchmarks/orchestration.py [--trials 200] [--stock 12]
+    python benchmarks/orchestration.py [--quick]
 
     trial_seconds_max  seconds a trial, ours: two at a time, every one with its record, checkpoint, weights and MLflow
-                       run, from the first to the last. Limit 0.5
-    speedup_vs_stock   stock Ray Tune's seconds a trial with its defaults, over ours. Limit 6. Its trial imports torch,
-                       as every trial that trains does, and no more; `speedup_vs_bare` is of one that imports nothing
+                       run, from the first to the last
+    speedup_vs_stock   stock Ray Tune's seconds a trial with its defaults, over ours. Its trial imports torch, as every
+                       trial that trains does, and no more; `speedup_vs_bare` is of one that imports nothing
     speedup_vs_reuse   stock Tune's with `reuse_actors=True`, over ours
     recording_ms       ours: an epoch of 60 metrics into MLflow; `ray_recording_ms` with Ray's MLflowLoggerCallback
 
 Stock Tune reports one figure a trial and records nothing. All in one run and one Ray, whose start is left out; the
-starts of the workers are in all figures. The database is on this disk. The last line is JSON.
+starts of the workers are in all figures. The database is on this disk.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -24,8 +22,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+import recording
+from recording import Limit
+
 AT_ONCE, METRICS, EPOCHS = 2, 60, 40
+#: of ours and of stock Tune's with reuse_actors, and of stock Tune's
+TRIALS, STOCK, QUICK_TRIALS, QUICK_STOCK = 200, 12, 8, 2
+LIMITS = {"trial_seconds_max": Limit(most=0.5), "speedup_vs_stock": Limit(least=6)}
 
 STUDY = '''\
 """Trials that do nothing."""
@@ -123,7 +126,7 @@ class Stub:
         return "trial"
 
 
-def recording() -> tuple[float, float]:
+def epoch_into_mlflow() -> tuple[float, float]:
     """Milliseconds that an epoch of METRICS metrics takes the writer: ours, and Ray's callback; in one database."""
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -150,7 +153,7 @@ def recording() -> tuple[float, float]:
     return ours / EPOCHS * 1000, theirs / EPOCHS * 1000
 
 
-def measure(trials: int, stocks: int) -> dict[str, float]:
+def measured(trials: int, stocks: int) -> dict[str, float]:
     from xlite_search.data.prepare import prepare
     from xlite_search.data.sources.phantom import Phantom
     from xlite_search.machine import Machine
@@ -164,7 +167,7 @@ def measure(trials: int, stocks: int) -> dict[str, float]:
         ours = seconds_of_ours(trials, "nothing")
         plain, without = seconds_of_stock(stocks), seconds_of_stock(stocks, trial=bare)
         reuse = seconds_of_stock(trials, reuse=True)
-    mine, theirs = recording()
+    mine, theirs = epoch_into_mlflow()
     return {
         "trial_seconds_max": ours,
         "speedup_vs_stock": plain / ours,
@@ -179,14 +182,12 @@ def measure(trials: int, stocks: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=200, help="of ours, and of stock Tune's with reuse_actors")
-    parser.add_argument("--stock", type=int, default=12, help="of stock Tune's")
-    given = parser.parse_args()
+def measure(quick: bool) -> dict[str, float]:
+    trials, stocks = (QUICK_TRIALS, QUICK_STOCK) if quick else (TRIALS, STOCK)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"XLITE_RUNS": f"{folder}/runs", "XLITE_DATA": f"{folder}/data"}
-        figures = measure(given.trials, given.stock)
+        figures = measured(trials, stocks)
     print(
         f"a trial that does nothing, {AT_ONCE} at a time: ours {figures['trial_seconds_max']:.3f} s, stock Tune "
         f"{figures['stock_trial_seconds']:.2f} s ({figures['bare_trial_seconds']:.2f} s without torch), with "
@@ -196,8 +197,8 @@ def main() -> None:
         f"recording an epoch of {METRICS} metrics: ours {figures['recording_ms']:.1f} ms, "
         f"Ray's MLflow callback {figures['ray_recording_ms']:.1f} ms"
     )
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    return figures | {"trials": trials, "stock_trials": stocks, "epoch_metrics": METRICS}
 
 
 if __name__ == "__main__":
-    main()
+    recording.run("orchestration", __doc__, measure, LIMITS)

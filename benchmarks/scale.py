@@ -1,22 +1,22 @@
 """What a data set of NIH's size costs: to prepare, to open, to plan on, and to hand out a first batch of.
 
-    python benchmarks/scale.py            # all 112,120 images of the label table: some 3 minutes
-    python benchmarks/scale.py --quick    # the table's first 6,000 images, on which nothing is limited
+    python benchmarks/scale.py            # all images of the label table
+    python benchmarks/scale.py --quick    # the table's first 6,000
 
 The images are a few pixels of noise each, resized, under NIH's own names, for the label table in the shared data
 (XLITE_SHARED; without it the benchmark says so and ends). They are prepared at 32 px: what is measured does not depend
 on the pixels.
 
     prepare_images_s  images a second, the whole command
-    open_cold_s       a fresh process, imports done: parts, labels, names and keys of all images; limit 0.5. References:
-                      the same files read by Python's csv, as was done before, and by pandas, in fresh processes too
-    open_warm_ms      the same again in that process; limit 20
-    plan_51_s         `plan` of kd_wide, 51 trials, the whole process; limit 8. The reference is its imports alone
-    plan_1000_s       `plan` of a grid of 1,000 trials; limit 15
+    open_cold_s       a fresh process, imports done: parts, labels, names and keys of all images. References: the same
+                      files read by Python's csv, as was done before, and by pandas, in fresh processes too
+    open_warm_ms      the same again in that process
+    plan_51_s         `plan` of kd_wide, 51 trials, the whole process. The reference is its imports alone
+    plan_1000_s       `plan` of a grid of 1,000 trials
     first_batch_s     a job of a fifth of the data reaches a worker that has run one: until its first batch, the run's
-                      record and model included; limit 1. The reference is a worker that is fresh, imports done
+                      record and model included. The reference is a worker that is fresh, imports done
 
-Figures are medians over rounds, ours and the reference in turn. The last line is JSON.
+Figures are medians over rounds, ours and the reference in turn.
 """
 
 from __future__ import annotations
@@ -34,11 +34,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import recording
+from recording import Limit
 
 ROOT = Path(__file__).absolute().parents[1]
 TABLE = Path("data") / "chestxray14" / "Data_Entry_2017_v2020.csv.gz"
-DATA, SIZE, NOISE, QUICK, ROUNDS = "chestxray14", 32, 4, 6000, 5
-LIMITS = {"open_cold_s": 0.5, "open_warm_ms": 20, "plan_51_s": 8, "plan_1000_s": 15, "first_batch_s": 1}
+DATA, SIZE, NOISE, ROUNDS = "chestxray14", 32, 4, 5
+QUICK_IMAGES, QUICK_ROUNDS = 6000, 1
+LIMITS = {
+    "open_cold_s": Limit(most=0.5),
+    "open_warm_ms": Limit(most=20),
+    "plan_51_s": Limit(most=8),
+    "plan_1000_s": Limit(most=15),
+    "first_batch_s": Limit(most=1),
+}
 WITHOUT_WEIGHTS = ["--set", "weights=null", "--set", "teacher.weights=null", "--name", "scale-51"]
 
 THOUSAND = '''
@@ -145,12 +154,10 @@ print(json.dumps([until_the_first_batch(1, 1.0), until_the_first_batch(2, 0.2)])
 """
 
 
-def main() -> None:
-    quick = "--quick" in sys.argv[1:]
-    shared = Path(os.environ.get("XLITE_SHARED") or ROOT.parent / "shared")
+def measure(quick: bool) -> dict[str, float]:
+    shared, rounds = Path(os.environ.get("XLITE_SHARED") or ROOT.parent / "shared"), QUICK_ROUNDS if quick else ROUNDS
     if not (shared / TABLE).is_file():
-        print(f"skipped: {shared / TABLE} is not there; name the folder of the shared data with XLITE_SHARED")
-        return
+        raise recording.Skipped(f"{shared / TABLE} is not there; name the folder of the shared data with XLITE_SHARED")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:  # Windows keeps a mapped file
         home = Path(made)
         (home / "machine.toml").write_text("checkpoints_gb = 1\n", encoding="utf-8")
@@ -161,9 +168,9 @@ def main() -> None:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
         }
-        images = raw_images(home / "raw", shared / TABLE, QUICK if quick else None)
-        figures = preparing(home, images) | opening(home) | planning(home) | first_batch(home)
-    print(json.dumps(figures | {"limits": LIMITS, "images": images, "quick": quick, "load": _load()}))
+        images = raw_images(home / "raw", shared / TABLE, QUICK_IMAGES if quick else None)
+        figures = preparing(home, images) | opening(home, rounds) | planning(home, rounds) | first_batch(home, rounds)
+    return figures | {"images": images}
 
 
 def raw_images(folder: Path, table: Path, most: int | None) -> int:
@@ -187,34 +194,29 @@ def preparing(home: Path, images: int) -> dict[str, float]:
     command = ["prepare", DATA, "--images", str(raw), "--labels", str(raw / "labels.csv"), "--size", str(SIZE)]
     seconds = _command(*command)
     print(f"prepare: {images / seconds:,.0f} images a second, {seconds:.0f} s")
-    return {"prepare_images_s": round(images / seconds)}
+    return {"prepare_images_s": images / seconds, "prepare_s": seconds}
 
 
-def opening(home: Path) -> dict[str, float]:
+def opening(home: Path, rounds: int) -> dict[str, float]:
     """The split, and the rows of a fifth, are dealt before: that is once in a data set's life."""
     print(f"split and fraction dealt, once: {_timed(lambda: _python(DEALT)):.1f} s with imports")
     (split,) = (home / "data" / DATA / "splits").glob("*[0-9a-f].csv")
     files = [str(home / "data" / DATA / "index.csv"), str(split)]
     cold, warm, by_csv, by_pandas = [list[float]() for _ in range(4)]
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         first, *again = json.loads(_python(OPENED))
         cold.append(first)
         warm += again
         by_csv += json.loads(_python(BY_CSV, *files))
         by_pandas += json.loads(_python(BY_PANDAS, *files))
     cold_s, warm_s, csv_s, pandas_s = (float(np.median(times)) for times in (cold, warm, by_csv, by_pandas))
-    print(_side_by_side("open, cold", cold_s, "csv", csv_s, LIMITS["open_cold_s"]))
-    print(_side_by_side("open, cold", cold_s, "pandas", pandas_s, LIMITS["open_cold_s"]))
-    print(_side_by_side("open, warm", warm_s, "csv", csv_s, LIMITS["open_warm_ms"] / 1000))
-    return {
-        "open_cold_s": round(cold_s, 3),
-        "open_csv_s": round(csv_s, 3),
-        "open_pandas_s": round(pandas_s, 3),
-        "open_warm_ms": round(warm_s * 1000, 2),
-    }
+    print(_side_by_side("open, cold", cold_s, "csv", csv_s))
+    print(_side_by_side("open, cold", cold_s, "pandas", pandas_s))
+    print(_side_by_side("open, warm", warm_s, "csv", csv_s))
+    return {"open_cold_s": cold_s, "open_csv_s": csv_s, "open_pandas_s": pandas_s, "open_warm_ms": warm_s * 1000}
 
 
-def planning(home: Path) -> dict[str, float]:
+def planning(home: Path, rounds: int) -> dict[str, float]:
     thousand = home / "thousand.py"
     thousand.write_text(THOUSAND.lstrip(), encoding="utf-8")
     ways: dict[str, Callable[[], object]] = {
@@ -223,24 +225,24 @@ def planning(home: Path) -> dict[str, float]:
         "plan_imports_s": lambda: _python(IMPORTS),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, way in ways.items():
             times[name].append(_timed(way))
     found = {name: float(np.median(seconds)) for name, seconds in times.items()}
     for name in ("plan_51_s", "plan_1000_s"):
-        print(_side_by_side(name, found[name], "its imports", found["plan_imports_s"], LIMITS[name]))
-    return {name: round(seconds, 2) for name, seconds in found.items()}
+        print(_side_by_side(name, found[name], "its imports", found["plan_imports_s"]))
+    return found
 
 
-def first_batch(home: Path) -> dict[str, float]:
-    both = [json.loads(_python(FIRST_BATCH, str(home / "jobs"))) for _ in range(ROUNDS)]
+def first_batch(home: Path, rounds: int) -> dict[str, float]:
+    both = [json.loads(_python(FIRST_BATCH, str(home / "jobs"))) for _ in range(rounds)]
     fresh, warm = (float(seconds) for seconds in np.median(both, axis=0))
-    print(_side_by_side("first batch", warm, "a fresh worker", fresh, LIMITS["first_batch_s"]))
-    return {"first_batch_s": round(warm, 3), "first_batch_fresh_s": round(fresh, 3)}
+    print(_side_by_side("first batch", warm, "a fresh worker", fresh))
+    return {"first_batch_s": warm, "first_batch_fresh_s": fresh}
 
 
-def _side_by_side(what: str, ours: float, reference: str, theirs: float, limit: float) -> str:
-    return f"{what}: {ours:.4g} s, {reference} {theirs:.3g} s, ratio {theirs / ours:.3g}; limit {limit:g} s"
+def _side_by_side(what: str, ours: float, reference: str, theirs: float) -> str:
+    return f"{what}: {ours:.4g} s, {reference} {theirs:.3g} s, ratio {theirs / ours:.3g}"
 
 
 def _timed(way: Callable[[], object]) -> float:
@@ -262,9 +264,5 @@ def _python(program: str, *arguments: str) -> str:
     return said.strip().rpartition("\n")[2]
 
 
-def _load() -> float | None:
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-
 if __name__ == "__main__":
-    main()
+    recording.run("scale", __doc__, measure, LIMITS)

@@ -19,7 +19,7 @@ from xlite_search.cli import data, machine, model, study
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 INTERRUPTED, STORAGE = 130, 3
-#: Imports and plans make objects that stay: to look through them every 700 took 1.0 s of the 6.1 s of a plan.
+#: Imports and plans make objects that stay: looking through them every 700 is a large part of a plan's time.
 COLLECT_EVERY = 50_000
 VERBS = (
     data.prepare,

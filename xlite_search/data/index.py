@@ -1,6 +1,6 @@
 """Index of a packed set, a row for each image: CSV for people, and the same in columns that load in milliseconds.
 
-The columns are a safetensors file: every text column as UTF-8 JSON (0.01 s for 112,120 names, where `csv` takes 0.5 s),
+The columns are a safetensors file: every text column as UTF-8 JSON (`benchmarks/scale.py` has it beside `csv`),
 the labels as bytes `[image, class]`, raw sizes, boxes, and what each image's views are drawn by. A column that says
 nothing is left out.
 """

@@ -28,7 +28,7 @@ from xlite_search.data.packed import MANIFEST, PIXELS, STAMPS, digest_of
 from xlite_search.errors import Damaged
 
 SLOTS, JOURNAL, LOST = "slots.partial", "journal.partial", "lost.csv"
-#: An fsync costs milliseconds on some disks and a tenth of a second on others; a kill costs this much work.
+#: An fsync is slow on some disks; a kill costs this much work.
 COMMIT_EVERY_S = 1.0
 
 

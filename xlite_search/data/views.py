@@ -129,7 +129,7 @@ def fingerprint(spec: Augment) -> str:
 
 @cache
 def _installed(version: Callable[[str], str]) -> str:
-    """albumentations' version, looked up once: it costs 2 ms, and a study asks for every trial."""
+    """albumentations' version, looked up once: that reads files, and a study asks for every trial."""
     return version("albumentations")
 
 

@@ -192,7 +192,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP if self.queue.shutdown.requested else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        trial.run_metadata.metric_n_steps.clear()  # moving averages of its clocks: 14 KB a trial that nobody reads
+        trial.run_metadata.metric_n_steps.clear()  # moving averages of its clocks, which nobody reads
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         if "low on memory" in Path(trial.error_file).read_text():
