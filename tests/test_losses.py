@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss  # type: ignore[import-untyped]
 
 from xlite_search.errors import BadInput
-from xlite_search.spec import Spec, _specs_in, parse
+from xlite_search.spec import Spec, parse, specs_in
 from xlite_search.training.losses import BCE, Asymmetric, Focal, Loss, LossFunction, Mixed, WeightedBCE, asymmetric, bce
 from xlite_search.training.weighting import EffectiveNumber
 
@@ -374,7 +374,7 @@ def test_a_loss_may_be_cut_into_pieces_of_a_batch_as_it_says(spec: Loss, sizes: 
 
 
 def test_every_loss_there_is_is_tried_above() -> None:
-    assert {type(spec) for spec in EVERY} == set(_specs_in(OneLoss.model_fields["loss"].annotation))
+    assert {type(spec) for spec in EVERY} == set(specs_in(OneLoss.model_fields["loss"].annotation))
 
 
 def test_a_finding_in_every_image_cannot_be_balanced_by_its_ratio() -> None:

@@ -118,7 +118,7 @@ def setting_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted name that a spec understands, whichever choice of its unions is taken."""
     for name, field in spec.model_fields.items():
         yield prefix + name
-        for choice in _specs_in(field.annotation):
+        for choice in specs_in(field.annotation):
             yield from setting_names(choice, f"{prefix}{name}.")
 
 
@@ -132,7 +132,7 @@ def choice_names(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in spec.model_fields.items():
         if prefix and name == "name" and get_origin(field.annotation) is Literal:
             yield prefix + name
-        for choice in _specs_in(field.annotation):
+        for choice in specs_in(field.annotation):
             yield from choice_names(choice, f"{prefix}{name}.")
 
 
@@ -144,7 +144,7 @@ def types_of(spec: type[BaseModel], name: str) -> Iterator[Any]:
         if not rest:
             yield annotation
         else:
-            for choice in _specs_in(annotation):
+            for choice in specs_in(annotation):
                 yield from types_of(choice, rest)
 
 
@@ -175,15 +175,16 @@ def unknown(spec: type[BaseModel], name: str, *more: str) -> str:
 def _missing(spec: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     yield from ((prefix + name, why) for name, why in getattr(spec, "missing", {}).items())
     for name, field in spec.model_fields.items():
-        for choice in _specs_in(field.annotation):
+        for choice in specs_in(field.annotation):
             yield from _missing(choice, f"{prefix}{name}.")
 
 
-def _specs_in(annotation: object) -> Iterator[type[BaseModel]]:
+def specs_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The specs that an annotation holds, the choices of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _specs_in(argument)
+        yield from specs_in(argument)
 
 
 def _kinds(annotation: object) -> Iterator[object]:
@@ -196,7 +197,7 @@ def _kinds(annotation: object) -> Iterator[object]:
 def _choices(spec: type[BaseModel], name: str) -> list[str]:
     """The names that a setting's union has, `["light", "medium", "strong"]`."""
     first, _, rest = name.partition(".")
-    below = list(_specs_in(spec.model_fields[first].annotation)) if first in spec.model_fields else []
+    below = list(specs_in(spec.model_fields[first].annotation)) if first in spec.model_fields else []
     if rest:
         return list(dict.fromkeys(choice for inner in below for choice in _choices(inner, rest)))
     return [str(inner.model_fields["name"].default) for inner in below if "name" in inner.model_fields]
