@@ -116,10 +116,10 @@ def test_the_table_and_the_json_mark_the_front(capsys: pytest.CaptureFixture[str
     assert files["front.png"].startswith(b"\x89PNG")
     assert json.loads(files["comparison.json"]) == page
     rows = [line for line in files["comparison.md"].decode().splitlines() if "`model_" in line]
-    assert [row.split(" | ")[1:4] for row in rows] == [
-        ["`model_a`", "0.8000", "1 of 1"],
-        ["`model_b`", "0.7800", "1 of 1"],
-        ["`model_c`", "0.7700", "1 of 1"],
+    assert [row.split(" | ")[:4] for row in rows] == [
+        ["| * 1", "`model_a`", "0.8000", "50.0 ms"],
+        ["| * 2", "`model_b`", "0.7800", "10.0 ms"],
+        ["| 3", "`model_c`", "0.7700", "20.0 ms"],
     ]
 
 

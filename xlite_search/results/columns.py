@@ -1,13 +1,14 @@
-"""Layout of tables in a given width: secondary columns go first, then text is folded; nothing is ever cut."""
+"""Tables as data, and their layout in a given width: secondary columns go first, then text is folded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 #: wider than any table: where the output is a file, nothing is left out or folded
@@ -27,22 +28,38 @@ class Column(NamedTuple):
     spare: int = 0
 
 
-def fitted(title: str, columns: Sequence[Column], notes: Sequence[str], console: Console) -> RenderableType:
+@dataclass(frozen=True)
+class Table:
+    """A title, columns of equal length, and what a reader has to know, a sentence each."""
+
+    title: str
+    columns: Sequence[Column]
+    notes: Sequence[str] = ()
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+
+def fitted(table: Table, console: Console) -> RenderableType:
     """A table no wider than the console, and notes below it: the last one says what was left out."""
-    kept = list(columns)
-    while _natural(_table(title, kept), console) > console.width and (spare := max(kept, key=lambda c: c.spare)).spare:
+    kept = list(table.columns)
+    while (
+        _natural(_drawn(table.title, kept), console) > console.width
+        and (spare := max(kept, key=lambda column: column.spare)).spare
+    ):
         kept.remove(spare)
-    gone = ", ".join(column.head for column in columns if column not in kept)
+    gone = ", ".join(column.head for column in table.columns if column not in kept)
     told = [f"left out at this width: {gone}"] if gone else []
-    return Group(_table(title, kept), *(Text(note, style="dim") for note in (*notes, *told)))
+    return Group(_drawn(table.title, kept), *(Text(note, style="dim") for note in (*table.notes, *told)))
 
 
-def _natural(table: Table, console: Console) -> int:
+def _natural(table: RichTable, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=ENDLESS), table).maximum
 
 
-def _table(title: str, columns: Sequence[Column]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+def _drawn(title: str, columns: Sequence[Column]) -> RichTable:
+    table = RichTable(title=Text(title), title_justify="left")
     for column in columns:
         how = "left" if column.text else "right"
         table.add_column(Text(column.head), justify=how, no_wrap=not column.text, overflow="fold")  # type: ignore[arg-type]

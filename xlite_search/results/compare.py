@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.text import Text
 
 from xlite_search import places
 from xlite_search.console import clock, plain
@@ -22,8 +23,8 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
-from xlite_search.results import markdown
-from xlite_search.results.columns import ENDLESS
+from xlite_search.results.columns import ENDLESS, fitted
+from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
 from xlite_search.results.paired import Setting, over_seeds
 from xlite_search.results.tables import tables
@@ -210,7 +211,7 @@ def summary(study: str) -> dict[str, bytes]:
     """The files that say how a study went, by name, for its folder and its MLflow run."""
     comparison = compare([study])
     files = {"comparison.json": json.dumps(as_json(comparison), indent=1).encode()}
-    files[TABLE] = markdown.ranking(comparison).encode()
+    files[TABLE] = markdown(tables(comparison, classes=False)).encode()
     picture = comparison.front_figure()
     return files | ({"front.png": picture} if picture else {})
 
@@ -269,8 +270,8 @@ def show(comparison: Comparison, *, classes: bool = True, width: int | None = No
     console = plain(width=width)
     if width is None and not console.is_terminal:
         console = plain(width=ENDLESS)
-    for part in tables(comparison, console, classes=classes):
-        console.print(part)
+    for part in tables(comparison, classes=classes):
+        console.print(Text(part) if isinstance(part, str) else fitted(part, console))
 
 
 def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> TeacherCost | None:

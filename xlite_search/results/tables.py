@@ -1,4 +1,4 @@
-"""Tables of a comparison as a terminal or a file shows them."""
+"""Tables of a comparison: what each says, in the order of reading."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.text import Text
-
 from xlite_search import places
 from xlite_search.console import clock
 from xlite_search.labels import short, texts
 from xlite_search.records import RunRecord
-from xlite_search.results.columns import Column, fitted
+from xlite_search.results.columns import Column, Table
 from xlite_search.results.front import measure
 from xlite_search.results.paired import CAPTION, UNKNOWN, Setting
 from xlite_search.study_record import homes
@@ -34,26 +31,26 @@ WHY = {
 }
 
 
-def tables(comparison: Comparison, console: Console, *, classes: bool = True) -> Iterator[RenderableType]:
-    """All that there is to show, in the order of reading; AUROC by finding only if `classes`."""
+def tables(comparison: Comparison, *, classes: bool = True) -> Iterator[Table | str]:
+    """All that there is to show, tables and sentences, in the order of reading; AUROC by finding only if `classes`."""
     if comparison.ranked:
-        yield ranking(comparison, console)
+        yield ranking(comparison)
     if comparison.settings:
-        yield over_seeds(comparison, console)
+        yield over_seeds(comparison)
     if comparison.unpaired:
-        yield Text(f"the settings are not compared over their seeds: {comparison.unpaired}")
+        yield f"the settings are not compared over their seeds: {comparison.unpaired}"
     if comparison.others:
-        yield others(comparison, console)
+        yield others(comparison)
     if comparison.teaching:
-        yield Text(comparison.teaching.words())
+        yield comparison.teaching.words()
     if comparison.energy_wh:
         unread = f", and what {comparison.unread} epochs without a reading took" if comparison.unread else ""
-        yield Text(f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh{unread}")
+        yield f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh{unread}"
     if classes and comparison.ranked:
-        yield by_finding(comparison, console)
+        yield by_finding(comparison)
 
 
-def ranking(comparison: Comparison, console: Console) -> RenderableType:
+def ranking(comparison: Comparison) -> Table:
     """The runs that were trained to their end, with what differs between them."""
     runs, name = comparison.ranked, comparison.metric
     at_best = [run.epochs[run.best.epoch - 1] for run in runs if run.best]
@@ -72,7 +69,7 @@ def ranking(comparison: Comparison, console: Console) -> RenderableType:
         columns.append(Column("params", [f"{size / 1e6:.2f} M" if size else ABSENT for size in sizes], spare=4))
     columns.append(Column("time", [clock(run.seconds) for run in runs], spare=3))
     title = f"{', '.join(comparison.names)}: trained to the end, ranked by {name}"
-    return fitted(title, columns, [*_shared(runs), *_notes(comparison), *comparison.facts], console)
+    return Table(title, columns, [*_shared(runs), *_notes(comparison), *comparison.facts])
 
 
 def factors(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Column]:
@@ -128,7 +125,7 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def over_seeds(comparison: Comparison, console: Console) -> RenderableType:
+def over_seeds(comparison: Comparison) -> Table:
     """The settings over their seeds, with their gaps to the best."""
     found = comparison.settings
     columns = [
@@ -143,7 +140,7 @@ def over_seeds(comparison: Comparison, console: Console) -> RenderableType:
     ]
     unknown = [] if all(math.isfinite(each.half) for each in found) else [UNKNOWN]
     notes = [CAPTION, *unknown, *comparison.facts]
-    return fitted("over the seeds: behind the best, on the same images", columns, notes, console)
+    return Table("over the seeds: behind the best, on the same images", columns, notes)
 
 
 def _interval(setting: Setting) -> str:
@@ -152,7 +149,7 @@ def _interval(setting: Setting) -> str:
     return f"{setting.gap - setting.half:+.4f} to {setting.gap + setting.half:+.4f}"
 
 
-def others(comparison: Comparison, console: Console) -> RenderableType:
+def others(comparison: Comparison) -> Table:
     """Who is not ranked, and why."""
     runs = comparison.others
     columns = [
@@ -161,7 +158,7 @@ def others(comparison: Comparison, console: Console) -> RenderableType:
         Column("epochs", [f"{len(run.epochs)} of {run.config['epochs']}" for run in runs]),
         Column("why", [_why(run) for run in runs], text=True),
     ]
-    return fitted("not ranked: not trained to the end", columns, comparison.facts, console)
+    return Table("not ranked: not trained to the end", columns, comparison.facts)
 
 
 def _why(run: RunRecord) -> str:
@@ -170,7 +167,7 @@ def _why(run: RunRecord) -> str:
     return f"{run.status}: {run.cause}" if run.cause else WHY[run.status]
 
 
-def by_finding(comparison: Comparison, console: Console) -> RenderableType:
+def by_finding(comparison: Comparison) -> Table:
     """AUROC by finding, the rarest first, of the leading runs."""
     shown = comparison.ranked[:COLUMNS_OF_CLASSES]
     at_best = [run.epochs[run.best.epoch - 1] for run in shown if run.best]
@@ -185,7 +182,7 @@ def by_finding(comparison: Comparison, console: Console) -> RenderableType:
         columns.append(Column(f"#{rank}", [number(metrics.get(f"val/auroc/{name}")) for name in names]))
     note = f"{comparison.images:,} validation images; '-': no positives, so no AUROC, and not in the mean"
     title = "validation AUROC by finding at the best epoch, the rarest first"
-    return fitted(title, columns, [note, *comparison.facts], console)
+    return Table(title, columns, [note, *comparison.facts])
 
 
 def number(value: float | None) -> str:
