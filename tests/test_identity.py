@@ -23,6 +23,7 @@ from xlite_search.search.runner import begin
 from xlite_search.search.study import Study, grid_search
 from xlite_search.search.study_file import load_study
 from xlite_search.search.verify import verify
+from xlite_search.storage import read_manifest, write_manifest
 from xlite_search.study_record import StudyRecord
 from xlite_search.training.result import EpochResult
 
@@ -91,6 +92,18 @@ def test_changed_code_is_refused_by_file_and_accepted_it_goes_on_under_the_same_
     again = file.plan("two")
     assert changes(accepted, again) == [] and keys(again) == list(record.trials)
     assert not [broken for broken in verify(accepted) if "key" in broken]
+
+
+def test_a_study_knows_the_command_that_began_it_and_an_older_record_none(tmp_path: Path, tiny: RunConfig) -> None:
+    file = Edited(tmp_path, tiny)
+    file.plan("one")
+    study, words = load_study(str(file.path)), ("run", str(file.path), "--set", "seed=[1,2]")
+    record = begin(make_plan(study, "night", words))
+    assert StudyRecord.load(record.folder).command == record.command == words
+    about = read_manifest(record.folder / "study.json")
+    del about["command"]
+    write_manifest(record.folder / "study.json", about)
+    assert StudyRecord.load(record.folder).command == ()
 
 
 def test_a_teacher_keeps_the_key_that_the_study_began_with(

@@ -30,6 +30,7 @@ class StudyRecord:
     files       hashes of the files of its code, to say which ones changed
     accepted    changes that were accepted on the way: [{"time", "changes"}]
     tracked     MLflow has all that the records have
+    command     the words that began it, `run SPACE ...`, less its name; empty if no command line did
     exhausted   a search's last round came back short, and there is no other
     """
 
@@ -51,6 +52,7 @@ class StudyRecord:
     accepted: tuple[dict[str, Any], ...] = ()
     tracked: bool = False
     exhausted: bool = False
+    command: tuple[str, ...] = ()
 
     def save(self) -> StudyRecord:
         body = asdict(self)
@@ -62,7 +64,10 @@ class StudyRecord:
     def load(cls, folder: Path) -> StudyRecord:
         """Raises FileNotFoundError or Damaged, as `read_manifest`."""
         body = read_manifest(folder / "study.json")
-        return cls(folder=folder, **body | {n: tuple(body[n]) for n in ("trials", "minimize", "accepted") if n in body})
+        return cls(
+            folder=folder,
+            **body | {n: tuple(body[n]) for n in ("trials", "minimize", "accepted", "command") if n in body},
+        )
 
     def trial_folder(self, key: str) -> Path:
         return self.folder / "trials" / key

@@ -106,7 +106,8 @@ def run(
         machine.expect_cluster(address)
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # before Ray is imported, which reads it then
     study, called = _study(space, demo, set_, name)
-    found = make_plan(study, called)
+    given = [word for setting in set_ or [] for word in ("--set", setting)]
+    found = make_plan(study, called, ("run", space, *(["--demo"] if demo else []), *given))
     if found.is_complete():
         console.say(f"Study '{called}' is complete: nothing is left to train.")
     else:

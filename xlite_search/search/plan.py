@@ -46,6 +46,7 @@ class Plan:
     maker, teacher_maker  what the keys of its runs and of its teacher hold: the code that the study began with
     files                 the hash of every file of its code as it is now
     exhausted  a search's last round came back short: its space has no more
+    command    the words of the command line that asks for it, `run SPACE ...`, less its name; empty in a program
     """
 
     study: Study
@@ -57,6 +58,7 @@ class Plan:
     teacher_maker: str = ""
     files: dict[str, str] = field(default_factory=dict)
     exhausted: bool = False
+    command: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -163,7 +165,7 @@ class Plan:
         return there and study.tracked and same and all(run.over for run in study.runs())
 
 
-def make_plan(study: Study, name: str) -> Plan:
+def make_plan(study: Study, name: str, command: tuple[str, ...] = ()) -> Plan:
     """Raises BadInput if anything that the study names is not there: data, weights, a teacher's folder."""
     begun = _begun(name)
     _expect_local_inputs(study)
@@ -186,7 +188,7 @@ def make_plan(study: Study, name: str) -> Plan:
     trainers = code_of(trainer) if trainer else None
     files = code.files | (trainers.files if trainers else {})
     definition = _definition(study, trials, taught, code, trainers)
-    return Plan(study, name, trials, taught, definition, made_by, trained_by, files, exhausted)
+    return Plan(study, name, trials, taught, definition, made_by, trained_by, files, exhausted, command)
 
 
 def _begun(name: str) -> StudyRecord | None:

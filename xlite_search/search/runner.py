@@ -99,7 +99,7 @@ def _search(plan: Plan, study: StudyRecord, recorder: Recorder, address: str | N
         search(plan, study, machine, recorder, shutdown)
         while plan.study.suggester:
             # the definition stays that of this command: who edits a file meanwhile must not end the search
-            following = replace(make_plan(plan.study, plan.name), definition=plan.definition)
+            following = replace(make_plan(plan.study, plan.name, plan.command), definition=plan.definition)
             if len(following.trials) == len(plan.trials):
                 break
             plan, study = following, begin(following)
@@ -134,6 +134,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         maker=plan.maker,
         teacher_maker=plan.teacher_maker,
         files=plan.files,
+        command=plan.command,
     )
     study = fresh
     if (plan.folder / "study.json").exists():
