@@ -10,6 +10,7 @@ and not Obuchowski's own: the sum stays a sum of squares, so that the values of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,8 @@ def influence(scores: NDArray[np.floating], truth: NDArray[np.bool_], groups: ND
     """Of scores `[image, finding]`; `groups` `[image]` numbers them 0, 1, ... Raises RunFailed if one is NaN."""
     expect_numbers(scores)
     many = int(groups.max()) + 1 if len(groups) else 0
-    found = [_influence(column, there, groups, many) for column, there in zip(scores.T, truth.T, strict=True)]
+    columns = zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T), strict=True)
+    found = [_influence(column, there, groups, many) for column, there in columns]
     areas, values, dof = zip(*found, strict=True)
     return Influence(np.array(areas), np.array(values), np.array(dof))
 
@@ -60,23 +62,44 @@ def _influence(
     values, dof = np.full((2, many), np.nan), np.zeros(2)
     if not there.any() or there.all():
         return np.nan, values, dof
-    worth = np.empty(len(there))
-    worth[there] = _below(np.sort(scores[~there]), scores[there])
-    worth[~there] = 1 - _below(np.sort(scores[there]), scores[~there])
+    worth = _worths(scores, there)
     area = float(worth[there].mean())
     for kind, chosen in enumerate((there, ~there)):
-        of_kind = len(np.unique(groups[chosen]))
+        theirs = groups[chosen]
+        of_kind = np.count_nonzero(np.bincount(theirs))
         dof[kind] = of_kind - 1
         if of_kind > 1:
-            moved = np.bincount(groups[chosen], weights=(worth[chosen] - area) / chosen.sum(), minlength=many)
+            moved = np.bincount(theirs, weights=(worth[chosen] - area) / len(theirs), minlength=many)
             values[kind] = moved * np.sqrt(of_kind / (of_kind - 1))
     return area, values, dof
 
 
-def _below(ordered: NDArray[np.floating], scores: NDArray[np.floating]) -> Array:
-    """The part of `ordered` that is below each score, ties by half."""
-    sides = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
-    return np.asarray(sides / (2 * len(ordered)))
+def _worths(scores: NDArray[np.floating], there: NDArray[np.bool_]) -> Array:
+    """The part of the other kind that each image beats, `[image]`: counts at the ends of ties, from one sort."""
+    order = _order(scores)
+    last, positive = ends_of_ties(scores[order]), there[order]
+    hits = np.cumsum(positive)[last]
+    said = last + 1
+    twice = np.stack([2 * (said - hits), 2 * hits])  # negatives and positives below or within, ties by half
+    twice -= np.diff(twice // 2, prepend=0)
+    parts = twice / (2 * np.array([[len(there) - hits[-1]], [hits[-1]]]))
+    tie = np.repeat(np.arange(len(last)), np.diff(said, prepend=0))
+    worth = np.empty(len(there))
+    worth[order] = np.where(positive, parts[0, tie], 1 - parts[1, tie])
+    return worth
+
+
+def _order(scores: NDArray[np.floating]) -> NDArray[np.intp]:
+    """What sorts them. Sixteen bits are sorted by their digits, which takes a seventh of the time."""
+    if scores.dtype != np.float16:
+        return np.argsort(scores)
+    bits = np.ascontiguousarray(scores).view(np.int16)
+    return np.argsort(np.where(bits < 0, bits ^ 0x7FFF, bits), kind="stable")
+
+
+def ends_of_ties(ordered: NDArray[np.floating]) -> NDArray[np.intp]:
+    """The last place of each distinct score, `[tie]`, of scores in order."""
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
 
 
 @dataclass(frozen=True)
@@ -105,10 +128,14 @@ class Patients:
 
 def joint(runs: list[Influence]) -> Patients:
     """Of runs on the same images and findings, whose AUROCs are averaged."""
-    values = np.array([run.values for run in runs]) / len(runs[0].auroc)
-    whole = values.sum(axis=(1, 2))
-    parts = np.einsum("rfkg,sfkg->fkrs", values, values, optimize=True)
-    return Patients(whole @ whole.T, parts.reshape(-1, len(runs), len(runs)), runs[0].dof.reshape(-1))
+    findings, many = len(runs[0].auroc), len(runs)
+    whole, parts = np.zeros((many, runs[0].values.shape[-1])), []
+    for finding in range(findings):
+        values = np.array([run.values[finding] for run in runs]) / findings
+        whole += values.sum(axis=1)
+        parts += [kind @ kind.T for kind in values.transpose(1, 0, 2)]
+    shape = (len(parts), many, many)
+    return Patients(whole @ whole.T, np.array(parts).reshape(shape), runs[0].dof.reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -134,34 +161,52 @@ def half_widths(contrasts: Array, patients: Patients, training: Training | None 
 
     contrasts  `[pair, run]`: 1/n for each of a setting's n runs, -1/n for the other's
     """
-    of_patients = patients.variance(contrasts)
-    if not np.isfinite(of_patients).all():
+    errors = standard_errors(contrasts, patients, training)
+    largest = np.zeros(draws)
+    for _, drawn in studentized(contrasts, patients, training, draws):
+        largest = np.maximum(largest, np.abs(drawn).max(axis=1))
+    return np.asarray(np.quantile(largest, CONFIDENCE) * errors if largest.any() else errors)
+
+
+def standard_errors(contrasts: Array, patients: Patients, training: Training | None = None) -> Array:
+    """Of gaps between runs, `[pair]`: infinite where the variance cannot be known, 0 between runs that are equal."""
+    variance = patients.variance(contrasts)
+    if not np.isfinite(variance).all():
         return np.full(len(contrasts), np.inf)
+    variance = variance + (training.variance - training.sampling if training else 0.0)
+    return np.sqrt(np.where(variance > ROUNDING * np.trace(patients.covariance), variance, 0.0))
+
+
+def studentized(
+    contrasts: Array, patients: Patients, training: Training | None = None, draws: int = DRAWS
+) -> Iterator[tuple[NDArray[np.intp], Array]]:
+    """Draws of the gaps' errors, each over its standard error as it would be estimated, by their joint normal law.
+
+    Yields the numbers of some pairs and their draws `[draw, pair]`; never the pairs whose standard error is 0 or
+    infinite.
+    """
+    errors = standard_errors(contrasts, patients, training)
+    known = np.flatnonzero((errors > 0) & np.isfinite(errors))
+    if not len(known):
+        return
+    random, of_patients = np.random.default_rng(0), patients.variance(contrasts)
     of_training = training.variance - training.sampling if training else np.zeros(len(contrasts))
-    known = of_patients + of_training > ROUNDING * np.trace(patients.covariance)
-    halves = np.zeros(len(contrasts))
-    if not known.any():
-        return halves
-    random, chosen = np.random.default_rng(0), contrasts[known]
-    sampled = _normal(random, patients.covariance, draws)
+    sampled = draws_of(random, patients.covariance, draws)
     of_settings = of_patients - training.sampling if training else of_patients
-    off = _scale(random, patients.dof_of(chosen), draws)
+    off = _scale(random, patients.dof_of(contrasts[known]), draws)
     if training:
         trained, off_in_training = random.standard_normal(sampled.shape), _scale(random, training.dof, draws)
-    largest = np.zeros(draws)
-    for some in np.array_split(np.flatnonzero(known), -(-len(chosen) // AT_ONCE)):
+    for some in np.array_split(known, -(-len(known) // AT_ONCE)):
         error = sampled @ contrasts[some].T
         spread = of_settings[some].clip(min=0) * off
         if training:
             unit = contrasts[some] / np.linalg.norm(contrasts[some], axis=1)[:, None]
             error += trained @ unit.T * np.sqrt(of_training[some])
             spread += training.variance[some] * off_in_training
-        largest = np.maximum(largest, (error**2 / spread).max(axis=1))
-    halves[known] = np.quantile(np.sqrt(largest), CONFIDENCE) * np.sqrt((of_patients + of_training)[known])
-    return halves
+        yield some, error / np.sqrt(spread)
 
 
-def _normal(random: np.random.Generator, covariance: Array, draws: int) -> Array:
+def draws_of(random: np.random.Generator, covariance: Array, draws: int) -> Array:
     """Draws `[draw, run]` of a normal law whose covariance may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(random.standard_normal((draws, len(values))) @ (vectors * np.sqrt(values.clip(min=0))).T)

@@ -26,7 +26,8 @@ from xlite_search.data.dataset import Data
 from xlite_search.errors import Damaged
 from xlite_search.labels import told_apart
 from xlite_search.records import RunRecord
-from xlite_search.results.inference import Array, Influence, Training, half_widths, influence, joint
+from xlite_search.results.inference import Array, Influence, half_widths, influence, joint
+from xlite_search.results.seeds import contrasts, of_gaps
 from xlite_search.storage import digest
 from xlite_search.study_record import homes
 from xlite_search.trainable import config_of
@@ -122,8 +123,7 @@ class Judge:
         if set(answered.images) != self.rows.keys() or not np.isfinite(answered.logits).all():
             raise Damaged(f"the predictions of {run.label} are not numbers, or not of these validation images")
         places = [self.rows[name] for name in answered.images]
-        scores = answered.logits.astype(np.float32)[:, self.findings]
-        return influence(scores, self.truth[places][:, self.findings], self.patients[places])
+        return influence(answered.logits[:, self.findings], self.truth[places][:, self.findings], self.patients[places])
 
 
 def _findings(metric: str, classes: Sequence[str], truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -169,7 +169,7 @@ def ranked(groups: Sequence[Seeds], influences: Mapping[str, Influence]) -> list
         for pair, seeds in zip(pairs, common, strict=True)
     ]
     gaps = [areas[one] - areas[other] for one, other in sides]
-    halves = half_widths(_contrasts(sides, len(areas)), patients, _training(places, sides, areas, patients.covariance))
+    halves = half_widths(contrasts(sides, len(areas)), patients, of_gaps(places, sides, areas, patients.covariance))
 
     ahead: list[dict[int, tuple[Array, float]]] = [{} for _ in groups]
     for (one, other), gap, half in zip(pairs, gaps, halves, strict=True):
@@ -183,43 +183,6 @@ def ranked(groups: Sequence[Seeds], influences: Mapping[str, Influence]) -> list
         gap, half = ahead[group][best]
         found.append(_setting(name, groups[group], areas[list(places[group].values())], tuple(gap.tolist()), half))
     return found
-
-
-def _contrasts(sides: Sequence[tuple[list[int], ...]], runs: int) -> Array:
-    """What makes each pair's mean gap of the runs' AUROCs, `[pair, run]`."""
-    found = np.zeros((len(sides), runs))
-    for row, (one, other) in zip(found, sides, strict=True):
-        row[one], row[other] = 1 / len(one), -1 / len(other)
-    return found
-
-
-def _training(
-    places: Sequence[dict[int, int]], sides: Sequence[tuple[list[int], ...]], areas: Array, covariance: Array
-) -> Training:
-    """The variance of each pair's mean gap that is due to training.
-
-    A run's AUROC is its setting's, and its seed's, and the rest: the rest's variance is pooled over all settings, whose
-    trainings are taken for equally uncertain; a pair whose own gaps vary more counts by its own.
-    """
-    runs = [(setting, seed, place) for setting, of_seeds in enumerate(places) for seed, place in of_seeds.items()]
-    order = [place for _, _, place in runs]
-    design = np.hstack([np.eye(len(np.unique(axis)))[np.unique(axis, return_inverse=True)[1]] for axis in _axes(runs)])
-    rest = np.eye(len(runs)) - design @ np.linalg.pinv(design)
-    dof = len(runs) - int(np.linalg.matrix_rank(design))
-    values, sampling = areas[order], covariance[np.ix_(order, order)]
-    pooled = (2 * float(values @ rest @ values) / dof, 2 * float(np.trace(rest @ sampling)) / dof)
-    found = []
-    for one, other in sides:
-        of_gaps = _contrasts([([a], [b]) for a, b in zip(one, other, strict=True)], len(areas))
-        own = (areas[one] - areas[other]).var(ddof=1), np.cov(np.eye(len(one)), ddof=1)
-        by_chance = float(np.trace(own[1] @ of_gaps @ covariance @ of_gaps.T))
-        found.append((*max(pooled, (float(own[0]), by_chance)), len(one)))
-    seen, by_chance_of, many = (np.array(column) for column in zip(*found, strict=True))
-    return Training(np.maximum(seen, by_chance_of) / many, by_chance_of / many, dof)
-
-
-def _axes(runs: Sequence[tuple[int, int, int]]) -> tuple[list[int], list[int]]:
-    return [setting for setting, _, _ in runs], [seed for _, seed, _ in runs]
 
 
 def _setting(label: str, group: Seeds, own: Array, gaps: tuple[float, ...] = (), half: float = 0.0) -> Setting:
