@@ -144,9 +144,14 @@ def ece(probabilities: Array, labels: NDArray[np.floating], bins: int = BINS) ->
     max(p, 1 - p): for rare findings the latter only sees how sure the model is of "no".
     """
     classes = probabilities.shape[1]
-    number = np.clip(np.ceil(probabilities * bins).astype(np.intp) - 1, 0, bins - 1) + bins * np.arange(classes)
+    number = bin_of(probabilities, bins) + bins * np.arange(classes)
     gap = np.bincount(number.ravel(), (probabilities - (labels > 0)).ravel(), minlength=bins * classes)
     return np.asarray(np.abs(gap).reshape(classes, bins).sum(axis=1) / len(probabilities))
+
+
+def bin_of(probabilities: Array, bins: int = BINS) -> NDArray[np.intp]:
+    """The number of each probability's bin: equal width, closed on the right."""
+    return np.clip(np.ceil(probabilities * bins).astype(np.intp) - 1, 0, bins - 1)
 
 
 def brier(probabilities: Array, labels: NDArray[np.floating]) -> Array:
