@@ -8,6 +8,7 @@ from dataclasses import replace
 import claims
 import numpy as np
 import pytest
+import simulated
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -372,11 +373,11 @@ def test_the_patients_error_is_that_of_drawing_patients_anew(config: RunConfig, 
 
 def test_among_equal_settings_hardly_a_study_calls_one_worse() -> None:
     """The benchmark's own simulation, small: of 60 studies 3.6 may; 8 are 2.5 standard errors more."""
-    seen = claims.false_claims(claims.EQUALS[0], studies=60, seed=1)
+    seen = claims.false_claims(simulated.EQUALS[0], studies=60, seed=1)
     assert seen.share * 60 <= 8
 
 
-@pytest.mark.parametrize("design", claims.PAIRS[:3], ids=lambda design: design.name)
-def test_intervals_cover_what_is_true(design: claims.Design) -> None:
+@pytest.mark.parametrize("design", simulated.PAIRS[:3], ids=lambda design: design.name)
+def test_intervals_cover_what_is_true(design: simulated.Design) -> None:
     """120 studies each; 0.92 less three standard errors of 0.025."""
     assert claims.coverage(design, studies=120, seed=1).share >= 0.845
