@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, NamedTuple
 
 from xlite_search.storage import digest
 
@@ -23,8 +23,20 @@ Levels = dict[str, str]
 Group = list[str]
 
 
+class Alias(NamedTuple):
+    """Two factors that trials cannot tell apart, and a sentence about them."""
+
+    factors: frozenset[str]
+    sentence: str
+
+
 def aliases(trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A sentence for each pair of factors that the trials, each as its swept settings, cannot tell apart."""
+    yield from (alias.sentence for alias in aliased(trials))
+
+
+def aliased(trials: Sequence[Mapping[str, Any]]) -> Iterator[Alias]:
+    """Each pair of factors that the trials, each as its swept settings, cannot tell apart."""
     settings = [_levels(trial) for trial in trials]
     said = {level: str(trial[n]) for trial, one in zip(trials, settings, strict=True) for n, level in one.items()}
     names = [name for name in dict.fromkeys(name for one in settings for name in one) if _is_compared(name, settings)]
@@ -38,7 +50,8 @@ def aliases(trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             met = [_met(name, group, other, settings) for group in groups]
             if all(met) and sum(map(len, met)) == len(set().union(*met)):
                 told.add(pair)
-                yield f"{_words(name, groups, other, met, said)}: what one does cannot be told from what the other does"
+                words = _words(name, groups, other, met, said)
+                yield Alias(pair, f"{words}: what one does cannot be told from what the other does")
 
 
 def _levels(trial: Mapping[str, Any]) -> Levels:
