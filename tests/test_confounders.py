@@ -278,7 +278,7 @@ def test_a_seed_that_is_all_that_is_asked_about_is_named() -> None:
 
 
 def test_the_missing_run_is_the_first_with_the_others_factor() -> None:
-    command = ("search_spaces/loss_ablation.py", "--set", "loss=bce", "--set", "epochs=20", "--name", "old")
+    command = ("run", "search_spaces/loss_ablation.py", "--set", "loss=bce", "--set", "epochs=20", "--name", "old")
     a = RunFacts("a", config({"loss": "bce"}), KNOWN, swept=("loss", "seed"), command=command)
     b = run("b", {"loss": "focal", "loss.gamma": 3.0, "epochs": 10}, epochs_done=10, steps=1000)
     found = missing(a, b, comparability(a, b, ["loss"]))

@@ -20,6 +20,7 @@ from xlite_search.cli.options import (
     StudyName,
     settings_of,
 )
+from xlite_search.cli.others import Csv, Experiment, Factor, Metric, Mlflow, Patients, compare_others
 from xlite_search.errors import BadInput
 
 if TYPE_CHECKING:
@@ -175,15 +176,40 @@ def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json =
     raise typer.Exit(STORAGE if broken else 0)
 
 
-def compare(studies: Annotated[list[str], typer.Argument(metavar="STUDY...")], json_: Json = False) -> None:
-    """The ranked table of one or more studies, and AUROC by finding with the number of positives."""
+def compare(
+    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY...]")] = None,
+    csv: Csv = None,
+    mlflow: Mlflow = None,
+    experiment: Experiment = None,
+    patients: Patients = None,
+    factor: Factor = None,
+    metric: Metric = None,
+    json_: Json = False,
+) -> None:
+    """The ranked table of one or more studies, and AUROC by finding with the number of positives; or, of other people's
+    runs, what differs and what may be said of it."""
+    from xlite_search.results import columns
     from xlite_search.results import compare as results
+    from xlite_search.results.pairs import pairs_of, tables
+    from xlite_search.results.run_facts import of_comparison
 
+    others = csv or mlflow or experiment
+    if studies and others:
+        raise BadInput("compare studies or other people's runs: leave out STUDY, or --csv and --mlflow")
+    if others:
+        compare_others(csv, mlflow, experiment, patients=patients, factors=factor, metric=metric, json_=json_)
+        return
+    if not studies:
+        raise BadInput("name a study to compare, or other people's runs: --csv FILE, or --mlflow URI --experiment NAME")
+    if patients or metric:
+        raise BadInput("--patients and --metric are for other people's runs, with --csv or --mlflow")
     comparison = results.compare(studies)
+    pairs = pairs_of(of_comparison(comparison), comparison.metric, factors=factor or ())
     if json_:
-        print(json.dumps(results.as_json(comparison)))
+        print(json.dumps(results.as_json(comparison) | {"pairs": pairs.as_json()}))
     else:
         results.show(comparison)
+        columns.show(tables(pairs) if factor else ())
 
 
 def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from xlite_search.console import plain
 
 #: wider than any table: where the output is a file, nothing is left out or folded
 ENDLESS = 10_000
@@ -52,6 +54,15 @@ def fitted(table: Table, console: Console) -> RenderableType:
     gone = ", ".join(column.head for column in table.columns if column not in kept)
     told = [f"left out at this width: {gone}"] if gone else []
     return Group(_drawn(table.title, kept), *(Text(note, style="dim") for note in (*table.notes, *told)))
+
+
+def show(parts: Iterable[Table | str], width: int | None = None) -> None:
+    """Prints tables and sentences to stdout, as wide as the terminal is; nothing is left out where it is none."""
+    console = plain(width=width)
+    if width is None and not console.is_terminal:
+        console = plain(width=ENDLESS)
+    for part in parts:
+        console.print(Text(part) if isinstance(part, str) else fitted(part, console))
 
 
 def _natural(table: RichTable, console: Console) -> int:

@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.text import Text
 
 from xlite_search import places
-from xlite_search.console import clock, plain
+from xlite_search.console import clock
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
-from xlite_search.results.columns import ENDLESS, fitted
+from xlite_search.results import columns
 from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
 from xlite_search.results.paired import Setting, over_seeds
@@ -267,11 +266,7 @@ def _energy_wh(run: RunRecord) -> float:
 
 def show(comparison: Comparison, *, classes: bool = True, width: int | None = None) -> None:
     """Prints the tables to stdout, as wide as the terminal is; nothing is left out where it is none."""
-    console = plain(width=width)
-    if width is None and not console.is_terminal:
-        console = plain(width=ENDLESS)
-    for part in tables(comparison, classes=classes):
-        console.print(Text(part) if isinstance(part, str) else fitted(part, console))
+    columns.show(tables(comparison, classes=classes), width)
 
 
 def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> TeacherCost | None:

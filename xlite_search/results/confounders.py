@@ -56,7 +56,7 @@ class RunFacts:
     complete     a setting that is not there is not set; otherwise nobody wrote it down, and it is unknown
     swept        names of the settings that its study sweeps
     predictions  file of its scores per image, if it has one
-    command      the command that its study was begun with, `run SPACE ...`, if it is known
+    command      the words of the command that began its study, `run SPACE ...`, if it is known
     """
 
     name: str
@@ -88,8 +88,9 @@ class Difference:
 
     def words(self) -> str:
         """`epochs (20, 10)`."""
-        shown = texts(["none" if v is None else "unknown" if v is UNKNOWN else _clipped(v) for v in (self.a, self.b)])
-        return f"{self.name} ({', '.join(shown)})"
+        pair = (self.a, self.b)
+        numbers = all(isinstance(value, int | float) for value in pair)
+        return f"{self.name} ({', '.join(texts(pair) if numbers else map(_text, pair))})"
 
 
 class _Unknown:
@@ -121,6 +122,11 @@ class Comparability:
     def fair(self) -> bool:
         return not self.confounders
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What differs, chance and consequences aside."""
+        return tuple(each.name for each in (*self.named, *self.confounders))
+
     def claim(self, says: Says, gap: str = "") -> str:
         """The sentence about the two, the only one that may say which is better; `gap` is its figures, in words."""
         if self.confounders:
@@ -130,22 +136,20 @@ class Comparability:
             "better": f"{self.a} beats {self.b}",
             "worse": f"{self.b} beats {self.a}",
             "tied": f"{self.a} and {self.b} are tied",
-            "cannot tell": f"{self.a} and {self.b} cannot be told apart",
+            "cannot tell": f"cannot tell {self.a} from {self.b}",
         }[says]
-        about = ", ".join(each.words() for each in self.named)
-        return f"{who}{f' {gap}' if gap else ''}: {about or self._same()}{self._caveats()}"
+        return f"{who}{f' {gap}' if gap else ''}: {self.about()}"
 
-    def _same(self) -> str:
+    def about(self) -> str:
+        """What a claim would be about, `loss (focal, bce)`, with what it cannot exclude."""
         chance = ", ".join(each.words() for each in self.nuisances)
-        return f"the same settings{f' but for {chance}' if chance else ''}"
-
-    def _caveats(self) -> str:
-        told = []
+        named = ", ".join(each.words() for each in self.named)
+        told = [named or f"the same settings{f' but for {chance}' if chance else ''}"]
         if len(self.named) > 1:
             told.append("changed together, so that which of them did it cannot be told")
         if self.unknown:
             told.append(f"not excluded: {', '.join(each.name for each in self.unknown)}")
-        return "".join(f"; {each}" for each in told)
+        return "; ".join(told)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: each part as `{name: [a's, b's]}`."""
@@ -242,10 +246,10 @@ def _is_usual(name: str, run: RunFacts) -> bool:
 
 
 def _one_rule(a: RunFacts, b: RunFacts) -> bool:
-    """Whether epochs that differ are what one and the same rule for the end made of both runs. (If a part of it
-    differs, the epochs follow from that.)"""
-    known = all(_value(run, name) is not UNKNOWN for run in (a, b) for name in RULE)
-    return known and all(run.values.get("status", FINISHED) == FINISHED for run in (a, b))
+    """Whether epochs that differ are what one and the same rule for the end made of both runs, as far as anybody knows.
+    (If a part of it differs, the epochs follow from that.)"""
+    same = all((_value(a, name) is UNKNOWN) == (_value(b, name) is UNKNOWN) for name in RULE)
+    return same and all(run.values.get("status", FINISHED) == FINISHED for run in (a, b))
 
 
 def _difference(name: str, pair: tuple[Any, Any], a: RunFacts, b: RunFacts) -> Difference:
@@ -281,11 +285,11 @@ def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _clipped(value: Any) -> Any:
-    """A hash by its first digits."""
+def _text(value: Any) -> str:
+    """A value as a sentence has it: a hash by its first digits, None as `none`."""
     if isinstance(value, str):
         return " ".join(w[:SHOWN] if len(w) > SHOWN and set(w) <= set("0123456789abcdef") else w for w in value.split())
-    return value
+    return "none" if value is None else "unknown" if value is UNKNOWN else texts([value])[0]
 
 
 def _plain(value: Any) -> Any:

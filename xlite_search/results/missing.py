@@ -6,13 +6,15 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from xlite_search.errors import BadInput
 from xlite_search.results.confounders import SET, UNKNOWN, Comparability, RunFacts
 from xlite_search.results.roles import FINISHED, PROVENANCE, SETTINGS, is_below, role_of, short_name
 
-PROGRAM = ("python", "-m", "xlite_search", "run")
+PROGRAM = ("python", "-m", "xlite_search")
 #: stands for a study's file where nobody wrote down which it was
 SPACE = "SPACE"
 #: settings that are filled in when a config is resolved
@@ -36,6 +38,10 @@ class MissingRun:
     command: str
     beside: tuple[str, ...] = ()
 
+    def words(self) -> str:
+        """`EXP-000 with sampler mean_rarity`."""
+        return f"{self.like} with {', '.join(f'{name} {_text(value)}' for name, value in self.settings.items())}"
+
     def as_json(self) -> dict[str, Any]:
         return {
             "like": self.like,
@@ -55,8 +61,32 @@ def missing(a: RunFacts, b: RunFacts, found: Comparability) -> MissingRun | None
     like, other = (b, a) if _has_more(b, a, found) else (a, b)
     factor = dict(_factor(other, found))
     fixed = {n: v for n, v in _conditions(like).items() if not any(is_below(n, changed) for changed in factor)}
-    about = {each.name: factor[each.name] for each in found.named if each.name in factor}
-    return MissingRun(like.name, factor, _command(like, fixed | factor, about), tuple(_beside(like, found)))
+    settings = fixed | factor if like.complete else _understood(fixed | factor)
+    changed = {name: settings.get(name, value) for name, value in factor.items()}
+    about = {each.name: changed[each.name] for each in found.named if each.name in changed}
+    strange = [] if like.complete else [n for n in _factors_of(like) if not {n, f"{n}.name"} & settings.keys()]
+    return MissingRun(like.name, changed, _command(like, settings, about), tuple(_beside(like, strange, found)))
+
+
+def _factors_of(run: RunFacts) -> Iterator[str]:
+    for name, value in run.values.items():
+        if name not in PROVENANCE and role_of(name) == "factor" and value != SET:
+            yield name
+
+
+def _understood(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Of other people's settings those whose values are ones here too."""
+    from xlite_search.config import RunConfig  # imports that comparisons without a missing run can do without
+
+    found: dict[str, Any] = {}
+    for name, value in wanted.items():
+        for form, meant in ((name, value), (name, "none"), (f"{name}.name", value)):
+            if meant != "none" or value is None:
+                with suppress(BadInput):
+                    RunConfig().with_settings(found | {form: meant})
+                    found[form] = meant
+                    break
+    return found
 
 
 def _has_more(b: RunFacts, a: RunFacts, found: Comparability) -> bool:
@@ -95,7 +125,7 @@ def _is_given(name: str, like: RunFacts) -> bool:
 
 def _command(like: RunFacts, settings: Mapping[str, Any], factor: Mapping[str, Any]) -> str:
     """As the study of the run was begun, with these settings, and a name that says its factor."""
-    words = _without(like.command, settings) or [SPACE]
+    words = _without(like.command or ("run", SPACE), settings)
     for name, value in settings.items():
         words += ["--set", f"{name}={_text(value)}"]
     about = "-".join([str(like.values.get("study") or like.name), *(f"{n}-{_text(v)}" for n, v in factor.items())])
@@ -119,7 +149,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _beside(like: RunFacts, found: Comparability) -> Iterator[str]:
+def _beside(like: RunFacts, strange: list[str], found: Comparability) -> Iterator[str]:
     if not like.command:
         study = like.values.get("study")
         yield f"{SPACE} is the file of study '{study}'" if study else f"{SPACE} is a study file with a single run"
@@ -128,7 +158,5 @@ def _beside(like: RunFacts, found: Comparability) -> Iterator[str]:
             yield "let both be the best of as many trials"
         elif each.name in PROVENANCE and each.name not in ("status", "epochs_done", "steps"):
             yield f"{each.words()} is no setting: train {like.name} again beside it"
-    if not like.complete:
-        strange = [n for n in like.values if n not in PROVENANCE and n not in SETTINGS and role_of(n) == "factor"]
-        if strange:
-            yield f"no setting here has the name of {', '.join(strange)}"
+    if strange:
+        yield f"the command does not set {', '.join(strange)}: nothing here is called so, or has such a value"

@@ -135,14 +135,14 @@ def is_number(cell: str) -> bool:
     return "_" not in cell
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, expected: str) -> str:
     """The file's text, lines ended by a line feed."""
     if path.is_dir():
-        raise BadInput(f"{path} is a folder; give the label table or name list in it")
+        raise BadInput(f"{path} is a folder; give {expected.replace('a ', 'the ', 1)} in it")
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file; give a label table or a name list") from None
+        raise BadInput(f"{path}: there is no such file; give {expected}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     if raw.startswith(b"\x1f\x8b"):
@@ -154,7 +154,7 @@ def _text(path: Path) -> str:
         if raw.startswith(magic):
             raise BadInput(f"{path} is {what}; expected a table in CSV and UTF-8: save it as 'CSV UTF-8'")
     if b"\0" in raw:
-        raise BadInput(f"{path} is a binary file, not CSV; give a label table or a name list")
+        raise BadInput(f"{path} is a binary file, not CSV; give {expected}")
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -167,11 +167,14 @@ def _text(path: Path) -> str:
     return text if text.isascii() else text.translate(_INVISIBLE)
 
 
-def read_sheet(path: Path) -> Sheet:
-    """The cells of a file without its blank lines; every row is as wide as the header, or else as the first row."""
-    numbered = list(_rows(path, _text(path)))
+def read_sheet(path: Path, expected: str = "a label table or a name list") -> Sheet:
+    """The cells of a file without its blank lines; every row is as wide as the header, or else as the first row.
+
+    Raises BadInput if it is no such thing; `expected` says what was.
+    """
+    numbered = list(_rows(path, _text(path, expected)))
     if not numbered:
-        raise BadInput(f"{path} is empty; expected a label table or a name list")
+        raise BadInput(f"{path} is empty; expected {expected}")
     top, first = numbered[0]
     headed = not _is_image_row(first)
     if headed and len(numbered) == 1:

@@ -1,0 +1,131 @@
+"""Comparison of other people's runs: their scores, the pairs that the guard lets compare, intervals by patient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlite_search.errors import BadInput
+from xlite_search.results.columns import Column, Table
+from xlite_search.results.confounders import RunFacts
+from xlite_search.results.foreign import score_of
+from xlite_search.results.inference import half_widths, joint
+from xlite_search.results.pairs import Pairs, pairs_of
+from xlite_search.results.pairs import tables as pair_tables
+from xlite_search.results.prediction_files import Judged, judged
+
+
+@dataclass(frozen=True)
+class Area:
+    """The mean AUROC of a run's predictions over findings, its standard error by patient and its 95 % interval; NaN
+    where a single patient has all images of a kind."""
+
+    auroc: float
+    error: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Others:
+    """Runs of a table or of an MLflow experiment, as `compare` shows them.
+
+    source  where they are from
+    areas   of those whose predictions are there, by the run's name
+    """
+
+    source: str
+    pairs: Pairs
+    judged: Judged
+    areas: dict[str, Area]
+
+    def tables(self) -> Iterator[Table | str]:
+        """The scores, then the pairs, then what a reader has to know."""
+        runs, metric = self.pairs.runs, self.pairs.metric
+        columns = [Column("run", [run.name for run in runs], text=True)]
+        if metric:
+            columns.append(Column(metric, [_number(run.scores.get(metric)) for run in runs]))
+        notes = list(self.judged.notes)
+        if self.areas:
+            found = [self.areas.get(run.name) for run in runs]
+            columns.append(Column("AUROC", [_number(each.auroc if each else None) for each in found]))
+            columns.append(Column("95 % interval", [_interval(each) for each in found]))
+            notes.insert(0, self._judged_words())
+        yield Table(f"{self.source}: {len(runs)} runs", columns, notes)
+        yield from pair_tables(self.pairs)
+
+    def _judged_words(self) -> str:
+        many = len(self.judged.findings)
+        return (
+            f"AUROC: of the predictions, the mean of {many} finding{'s' if many > 1 else ''} on {self.judged.images:,} "
+            f"images of {self.judged.patients:,} patients; intervals by patient, of these weights and not their recipe"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        runs = [
+            {"run": run.name, "scores": dict(run.scores), "settings": dict(run.settings)}
+            | {"provenance": dict(run.provenance)}
+            | self._area(run)
+            for run in self.pairs.runs
+        ]
+        about = {"findings": list(self.judged.findings), "images": self.judged.images, "patients": self.judged.patients}
+        return {
+            "source": self.source,
+            "metric": self.pairs.metric,
+            "runs": runs,
+            **(about if self.areas else {}),
+            "notes": [*self.judged.notes, *self.pairs.notes],
+            "pairs": self.pairs.as_json(),
+        }
+
+    def _area(self, run: RunFacts) -> dict[str, Any]:
+        found = self.areas.get(run.name)
+        if found is None:
+            return {}
+        return {n: v if math.isfinite(v) else None for n, v in vars(found).items()}
+
+
+def others_of(
+    source: str,
+    runs: Sequence[RunFacts],
+    *,
+    metric: str | None = None,
+    factors: Sequence[str] = (),
+    against: str | None = None,
+    patients: Path | None = None,
+) -> Others:
+    """The comparison of runs that somebody else may have trained; `patients` is a table of images and patients.
+
+    Raises:
+        BadInput: there is no run, none has the score or the factor that is asked for, or a file has another form.
+    """
+    if not runs:
+        raise BadInput(f"{source}: there is no run with a score")
+    found = judged(runs, patients)
+    score = score_of(runs, metric)
+    pairs = pairs_of(runs, score, factors=factors, against=against, influences=found.influences)
+    areas = {name: _area(each.auroc.mean(), [each]) for name, each in found.influences.items()}
+    return Others(source, pairs, found, areas)
+
+
+def _area(auroc: float, influences: list[Any]) -> Area:
+    patients = joint(influences)
+    half = float(half_widths(np.eye(1), patients)[0])
+    half = half if math.isfinite(half) else math.nan
+    error = float(np.sqrt(patients.covariance[0, 0]))
+    return Area(float(auroc), error, max(auroc - half, 0.0), min(auroc + half, 1.0))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _interval(area: Area | None) -> str:
+    if area is None:
+        return "-"
+    return f"{area.low:.4f} to {area.high:.4f}" if math.isfinite(area.error) else "unknown"
