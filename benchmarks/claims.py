@@ -81,14 +81,15 @@ def false_claims(design: Design, studies: int, seed: int) -> Share:
     """Studies of equal settings in which at least one row says `worse` (or `better`)."""
     random = np.random.default_rng(seed)
     tables = (simulated.table(design, random) for _ in range(studies))
-    return _share([any(each.verdict in ("worse", "better") for each in rows) for rows in tables])
+    return _share([any(arm.standing.verdict in ("worse", "better") for arm in arms) for arms in tables])
 
 
 def coverage(design: Design, studies: int, seed: int) -> Share:
     """Studies of two settings, neither of which was chosen, whose interval has the true gap."""
     random = np.random.default_rng(seed)
     positives = RARE_POSITIVES if design.prevalences == RARE else FREQUENT_POSITIVES
-    return _share([simulated.table(design, random, positives)[1].verdict == "tied" for _ in range(studies)])
+    gaps = (simulated.table(design, random, positives)[1].standing for _ in range(studies))
+    return _share([gap.low <= 0 <= gap.high for gap in gaps])
 
 
 def false_claims_of_runs(studies: int, seed: int) -> Share:

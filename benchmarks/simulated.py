@@ -17,8 +17,8 @@ from scipy.special import ndtr
 
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
+from xlite_search.results.claims import Arm, over_seeds
 from xlite_search.results.inference import Influence, Patients, influence, joint
-from xlite_search.results.paired import Setting, ranked
 from xlite_search.results.selection import Winner, winner
 from xlite_search.training.metrics import auroc
 
@@ -113,18 +113,20 @@ def settings_of(
     return found
 
 
-def table(design: Design, random: np.random.Generator, positives: tuple[int, int] = (2, 10_000)) -> list[Setting]:
+def table(design: Design, random: np.random.Generator, positives: tuple[int, int] = (2, 10_000)) -> tuple[Arm, ...]:
     """A study's table over its seeds."""
-    settings, influences = [], dict[str, Influence]()
-    for setting, runs in enumerate(settings_of(design, random, positives)):
-        settings.append(
+    settings, keys = settings_of(design, random, positives), list[str]()
+    groups = []
+    for setting, runs in enumerate(settings):
+        groups.append(
             {
                 seed: RunRecord(Path(), f"{setting}-{seed}", "trial", f"{setting} seed={seed}", {}, {"seed": seed})
                 for seed in range(len(runs))
             }
         )
-        influences |= {f"{setting}-{seed}": run for seed, run in enumerate(runs)}
-    return ranked(settings, influences)
+        keys += [run.key for run in groups[-1].values()]
+    areas, law, _ = flat(settings)
+    return over_seeds(groups, keys, areas, law)[0]
 
 
 def flat(settings: list[list[Influence]]) -> tuple[Array, Patients, seeds.Places]:

@@ -86,7 +86,7 @@ BUDGET = [
     Row(["status", "seeds"]),
     Row(["verify", "seeds"], says="nothing is lost"),
     Row(["compare", "one_seed"]),
-    Row(["compare", "seeds"], says="95 % for all pairs of these settings"),
+    Row(["compare", "seeds"], says="95 % for all comparisons at once"),
     Row(["best", "seeds", "-o", "best.yaml"]),
     Row(["plan", KD_GRID, *ON_PHANTOMS, "--name", "x"], BESIDE_TENSORS, says="forecast: "),
     Row(["run", KD_GRID, "--set", "kd.tua=4", "--name", "x"], BESIDE_TENSORS, code=2),

@@ -20,9 +20,10 @@ from xlite_search.data.dataset import Data, open_data
 from xlite_search.places import study_folder
 from xlite_search.records import ARTIFACTS, RunRecord, StoredFile
 from xlite_search.results import inference
-from xlite_search.results.compare import as_json, compare, show
+from xlite_search.results.claims import Arm
+from xlite_search.results.compare import Comparison, as_json, compare, show
 from xlite_search.results.inference import Influence, Patients, Training, half_widths, influence, joint
-from xlite_search.results.paired import Judge, Setting
+from xlite_search.results.paired import Judge
 from xlite_search.storage import write_atomic
 from xlite_search.study_record import StudyRecord
 from xlite_search.training.predictions import Predictions
@@ -198,6 +199,11 @@ def data(config: RunConfig) -> Data:
     return open_data(config.data)
 
 
+def arms_of(comparison: Comparison) -> tuple[Arm, ...]:
+    assert comparison.claims is not None, comparison.unclaimed
+    return comparison.claims.arms
+
+
 #: label -> what differs from the base, and how well each seed tells the findings
 Arms = dict[str, tuple[dict[str, object], dict[int, float]]]
 
@@ -227,23 +233,24 @@ def test_settings_are_paired_by_seed_and_ranked_by_their_mean(
 ) -> None:
     study(config, data, {"lr=3": arm(3e-3, 0.5), "lr=2": arm(2e-3, 2.0), "lr=1": arm(1e-3, 1.99)})
     comparison = compare(["s"])
-    best, near, far = comparison.settings
+    best, near, far = arms_of(comparison)
     assert [each.label for each in (best, near, far)] == ["lr=2", "lr=1", "lr=3"]
-    assert (best.gaps, best.seeds) == ((), (0, 1, 2))
-    assert [near.verdict, far.verdict] == ["tied", "worse"]
-    assert far.gap == pytest.approx(far.score - best.score)
-    assert near.half < far.half, "the more alike two runs are, the less chance in their gap"
+    assert (best.gaps, len(best.runs), len(far.gaps)) == ((), 3, 3)
+    assert [each.standing.may_be_best for each in (best, near, far)] == [True, True, False]
+    assert [near.standing.verdict, far.standing.verdict] == ["cannot tell", "worse"]
+    assert far.standing.gap == pytest.approx(far.score - best.score) == pytest.approx(np.mean(far.gaps))
+    halves = [each.standing.high - each.standing.gap for each in (near, far)]
+    assert halves[0] < halves[1], "the more alike two runs are, the less chance in their gap"
     show(comparison)
     table = capsys.readouterr().out
-    assert f"{far.gap:+.4f}" in table
-    assert [row.split()[-2] for row in table.splitlines() if "+0." in row or "-0." in row] == ["tied", "worse"]
-    assert [each["verdict"] for each in as_json(comparison)["settings"][1:]] == ["tied", "worse"]
+    assert f"{far.standing.gap:+.4f}" in table and f"{far.gaps[0]:+.4f}" in table
+    assert [each["verdict"] for each in as_json(comparison)["claims"]["arms"][1:]] == ["cannot tell", "worse"]
 
 
 def test_settings_whose_labels_are_equal_stay_apart(config: RunConfig, data: Data) -> None:
     """Two learning rates that some label shows alike, the better of which must not vanish."""
     study(config, data, {"lr=1": arm(1e-3, 1.0), "lr=1 ": arm(1.0001e-3, 3.0), "lr=2": arm(2e-3, 2.0)})
-    found = compare(["s"]).settings
+    found = arms_of(compare(["s"]))
     assert [each.label for each in found] == ["lr=1", "lr=2", "lr=1 #2"]
     assert found[0].score > found[1].score > found[2].score
 
@@ -258,60 +265,47 @@ def test_two_studies_of_one_grid_at_another_fixed_setting_stay_apart(config: Run
         "two",
     )
     for names in (["one", "two"], ["two", "one"]):
-        found = compare(names).settings
+        found = arms_of(compare(names))
         assert sorted(each.label for each in found) == ["one: ema=0", "one: ema=0.9", "two: ema=0", "two: ema=0.9"]
-        assert found[0].score == compare(["one"]).settings[0].score
+        assert found[0].score == arms_of(compare(["one"]))[0].score
 
 
 def test_what_other_code_trained_is_another_setting(config: RunConfig, data: Data) -> None:
     study(config, data, {"old": arm(1e-3, 1.0)}, "one", maker="t:f before")
     study(config, data, {"new": arm(1e-3, 2.0)}, "two", maker="t:f after")
-    assert [each.label for each in compare(["one", "two"]).settings] == ["new", "old"]
+    assert [each.label for each in arms_of(compare(["one", "two"]))] == ["new", "old"]
 
 
 def test_a_run_that_two_studies_have_counts_once(config: RunConfig, data: Data) -> None:
     arms = {"lr=1": arm(1e-3, 1.0), "lr=2": arm(2e-3, 2.0)}
     study(config, data, arms, "one")
     study(config, data, arms, "two")
-    assert compare(["one", "two"]).settings == compare(["one"]).settings
+    assert arms_of(compare(["one", "two"])) == arms_of(compare(["one"]))
 
 
 def test_who_is_ahead_on_the_common_seeds_is_never_worse(config: RunConfig, data: Data) -> None:
     """The other one's mean is higher for seeds that it alone has."""
     lucky = {0: 9.0, 4: 9.0, 5: 9.0, 1: 1.3, 2: 1.3, 3: 1.3}
     study(config, data, {"A": ({"optimizer.lr": 1e-3}, lucky), "B": ({"optimizer.lr": 2e-3}, {1: 1.5, 2: 1.5, 3: 1.5})})
-    best, other = compare(["s"]).settings
+    best, other = arms_of(compare(["s"]))
     assert (best.label, other.label) == ("B", "A")
     assert other.score > best.score
-    assert other.gap < 0
+    assert other.standing.gap < 0
     assert len(other.gaps) == 3
-
-
-def test_three_verdicts_and_what_nobody_can_tell() -> None:
-    def verdict(gap: float, half: float) -> str:
-        return Setting("a", (1, 2), 0.8, 0.0, (gap, gap), half).verdict
-
-    assert [verdict(0.1, 0.05), verdict(0.0, 0.0), verdict(0.05, 0.05), verdict(-0.1, 0.05), verdict(-0.1, np.inf)] == [
-        "better",
-        "tied",
-        "tied",
-        "worse",
-        "cannot tell",
-    ]
 
 
 def test_the_supported_mean_has_its_interval_too(config: RunConfig, data: Data) -> None:
     study(config, data, {"lr=1": arm(1e-3, 1.0), "lr=2": arm(2e-3, 2.0)}, metric="val/auroc_supported")
     runs = compare(["s"]).ranked
-    best, other = compare(["s"]).settings
+    best, other = arms_of(compare(["s"]))
     assert best.score == pytest.approx(np.mean([r.best_score("val/auroc_supported") for r in runs[:3]]), abs=1e-6)
-    assert 0 < other.half < -other.gap
+    assert other.standing.low < other.standing.gap < other.standing.high < 0
 
 
 @pytest.mark.parametrize(
     "reason", ["one seed", "one setting", "lost predictions", "not numbers", "other seeds", "lost data"]
 )
-def test_without_pairs_there_is_no_such_table(
+def test_without_pairs_nothing_is_said_of_recipes_against_each_other(
     reason: str, config: RunConfig, data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds = 1 if reason == "one seed" else 3
@@ -333,13 +327,17 @@ def test_without_pairs_there_is_no_such_table(
     if reason == "lost data":
         (data.packed.folder / "manifest.json").unlink()
     comparison = compare(["s"])
-    assert (comparison.settings, "settings" in as_json(comparison)) == ([], False)
     assert comparison.ranked
     told = {"lost predictions": "missing or damaged", "not numbers": "not numbers", "lost data": "is not prepared"}
-    assert told.get(reason, "") in comparison.unpaired, "what is not there is said; what nobody asked for is not"
-    assert bool(comparison.unpaired) == (reason in told)
+    assert (comparison.claims is None) == (reason in told)
+    assert told.get(reason, "") in comparison.unclaimed, "what is not there is said; what nobody asked for is not"
     show(comparison)
-    assert ("not compared over their seeds" in capsys.readouterr().out) == (reason in told)
+    shown = capsys.readouterr().out
+    assert ("no intervals, and no claim" in shown) == (reason in told)
+    said = {"one seed": "One seed each", "other seeds": "No two settings have two seeds in common"}
+    assert said.get(reason, "") in shown
+    if comparison.claims:
+        assert comparison.claims.about == ("recipe" if reason == "one setting" else "weights")
 
 
 def test_a_config_that_this_version_cannot_read_is_said(config: RunConfig, data: Data) -> None:
@@ -348,7 +346,7 @@ def test_a_config_that_this_version_cannot_read_is_said(config: RunConfig, data:
         replace(run, config=run.config | {"forgotten": 1}).save()
     comparison = compare(["s"])
     assert len(comparison.ranked) == 6
-    assert "forgotten" in comparison.unpaired
+    assert "forgotten" in comparison.unclaimed
 
 
 def test_the_patients_error_is_that_of_drawing_patients_anew(config: RunConfig, data: Data) -> None:

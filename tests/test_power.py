@@ -184,7 +184,7 @@ def test_a_cpu_is_not_asked() -> None:
 def test_compare_tells_the_sum(capsys: pytest.CaptureFixture[str]) -> None:
     epochs: tuple[dict[str, float], ...] = ({"energy/gpu_wh": 300.0}, {"energy/gpu_wh": 150.5}, {})
     run = RunRecord(Path("run"), "k", "trial", "l", {}, {"epochs": 3}, status="failed", cause="why", epochs=epochs)
-    found = Comparison(("s",), "val/auroc_macro", (), [], [run, run], 0, {}, None, [])
+    found = Comparison(("s",), "val/auroc_macro", (), [], [run, run], 0, {}, None)
     assert found.energy_wh == pytest.approx(901.0)
     show(found)
     assert "energy of the GPUs: 0.901 kWh, and what 2 epochs without a reading took" in capsys.readouterr().out

@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from xlite_search import places
+from xlite_search.data.dataset import Data
 from xlite_search.data.packed import FORMAT
+from xlite_search.errors import BadInput
 from xlite_search.places import study_folder
 from xlite_search.records import RunRecord, StoredFile
+from xlite_search.results.claims import Arm, Claims
 from xlite_search.results.compare import Comparison, as_json, compare, show, summary
-from xlite_search.results.paired import Setting
+from xlite_search.results.intervals import Interval
+from xlite_search.results.selection import Winner
+from xlite_search.results.ties import Standing
 from xlite_search.storage import write_manifest
 from xlite_search.study_record import StudyRecord
 
@@ -79,7 +84,8 @@ def test_settings_are_columns_and_secondary_figures_go_first(
     assert set(head[5:]) == set(SECONDARY) - set(left_out)
     assert len({tuple(run[1:4]) for run in runs}) == len(runs) == 7
     assert "…" not in printed
-    assert max(map(len, printed.splitlines())) <= (width or 200)
+    drawn = printed if width else "\n".join(line for line in printed.splitlines() if line[:1] in "┏┃┡│└")
+    assert max(map(len, drawn.splitlines())) <= (width or 200)
     assert ("left out at this width: " + ", ".join(left_out) in printed) == bool(left_out)
     assert sum("chance" in line for line in printed.splitlines()) == 1
     whole = " ".join(" ".join(cells[-1] for cells in rows(printed, "not ranked")).split())
@@ -138,32 +144,46 @@ def test_runs_of_two_studies_say_whose_they_are(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_the_settings_over_seeds_keep_gap_interval_and_verdict(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_settings_over_seeds_keep_interval_and_verdict(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     labels = [f"{model} tau={tau} alpha=0.5" for model in MODELS for tau in (4, 8)]
-    gaps = (-0.01, -0.02, -0.015, -0.01, -0.02)
-    settings = [Setting(label, (0, 1, 2, 3, 4), 0.8, 0.01, gaps if n else (), 0.02) for n, label in enumerate(labels)]
     a_grid("s")
-    show(replace(compare(["s"]), settings=settings), width=width, classes=False)
+    show(replace(compare(["s"]), claims=over_five_seeds(labels)), width=width, classes=False)
     printed = capsys.readouterr().out
     head, *found = rows(printed, "over the seeds")
-    assert {"setting", "mean", "gap", "95 % interval"} <= set(head)
+    assert {"setting", "mean", "95 %"} <= set(head)
     assert ("of each seed" in head) == (width > 120)
-    assert sum(cells[-1] == "tied" and "-0.0350 to +0.0050" in cells for cells in found) == 3
-    assert " ".join(" ".join(cells[0] for cells in found).split()) == " ".join(labels)
+    assert sum("cannot tell" in cells for cells in found) == 3
+    assert " ".join(" ".join(cells[1] for cells in found).split()) == " ".join(labels)
     assert "…" not in printed
 
 
-def test_an_incomplete_data_set_is_told_under_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+def over_five_seeds(labels: list[str]) -> Claims:
+    gaps, interval = (-0.01, -0.02, -0.015, -0.01, -0.02), Interval(0.8, 0.75, 0.84, 0.02)
+    runs = tuple(RunRecord(Path(str(seed)), str(seed), "trial", "", {}, {"seed": seed}) for seed in range(5))
+    best, near = Standing(0.0, 0.0, 0.0, "tied", True), Standing(-0.015, -0.035, 0.005, "cannot tell", True)
+    arms = tuple(
+        Arm(label, runs, 0.8, 0.01, interval, near if n else best, gaps if n else ()) for n, label in enumerate(labels)
+    )
+    return Claims("recipe", "val/auroc_macro", 0.002, 100, 50, arms, len(labels), {}, Winner(0, 0.8, 0.79, 4, 4))
+
+
+def test_an_incomplete_data_set_is_told_under_every_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: object) -> Data:
+        raise BadInput("its images are not here")
+
+    monkeypatch.setattr("xlite_search.results.compare._data", lost)
     a_grid("s")
     where = places.data_folder("part") / "manifest.json"
     about = {"format": FORMAT, "source": {}, "expected": 112_120}
     write_manifest(where, about | {"images": 4_999})
     comparison = compare(["s"])
-    comparison = replace(comparison, settings=[Setting("a", (1, 2), 0.8, 0.1)])
+    comparison = replace(comparison, claims=over_five_seeds(["a"]))
     show(comparison, width=120)
     told = "incomplete: data set 'part' has 4,999 of its label table's 112,120 images"
     printed = capsys.readouterr().out
-    assert printed.count(told) == printed.count("┏") == 4
+    assert printed.count(told) == printed.count("┏") == 5
     assert as_json(comparison)["facts"] == [told]
     assert any(told in content.decode() for name, content in summary("s").items() if name.endswith(".md"))
     write_manifest(where, about | {"images": 112_120})
@@ -172,7 +192,7 @@ def test_an_incomplete_data_set_is_told_under_every_table(capsys: pytest.Capture
 
 def test_what_chance_reaches_is_known_of_a_single_finding() -> None:
     def chance(metric: str) -> dict[str, float]:
-        return Comparison(("s",), metric, (), [], [], 100, {"Hernia": 2, "Mass": 10}, None, []).chance()
+        return Comparison(("s",), metric, (), [], [], 100, {"Hernia": 2, "Mass": 10}, None).chance()
 
     assert chance("val/auroc/Hernia")["val/auroc/Hernia"] == 0.5
     assert chance("val/ap/Hernia")["val/ap/Hernia"] == 0.02

@@ -178,20 +178,32 @@ def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json =
 
 def compare(
     studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY...]")] = None,
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="Gaps in AUROC up to this are a tie.  [default: 0.002]")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="The best run against this one by finding: its key, its label, or STUDY/RUN."),
+    ] = None,
+    factor: Factor = None,
     csv: Csv = None,
     mlflow: Mlflow = None,
     experiment: Experiment = None,
     patients: Patients = None,
-    factor: Factor = None,
     metric: Metric = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write what is shown: .md, .tex; or a row for each run: .csv, .parquet."),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """The ranked table of one or more studies, and AUROC by finding with the number of positives; or, of other people's
-    runs, what differs and what may be said of it."""
-    from xlite_search.results import columns
+    """What may be said of one or more studies: intervals, what is tied with the best, AUROC by finding; or of other
+    people's runs: what differs, and what may be said of it."""
+    from xlite_search.results import columns, outputs
     from xlite_search.results import compare as results
     from xlite_search.results.pairs import pairs_of, tables
     from xlite_search.results.run_facts import of_comparison
+    from xlite_search.results.ties import MARGIN
 
     others = csv or mlflow or experiment
     if studies and others:
@@ -203,12 +215,18 @@ def compare(
         raise BadInput("name a study to compare, or other people's runs: --csv FILE, or --mlflow URI --experiment NAME")
     if patients or metric:
         raise BadInput("--patients and --metric are for other people's runs, with --csv or --mlflow")
-    comparison = results.compare(studies)
+    outputs.expect_writable(output)
+    comparison = results.compare(studies, MARGIN if margin is None else margin)
+    gaps = results.against(comparison, against, MARGIN if margin is None else margin) if against else None
+    if output:
+        outputs.write(comparison, gaps, output)
+        return
     pairs = pairs_of(of_comparison(comparison), comparison.metric, factors=factor or ())
     if json_:
-        print(json.dumps(results.as_json(comparison) | {"pairs": pairs.as_json()}))
+        beside = {"against": gaps.as_json()} if gaps else {}
+        print(json.dumps(results.as_json(comparison) | {"pairs": pairs.as_json()} | beside))
     else:
-        results.show(comparison)
+        results.show(comparison, gaps)
         columns.show(tables(pairs) if factor else ())
 
 

@@ -1,6 +1,6 @@
 """Results: comparisons, tables, exports, made from the records once the runs are over.
 
-In a notebook: `from xlite_search.results import runs, epochs, predictions`, pandas frames of a study (`frames.py`).
+In a notebook: `from xlite_search.results import runs, epochs, predictions, gaps`, pandas frames (`frames.py`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xlite_search.results.frames import epochs as epochs
+    from xlite_search.results.frames import gaps as gaps
     from xlite_search.results.frames import predictions as predictions
     from xlite_search.results.frames import runs as runs
 
-FRAMES = ("epochs", "predictions", "runs")
+FRAMES = ("epochs", "gaps", "predictions", "runs")
 
 
 def __getattr__(name: str) -> Any:

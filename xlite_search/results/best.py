@@ -6,10 +6,11 @@ data and split, the teacher's sha256. The final training refuses to start on any
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, create_model
@@ -23,7 +24,7 @@ from xlite_search.execution import drive
 from xlite_search.model_folder import expect_loadable, publish, read_model
 from xlite_search.places import FINAL
 from xlite_search.records import RunRecord
-from xlite_search.results.compare import compare, open_study
+from xlite_search.results.compare import Comparison, compare, open_study
 from xlite_search.spec import Spec, parse
 from xlite_search.storage import alone
 from xlite_search.tracking.recorder import Recorder
@@ -50,6 +51,22 @@ class _Code(Spec):
     commit: str
 
 
+class _Chosen(Spec):
+    """How the config was chosen: by its score, or by the mean of `seeds` runs; of so many; unknown is null.
+
+    low, high  95 % interval of the mean, or of the score; `corrected` is what it is worth, had it not been chosen
+    """
+
+    by: Literal["score", "mean over seeds"]
+    of: int = Field(ge=1)
+    seeds: int = Field(1, ge=1)
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    corrected: float | None = None
+
+
 class _Best(Spec):
     """What `best.yaml` has to hold, and of which types."""
 
@@ -66,6 +83,7 @@ class _Best(Spec):
     teacher_sha256: str
     code: _Code
     learning_rates: tuple[float, ...]
+    chosen: _Chosen | None = None
     config: RunConfig
 
 
@@ -92,8 +110,24 @@ def best(study_name: str) -> dict[str, Any]:
         "teacher_sha256": study.teacher_sha256 if run.config["kd"] else "",
         "code": {"version": study.definition["code"], "commit": study.commit},
         "learning_rates": run.metric("train/lr"),
+        "chosen": _chosen(comparison),
         "config": run.config,
     }
+
+
+def _chosen(comparison: Comparison) -> dict[str, Any]:
+    """What `_Chosen` says."""
+    claims = comparison.claims
+    if claims is None:
+        return _Chosen(by="score", of=len(comparison.ranked)).model_dump()
+    best = comparison.best.key
+    arm = next(arm for arm in claims.arms if best in [run.key for run in arm.runs])
+    recipe = claims.about == "recipe"
+    known = {"mean": arm.score, "sd": arm.spread, "low": arm.interval.low, "high": arm.interval.high}
+    known |= {"corrected": claims.winner.corrected}
+    finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
+    by: Literal["score", "mean over seeds"] = "mean over seeds" if recipe else "score"
+    return _Chosen(by=by, of=claims.of, seeds=len(arm.runs), **finite).model_dump()
 
 
 def write_best(study_name: str, path: Path) -> dict[str, Any]:
@@ -117,7 +151,8 @@ def read_best(path: Path) -> dict[str, Any]:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         at = "" if line is None else f", line {line + 1}"
         raise BadInput(f"{path}{at}: not valid YAML") from None
-    missing = [name for name in _Best.model_fields if not isinstance(document, dict) or name not in document]
+    needed = [name for name, field in _Best.model_fields.items() if field.is_required()]
+    missing = [name for name in needed if not isinstance(document, dict) or name not in document]
     if missing:
         raise BadInput(f"{path}: no '{missing[0]}' in it; export it with `python -m xlite_search best STUDY -o {path}`")
     own = config_in(document)

@@ -9,24 +9,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places
-from xlite_search.console import clock
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.packed import PackedSet
-from xlite_search.errors import BadInput, XliteError, did_you_mean
+from xlite_search.errors import BadInput, XliteError, cause_of, did_you_mean
 from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 from xlite_search.results import columns
+from xlite_search.results.against import Against
+from xlite_search.results.against import against as gaps_of
+from xlite_search.results.claims import Claims, claims_of
 from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
-from xlite_search.results.paired import Setting, over_seeds
 from xlite_search.results.tables import tables
+from xlite_search.results.teachers import Distillation, TeacherCost, cost_of, distillation
+from xlite_search.results.ties import MARGIN
 from xlite_search.study_record import StudyRecord, homes
 from xlite_search.trainable import config_of
 
@@ -45,34 +48,6 @@ def open_study(name: str) -> StudyRecord:
 
 
 @dataclass(frozen=True)
-class TeacherCost:
-    """What the teacher's logits cost, over all runs that have one.
-
-    computed  views that it was run on
-    used      views whose logits students were given; those that were not computed were read from the cache
-    seconds   spent computing; `saved_seconds` is what the rest would have taken
-    size      bytes of its cached logits, for these and other studies
-    """
-
-    computed: int
-    used: int
-    seconds: float
-    saved_seconds: float
-    size: int
-
-    @property
-    def saved(self) -> int:
-        return max(self.used - self.computed, 0)
-
-    def words(self) -> str:
-        """`teacher logits: 21,000 views computed in 12 s, 147,000 read from the cache (84 s saved); cache 0.6 MB`."""
-        return (
-            f"teacher logits: {self.computed:,} views computed in {clock(self.seconds)}, {self.saved:,} read from the "
-            f"cache ({clock(self.saved_seconds)} saved); cache {self.size / 1e6:.2g} MB"
-        )
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Runs of one or more studies that share a metric.
 
@@ -81,8 +56,8 @@ class Comparison:
     others   stopped, failed or not over yet, in the study's order
     support  validation images, and how many of them have each finding; empty if no run has begun
     teaching what the teacher's logits cost; None without one
-    settings what the runs of several seeds say together, the best first; empty if there is nothing to pair
-    unpaired why there are none although there is something to pair; empty otherwise
+    distillation  teacher, and students with and without one; None where nobody had a teacher
+    claims   intervals, what is tied with the best, what may be said; None where nothing can be, `unclaimed` says why
     facts    what belongs under every table: that the data set is a part of its label table
     """
 
@@ -94,8 +69,9 @@ class Comparison:
     images: int
     support: dict[str, int]
     teaching: TeacherCost | None
-    settings: list[Setting]
-    unpaired: str = ""
+    distillation: Distillation | None = None
+    claims: Claims | None = None
+    unclaimed: str = ""
     facts: tuple[str, ...] = ()
 
     def labels(self, runs: Sequence[RunRecord]) -> list[str]:
@@ -118,9 +94,14 @@ class Comparison:
 
     @property
     def best(self) -> RunRecord:
-        """Raises BadInput if no run was trained to its end."""
+        """The run that scored best; of settings with several seeds the best one's most usual run, not its luckiest.
+
+        Raises BadInput if no run was trained to its end.
+        """
         if not self.ranked:
             raise BadInput(f"study '{self.names[0]}' has no run that was trained to its end; `run` it first")
+        if self.claims and self.claims.about == "recipe":
+            return self.claims.usual
         return self.ranked[0]
 
     @property
@@ -162,8 +143,12 @@ class Comparison:
         return found
 
 
-def compare(names: list[str]) -> Comparison:
-    """Raises BadInput if a study is not there, or the studies were ranked by different metrics."""
+def compare(names: list[str], margin: float = MARGIN) -> Comparison:
+    """Studies by their names; gaps in AUROC within `margin` are a tie.
+
+    Raises:
+        BadInput: a study is not there, or they were ranked by different metrics, or validated on other images.
+    """
     studies = [open_study(name) for name in dict.fromkeys(names)]
     metrics = {study.metric for study in studies}
     if len(metrics) > 1:
@@ -177,24 +162,29 @@ def compare(names: list[str]) -> Comparison:
     ranked = [run for run in runs if run.status == "finished" and math.isfinite(run.best_score(metric))]
     ranked.sort(key=lambda run: run.best_score(metric), reverse=True)
     others = [run for run in runs if run not in ranked]
-    teaching = _teaching(studies, runs)
+    teaching = cost_of(studies, runs)
     shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
     images, support = _support(runs)
-    settings, unpaired = _over_seeds(ranked, metric, studies)
     called = tuple(study.name for study in studies)
     facts = _facts(runs)
-    return Comparison(
-        called, metric, shared, ranked, others, images, support, teaching, settings, unpaired=unpaired, facts=facts
-    )
+    found = Comparison(called, metric, shared, ranked, others, images, support, teaching, facts=facts)
+    found = replace(found, distillation=distillation(studies, ranked, metric))
+    claims, unclaimed = _claims(found, studies, margin)
+    return replace(found, claims=claims, unclaimed=unclaimed)
 
 
-def _over_seeds(ranked: list[RunRecord], metric: str, studies: list[StudyRecord]) -> tuple[list[Setting], str]:
-    """The settings, and why there are none."""
+def _claims(found: Comparison, studies: list[StudyRecord], margin: float) -> tuple[Claims | None, str]:
+    """What may be claimed, or why nothing may."""
     makers = {study.folder: study.maker or str(study.definition.get("code", "")) for study in studies}
+    ranked, labels = found.ranked, found.labels(found.ranked)
+
+    def maker(run: RunRecord) -> str:
+        return makers[run.folder.parents[1]]
+
     try:
-        return over_seeds(ranked, metric, lambda: _data(ranked), lambda run: makers[run.folder.parents[1]]), ""
-    except XliteError as error:
-        return [], str(error)
+        return claims_of(ranked, labels, found.metric, lambda: _data(ranked), maker, margin), ""
+    except (XliteError, OSError) as error:
+        return None, cause_of(error)
 
 
 def _facts(runs: list[RunRecord]) -> tuple[str, ...]:
@@ -251,8 +241,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "minimize": list(comparison.minimize),
         "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
         **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
-        **({"settings": [each.as_json() for each in comparison.settings]} if comparison.settings else {}),
-        **({"unpaired": comparison.unpaired} if comparison.unpaired else {}),
+        **({"claims": comparison.claims.as_json()} if comparison.claims else {"unclaimed": comparison.unclaimed}),
+        **({"distillation": asdict(comparison.distillation)} if comparison.distillation else {}),
         **({"facts": list(comparison.facts)} if comparison.facts else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
         **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),
@@ -264,21 +254,27 @@ def _energy_wh(run: RunRecord) -> float:
     return sum(epoch.get("energy/gpu_wh", 0.0) for epoch in run.epochs)
 
 
-def show(comparison: Comparison, *, classes: bool = True, width: int | None = None) -> None:
+def against(comparison: Comparison, which: str, margin: float = MARGIN) -> Against:
+    """The best run against another one, by finding: by its key or label in the first study, or `STUDY/RUN`.
+
+    Raises:
+        BadInput: there is no such run, or it is the best itself, or was validated on other images.
+    """
+    study, slash, name = which.rpartition("/")
+    there = slash and study in places.studies()
+    other = open_study(study).run(name) if there else open_study(comparison.names[0]).run(which)
+    one = comparison.best
+    if other.folder == one.folder:
+        raise BadInput(f"--against {which}: that is the best run itself; name another one")
+    return gaps_of(one, other, told_apart([one.label, other.label], homes([one, other])), margin)
+
+
+def show(
+    comparison: Comparison, gaps: Against | None = None, *, classes: bool = True, width: int | None = None
+) -> None:
     """Prints the tables to stdout, as wide as the terminal is; nothing is left out where it is none."""
-    columns.show(tables(comparison, classes=classes), width)
-
-
-def _teaching(studies: list[StudyRecord], runs: list[RunRecord]) -> TeacherCost | None:
-    def total(name: str) -> float:
-        return sum(epoch.get(name, 0.0) for run in runs for epoch in run.epochs)
-
-    if not total("kd/used"):
-        return None
-    homes = {places.teacher_folder(study.teacher) for study in studies if study.teacher}
-    size = sum(path.stat().st_size for home in homes for path in home.glob("logits/*/*.f16"))
-    computed, used = int(total("kd/computed")), int(total("kd/used"))
-    return TeacherCost(computed, used, total("time/teacher_s"), total("time/teacher_saved_s"), size)
+    found = [*tables(comparison, classes=classes and not gaps), *([gaps.table()] if gaps else ())]
+    columns.show(found, width)
 
 
 def _data(runs: list[RunRecord]) -> Data:

@@ -1,4 +1,4 @@
-"""pandas frames of runs, epochs and predictions, for notebooks: `from xlite_search.results import runs`.
+"""pandas frames of runs, epochs, predictions and gaps, for notebooks: `from xlite_search.results import runs`.
 
     runs("kd_grid").sort_values("val/auroc_macro")
     epochs("kd_grid").pivot(index="epoch", columns="label", values="val/auroc_macro").plot()
@@ -9,6 +9,7 @@ Settings are columns by their dotted names (`kd.tau`), metrics by MLflow's (`val
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,9 @@ import pandas as pd
 
 from xlite_search.errors import BadInput, XliteError
 from xlite_search.records import RunRecord
-from xlite_search.results.compare import open_study
+from xlite_search.results.against import Against, against
+from xlite_search.results.compare import Comparison, open_study
+from xlite_search.storage import write_atomic
 from xlite_search.study_record import homes
 from xlite_search.training.predictions import Predictions
 
@@ -120,9 +123,48 @@ def _truth(run: RunRecord) -> pd.DataFrame | None:
     return pd.DataFrame(columns, index=pd.Index([table.names[row] for row in rows], name="image"))
 
 
-def written(frame: pd.DataFrame, path: Path) -> None:
+def gaps(one: RunRecord | str, other: RunRecord | str) -> pd.DataFrame:
+    """A row for each finding, the rarest first: AUROC of one run and of another on the same images, and their gap.
+
+    Columns: finding, positives, supported, auroc_a, auroc_b, gap, low, high (95 %, for all findings at once), p,
+    p_max_t, p_holm, verdict.
+
+    Raises:
+        BadInput: there is no such run, or they were validated on other images.
+    """
+    a, b = (run if isinstance(run, RunRecord) else run_named(run) for run in (one, other))
+    return of_gaps(against(a, b, [a.label, b.label]))
+
+
+def of_gaps(found: Against) -> pd.DataFrame:
+    """A row for each finding, as `gaps` has them."""
+    rows = []
+    for gap in found.gaps:
+        row = asdict(gap)
+        row["auroc_a"], row["auroc_b"] = row.pop("auroc")
+        rows.append(row | {"supported": gap.supported})
+    heads = ["finding", "positives", "supported", "auroc_a", "auroc_b", "gap", "low", "high", "p", "p_max_t", "p_holm"]
+    return pd.DataFrame.from_records(rows, columns=[*heads, "verdict"])
+
+
+def of_comparison(comparison: Comparison) -> pd.DataFrame:
+    """A row for each run, as `runs` has them, with what may be claimed of it: low and high of its own 95 % interval; of
+    its arm (itself, or its setting over the seeds) the gap to the best, its interval, the verdict and the tie."""
+    claims, rows = comparison.claims, []
+    arms = {run.key: arm for arm in (claims.arms if claims else ()) for run in arm.runs}
+    for run in (*comparison.ranked, *comparison.others):
+        said: dict[str, Any] = {}
+        if claims and run.key in claims.own:
+            said |= {"low": claims.own[run.key].low, "high": claims.own[run.key].high}
+        if run.key in arms:
+            standing = arms[run.key].standing
+            said |= {"gap": standing.gap, "gap_low": standing.low, "gap_high": standing.high}
+            said |= {"verdict": standing.verdict, "tied_with_best": standing.may_be_best}
+        rows.append(_row(run) | said)
+    return pd.DataFrame.from_records(rows)
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
     """Writes a frame as its file's name ends: `.csv` or `.parquet`."""
-    if path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
+    whole = frame.to_parquet(index=False) if path.suffix == ".parquet" else frame.to_csv(index=False).encode()
+    write_atomic(path, whole)

@@ -15,10 +15,9 @@ from xlite_search.results.columns import Column, Table
 from xlite_search.results.confounders import Comparability, RunFacts, Says, comparability
 from xlite_search.results.inference import Influence, half_widths, joint
 from xlite_search.results.missing import MissingRun, missing
+from xlite_search.results.ties import MARGIN
 from xlite_search.results.roles import is_below, short_name
 
-#: gaps up to which two runs are as good as each other
-MARGIN = 0.002
 #: runs of which every pair is looked at; of more, each with the best
 EVERY_PAIR = 60
 #: sentences, and commands, that are printed

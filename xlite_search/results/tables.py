@@ -10,15 +10,20 @@ from xlite_search import places
 from xlite_search.console import clock
 from xlite_search.labels import short, texts
 from xlite_search.records import RunRecord
+from xlite_search.results.claims import Arm, Claims
 from xlite_search.results.columns import Column, Table
 from xlite_search.results.front import measure
-from xlite_search.results.paired import CAPTION, UNKNOWN, Setting
+from xlite_search.results.intervals import Interval
+from xlite_search.results.ties import Standing
 from xlite_search.study_record import homes
 
 if TYPE_CHECKING:
     from xlite_search.results.compare import Comparison
 
 COLUMNS_OF_CLASSES = 4
+#: runs that a table shows where a study may have a thousand
+ROWS = 60
+MACRO, SUPPORTED = "val/auroc_macro", "val/auroc_supported"
 #: instead of a value that a run does not have
 ABSENT = "-"
 WHY = {
@@ -35,12 +40,18 @@ def tables(comparison: Comparison, *, classes: bool = True) -> Iterator[Table | 
     """All that there is to show, tables and sentences, in the order of reading; AUROC by finding only if `classes`."""
     if comparison.ranked:
         yield ranking(comparison)
-    if comparison.settings:
-        yield over_seeds(comparison)
-    if comparison.unpaired:
-        yield f"the settings are not compared over their seeds: {comparison.unpaired}"
+    if comparison.claims and comparison.claims.about == "recipe":
+        yield recipes(comparison.claims, comparison.facts)
+    if comparison.claims:
+        yield comparison.claims.sentence()
+    elif comparison.ranked:
+        yield f"no intervals, and no claim: {comparison.unclaimed}"
+    if comparison.distillation:
+        yield comparison.distillation.table(comparison.facts)
     if comparison.others:
         yield others(comparison)
+    if any(run.status == "stopped" for run in comparison.others):
+        yield by_rung(comparison)
     if comparison.teaching:
         yield comparison.teaching.words()
     if comparison.energy_wh:
@@ -54,14 +65,26 @@ def ranking(comparison: Comparison) -> Table:
     """The runs that were trained to their end, with what differs between them."""
     runs, name = comparison.ranked, comparison.metric
     at_best = [run.epochs[run.best.epoch - 1] for run in runs if run.best]
-    marks = [f"* {rank}" if kept else str(rank) for rank, kept in enumerate(comparison.on_front(), start=1)]
+    claims = comparison.claims
+    of_weights = claims if claims and claims.about == "weights" else None
+    arms = {arm.runs[0].key: arm for arm in of_weights.arms} if of_weights else {}
+    marks = [f"{'* ' if kept else ''}{rank}" for rank, kept in enumerate(comparison.on_front(), start=1)]
+    if arms:
+        marks = [f"{mark} {'=' if _tied(arms.get(run.key)) else ' '}" for mark, run in zip(marks, runs, strict=True)]
     columns = [Column("#", marks), *factors(runs, comparison.labels(runs))]
     columns.append(Column("best", [number(run.best_score(name)) for run in runs]))
+    if claims:
+        own = claims.own
+        columns.append(Column("95 %", [ends(own[run.key], "") if run.key in own else ABSENT for run in runs]))
+    if of_weights:
+        columns += _gaps([arms.get(run.key) for run in runs], of_weights.arms[0])
     for extra in comparison.minimize:
         words = measure(extra)
         columns.append(Column(words.word, [words.text(run.objective(extra)) for run in runs]))
     columns.append(Column("at epoch", [f"{run.best.epoch} of {len(run.epochs)}" for run in runs if run.best], spare=1))
     columns.append(Column("final", [number(run.epochs[-1].get(name)) for run in runs], spare=6))
+    if name == MACRO and any(SUPPORTED in epoch for epoch in at_best):
+        columns.append(Column("supported", [number(epoch.get(SUPPORTED)) for epoch in at_best], spare=2))
     columns.append(Column("AP", [number(epoch.get("val/ap_macro")) for epoch in at_best], spare=2))
     columns.append(Column("F1", [number(epoch.get("val/f1_macro")) for epoch in at_best], spare=5))
     if "model/parameters" not in comparison.minimize:
@@ -69,7 +92,8 @@ def ranking(comparison: Comparison) -> Table:
         columns.append(Column("params", [f"{size / 1e6:.2f} M" if size else ABSENT for size in sizes], spare=4))
     columns.append(Column("time", [clock(run.seconds) for run in runs], spare=3))
     title = f"{', '.join(comparison.names)}: trained to the end, ranked by {name}"
-    return Table(title, columns, [*_shared(runs), *_notes(comparison), *comparison.facts])
+    notes = [*_shared(runs), *(of_weights.notes() if of_weights else ()), *_notes(comparison), *comparison.facts]
+    return Table(title, columns, notes)
 
 
 def factors(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Column]:
@@ -125,28 +149,45 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def over_seeds(comparison: Comparison) -> Table:
+def recipes(claims: Claims, facts: Sequence[str]) -> Table:
     """The settings over their seeds, with their gaps to the best."""
-    found = comparison.settings
+    arms = claims.arms
     columns = [
-        Column("setting", [each.label for each in found], text=True),
-        Column("seeds", [str(len(each.seeds)) for each in found], spare=1),
-        Column("mean", [f"{each.score:.4f}" for each in found]),
-        Column("sd", [f"{each.spread:.4f}" for each in found], spare=2),
-        Column("gap", [f"{each.gap:+.4f}" if each.gaps else "" for each in found]),
-        Column("95 % interval", [_interval(each) for each in found]),
-        Column("of each seed", ["  ".join(f"{gap:+.4f}" for gap in each.gaps) for each in found], spare=3),
-        Column("", [each.verdict if each.gaps else "" for each in found]),
+        Column("", ["=" if _tied(arm) else "" for arm in arms]),
+        Column("setting", [arm.label for arm in arms], text=True),
+        Column("seeds", [str(len(arm.runs)) for arm in arms], spare=1),
+        Column("mean", [f"{arm.score:.4f}" for arm in arms]),
+        Column("sd", [number(arm.spread) for arm in arms], spare=2),
+        Column("95 %", [ends(arm.interval, "") for arm in arms]),
+        *_gaps(arms, arms[0]),
+        Column("of each seed", ["  ".join(f"{gap:+.4f}" for gap in arm.gaps) for arm in arms], spare=4),
     ]
-    unknown = [] if all(math.isfinite(each.half) for each in found) else [UNKNOWN]
-    notes = [CAPTION, *unknown, *comparison.facts]
-    return Table("over the seeds: behind the best, on the same images", columns, notes)
+    return Table(
+        "over the seeds, on the same images: the recipe, with the chance of training",
+        columns,
+        [*claims.notes(), *facts],
+    )
 
 
-def _interval(setting: Setting) -> str:
-    if not setting.gaps or not math.isfinite(setting.half):
-        return "unknown" if setting.gaps else ""
-    return f"{setting.gap - setting.half:+.4f} to {setting.gap + setting.half:+.4f}"
+def _gaps(arms: Sequence[Arm | None], best: Arm) -> list[Column]:
+    """Gaps to the best, with the intervals that hold for all of them at once, and what these say."""
+    behind = [None if arm is None or arm is best else arm.standing for arm in arms]
+    return [
+        Column("gap", ["" if each is None else f"{each.gap:+.4f}" for each in behind], spare=3),
+        Column("95 % of gap", ["" if each is None else ends(each, "+") for each in behind], spare=2),
+        Column("verdict", ["" if each is None else each.verdict for each in behind]),
+    ]
+
+
+def _tied(arm: Arm | None) -> bool:
+    return arm is not None and arm.standing.may_be_best
+
+
+def ends(interval: Interval | Standing, sign: str) -> str:
+    """`0.8120 to 0.9051`, `-0.0210 to +0.0034`."""
+    if not math.isfinite(interval.low):
+        return "unknown"
+    return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
 
 
 def others(comparison: Comparison) -> Table:
@@ -159,6 +200,29 @@ def others(comparison: Comparison) -> Table:
         Column("why", [_why(run) for run in runs], text=True),
     ]
     return Table("not ranked: not trained to the end", columns, comparison.facts)
+
+
+def by_rung(comparison: Comparison) -> Table:
+    """Scores at the epochs at which runs were stopped: each beside all that came as far, and beside no others."""
+    rungs = sorted({len(run.epochs) for run in comparison.others if run.status == "stopped"})
+    runs = [run for run in (*comparison.ranked, *comparison.others) if len(run.epochs) >= rungs[0]]
+    runs.sort(key=lambda run: [_at(run, rung, comparison.metric) for rung in reversed(rungs)], reverse=True)
+    shown = runs[:ROWS]
+    columns = [Column("trial", comparison.labels(shown), text=True)]
+    for rung in rungs:
+        scores = [_at(run, rung, comparison.metric) for run in shown]
+        columns.append(Column(f"epoch {rung}", [number(score if score >= 0 else None) for score in scores]))
+    reached = (f"{sum(len(run.epochs) >= rung for run in runs):,} at epoch {rung}" for rung in rungs)
+    notes = [f"runs that came as far: {', '.join(reached)}"]
+    if len(runs) > ROWS:
+        notes.append(f"the first {ROWS} of {len(runs):,}")
+    return Table(f"at the rungs: {comparison.metric} of all that came as far", columns, [*notes, *comparison.facts])
+
+
+def _at(run: RunRecord, epoch: int, metric: str) -> float:
+    """The score at an epoch; -1 where the run did not come as far, or has none."""
+    score = run.epochs[epoch - 1].get(metric) if len(run.epochs) >= epoch else None
+    return -1.0 if score is None or not math.isfinite(score) else score
 
 
 def _why(run: RunRecord) -> str:
@@ -197,9 +261,12 @@ def closing_lines(comparison: Comparison) -> Iterator[str]:
     elif not comparison.ranked:
         yield f"\nNo trial has a value of {comparison.metric}: there is nothing to rank"
     else:
-        winner = comparison.ranked[0]
+        winner, claims = comparison.best, comparison.claims
         settings = " ".join(f"{setting}={value}" for setting, value in winner.settings.items())
-        yield f"\nBest config: {settings}  ({comparison.metric} {winner.best_score(comparison.metric):.4f})"
+        score = f"{comparison.metric} {winner.best_score(comparison.metric):.4f}"
+        if claims and claims.about == "recipe":
+            score = f"the usual run of the best mean over {len(claims.arms[0].runs)} seeds; {score}"
+        yield f"\nBest config: {settings}  ({score})"
         yield f"Export it:   python -m xlite_search best {name} -o best.yaml"
         yield f"By finding:  python -m xlite_search compare {name}"
     yield f"Files:       {places.study_folder(name)}"

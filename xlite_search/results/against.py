@@ -1,0 +1,84 @@
+"""Two runs finding by finding, on the same validation images: `compare STUDY --against RUN`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xlite_search.data.dataset import open_data
+from xlite_search.errors import BadInput
+from xlite_search.records import RunRecord
+from xlite_search.results.by_finding import FindingGap, by_finding
+from xlite_search.results.columns import Column, Table
+from xlite_search.results.paired import MACRO, Judge
+from xlite_search.results.ties import MARGIN
+from xlite_search.trainable import config_of
+
+
+@dataclass(frozen=True)
+class Against:
+    """A run's AUROCs against another's, the rarest finding first."""
+
+    one: str
+    other: str
+    images: int
+    patients: int
+    gaps: tuple[FindingGap, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        findings = [gap.as_json() for gap in self.gaps]
+        about = {"run": self.one, "against": self.other, "images": self.images, "patients": self.patients}
+        return about | {"findings": findings}
+
+    def table(self) -> Table:
+        gaps = self.gaps
+        columns = [
+            Column("finding", [gap.finding if gap.supported else f"({gap.finding})" for gap in gaps], text=True),
+            Column("positives", [f"{gap.positives:,}" for gap in gaps]),
+            Column("AUROC", [_number(gap.auroc[0]) for gap in gaps], spare=2),
+            Column("against", [_number(gap.auroc[1]) for gap in gaps], spare=2),
+            Column("gap", [_number(gap.gap, "+") for gap in gaps]),
+            Column("95 %, all at once", [_ends(gap) for gap in gaps]),
+            Column("p max-t", [_p(gap.p_max_t) for gap in gaps]),
+            Column("p Holm", [_p(gap.p_holm) for gap in gaps], spare=1),
+            Column("verdict", [gap.verdict for gap in gaps]),
+        ]
+        notes = [
+            f"{self.images:,} validation images of {self.patients:,} patients; p: corrected for all findings, by the "
+            f"step-down maximum and by Holm"
+        ]
+        if not all(gap.supported for gap in gaps):
+            notes.append("(finding): under 10 positives, or as few without it; its AUROC is hardly more than luck")
+        return Table(f"{self.one} against {self.other}, the rarest finding first", columns, notes)
+
+
+def against(one: RunRecord, other: RunRecord, names: Sequence[str], margin: float = MARGIN) -> Against:
+    """Of their best epochs; `names` is what to call them.
+
+    Raises:
+        BadInput: they were validated on other images.
+        XliteError: the data or a run's kept predictions are not there, or not what they were.
+    """
+    data, theirs = open_data(config_of(one).data), open_data(config_of(other).data)
+    same = (data.packed.fingerprint, data.split.fingerprint) == (theirs.packed.fingerprint, theirs.split.fingerprint)
+    if not same:
+        raise BadInput(f"{names[0]} and {names[1]} were validated on other images, and cannot be compared")
+    judge = Judge(data, MACRO)
+    findings = [name for name, there in zip(data.classes, judge.findings, strict=True) if there]
+    positives = judge.truth[:, judge.findings].sum(axis=0).tolist()
+    gaps = by_finding(judge.of(one), judge.of(other), findings, positives, margin)
+    return Against(names[0], names[1], judge.images, judge.many, tuple(gaps))
+
+
+def _number(value: float, sign: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ends(gap: FindingGap) -> str:
+    return "unknown" if math.isnan(gap.low) else f"{gap.low:+.4f} to {gap.high:+.4f}"

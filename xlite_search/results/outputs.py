@@ -1,0 +1,38 @@
+"""A comparison in a file: Markdown and LaTeX as it is shown, CSV and Parquet with a row for each run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.results.against import Against
+from xlite_search.results.compare import Comparison
+from xlite_search.results.formats import latex, markdown
+from xlite_search.results.tables import tables
+from xlite_search.storage import write_atomic
+
+SHOWN = {".md": markdown, ".tex": latex}
+FRAMES = (".csv", ".parquet")
+
+
+def expect_writable(output: Path | None) -> None:
+    """Before anything is computed. Raises BadInput for another kind of file, or a folder that is not there."""
+    if output is None:
+        return
+    known = (*SHOWN, *FRAMES)
+    if output.suffix not in known:
+        hint = did_you_mean(output.suffix, known)
+        raise BadInput(f"-o {output}: expected a file that ends in {', '.join(known)}{hint}")
+    if not output.absolute().parent.is_dir():
+        raise BadInput(f"-o {output}: there is no folder {output.absolute().parent}")
+
+
+def write(comparison: Comparison, gaps: Against | None, output: Path) -> None:
+    """Writes the file as its name ends; where runs were compared by finding, CSV and Parquet have these rows."""
+    if output.suffix in SHOWN:
+        parts = [*tables(comparison, classes=not gaps), *([gaps.table()] if gaps else ())]
+        write_atomic(output, SHOWN[output.suffix](parts).encode())
+        return
+    from xlite_search.results import frames
+
+    frames.write(frames.of_gaps(gaps) if gaps else frames.of_comparison(comparison), output)
