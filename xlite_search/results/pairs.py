@@ -15,8 +15,8 @@ from xlite_search.results.columns import Column, Table
 from xlite_search.results.confounders import Comparability, RunFacts, Says, comparability
 from xlite_search.results.inference import Influence, half_widths, joint
 from xlite_search.results.missing import MissingRun, missing
-from xlite_search.results.ties import MARGIN
 from xlite_search.results.roles import is_below, short_name
+from xlite_search.results.ties import MARGIN
 
 #: runs of which every pair is looked at; of more, each with the best
 EVERY_PAIR = 60
