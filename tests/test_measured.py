@@ -46,6 +46,10 @@ def test_the_pages_are_made_of_what_was_written() -> None:
     assert (page, readme) == figures.pages(template, readme, figures.records()), "python benchmarks/figures.py"
 
 
+def test_each_benchmark_was_measured() -> None:
+    assert sorted(recording.names()) == WRITTEN
+
+
 @pytest.mark.parametrize("name", recording.names())
 def test_a_benchmark_hands_itself_over(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given, about, measure, limits = handed_over(name, monkeypatch)
