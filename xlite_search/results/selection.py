@@ -74,7 +74,9 @@ def winner(curves: Sequence[Array], covariance: Array, draws: int = DRAWS) -> Wi
     common, own = _model(covariance)
     random, total, run_of = np.random.default_rng(0), 0.0, np.repeat(np.arange(runs), sizes)
     for some in np.array_split(np.arange(draws), -(-draws * len(scores) // AT_ONCE)):
-        moved = draws_of(random, common, len(some))[:, run_of]
+        shared = draws_of(random, common, len(some))
+        shared -= shared.mean(axis=1, keepdims=True)  # what all runs share is 0 on average and chooses none of them
+        moved = shared[:, run_of]
         moved += random.standard_normal(moved.shape) * own[run_of]
         picked = (scores + moved).argmax(axis=1)
         total += float((scores[picked] - moved[np.arange(len(some)), picked]).sum())
