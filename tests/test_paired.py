@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from dataclasses import replace
 
@@ -265,15 +266,25 @@ def test_two_studies_of_one_grid_at_another_fixed_setting_stay_apart(config: Run
         "two",
     )
     for names in (["one", "two"], ["two", "one"]):
-        found = arms_of(compare(names))
-        assert sorted(each.label for each in found) == ["one: ema=0", "one: ema=0.9", "two: ema=0", "two: ema=0.9"]
+        comparison = compare(names)
+        found = arms_of(comparison)
+        assert sorted(each.label for each in found) == ["ema=0.9", "one: ema=0", "two: ema=0"]
         assert found[0].score == arms_of(compare(["one"]))[0].score
+        (why,) = comparison.confounded
+        assert re.match(
+            r"no claim about two: ema=0.9 .*not comparable: differ in optimizer.lr \(.*\), ema \(0, 0.9\)", why
+        )
 
 
 def test_what_other_code_trained_is_another_setting(config: RunConfig, data: Data) -> None:
     study(config, data, {"old": arm(1e-3, 1.0)}, "one", maker="t:f before")
     study(config, data, {"new": arm(1e-3, 2.0)}, "two", maker="t:f after")
-    assert [each.label for each in arms_of(compare(["one", "two"]))] == ["new", "old"]
+    comparison = compare(["one", "two"])
+    assert [each.label for each in arms_of(comparison)] == ["new"]
+    (why,) = comparison.confounded
+    assert re.match(
+        r"no claim about old seed=. and 2 more against new seed=.: not comparable: differ in code \(", why
+    ), why
 
 
 def test_a_run_that_two_studies_have_counts_once(config: RunConfig, data: Data) -> None:

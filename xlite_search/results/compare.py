@@ -27,6 +27,8 @@ from xlite_search.results.against import against as gaps_of
 from xlite_search.results.claims import Claims, claims_of
 from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
+from xlite_search.results.guarded import guarded, looked_at
+from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.tables import tables
 from xlite_search.results.teachers import Distillation, TeacherCost, cost_of, distillation
 from xlite_search.results.ties import MARGIN
@@ -58,6 +60,7 @@ class Comparison:
     teaching what the teacher's logits cost; None without one
     distillation  teacher, and students with and without one; None where nobody had a teacher
     claims   intervals, what is tied with the best, what may be said; None where nothing can be, `unclaimed` says why
+    confounded  which runs may not be compared with the best, and why; they have no part in the claims
     facts    what belongs under every table: that the data set is a part of its label table
     """
 
@@ -72,6 +75,7 @@ class Comparison:
     distillation: Distillation | None = None
     claims: Claims | None = None
     unclaimed: str = ""
+    confounded: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 
     def labels(self, runs: Sequence[RunRecord]) -> list[str]:
@@ -169,14 +173,18 @@ def compare(names: list[str], margin: float = MARGIN) -> Comparison:
     facts = _facts(runs)
     found = Comparison(called, metric, shared, ranked, others, images, support, teaching, facts=facts)
     found = replace(found, distillation=distillation(studies, ranked, metric))
-    claims, unclaimed = _claims(found, studies, margin)
-    return replace(found, claims=claims, unclaimed=unclaimed)
+    guard = guarded(of_comparison(found, looked_at(len(ranked))), len(ranked))
+    claims, unclaimed = _claims(found, studies, margin, guard.fair)
+    return replace(found, claims=claims, unclaimed=unclaimed, confounded=guard.reasons)
 
 
-def _claims(found: Comparison, studies: list[StudyRecord], margin: float) -> tuple[Claims | None, str]:
-    """What may be claimed, or why nothing may."""
+def _claims(
+    found: Comparison, studies: list[StudyRecord], margin: float, fair: Sequence[bool]
+) -> tuple[Claims | None, str]:
+    """What may be claimed of the runs that may be compared, or why nothing may."""
     makers = {study.folder: study.maker or str(study.definition.get("code", "")) for study in studies}
-    ranked, labels = found.ranked, found.labels(found.ranked)
+    ranked = [run for run, kept in zip(found.ranked, fair, strict=True) if kept]
+    labels = found.labels(ranked)
 
     def maker(run: RunRecord) -> str:
         return makers[run.folder.parents[1]]
@@ -242,6 +250,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
         **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
         **({"claims": comparison.claims.as_json()} if comparison.claims else {"unclaimed": comparison.unclaimed}),
+        **({"confounded": list(comparison.confounded)} if comparison.confounded else {}),
         **({"distillation": asdict(comparison.distillation)} if comparison.distillation else {}),
         **({"facts": list(comparison.facts)} if comparison.facts else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},

@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from xlite_search.results.compare import Comparison
 
 
-def of_comparison(comparison: Comparison) -> list[RunFacts]:
-    """The ranked runs of the studies that are compared, the best first, called as its tables call them."""
-    names = dict(zip((run.folder for run in comparison.ranked), comparison.labels(comparison.ranked), strict=True))
+def of_comparison(comparison: Comparison, most: int | None = None) -> list[RunFacts]:
+    """The ranked runs of the studies that are compared, or the first of them, called as its tables call them."""
+    ranked = comparison.ranked[:most]
+    names = dict(zip((run.folder for run in ranked), comparison.labels(ranked), strict=True))
     found: dict[Path, RunFacts] = {}
     for name in comparison.names:
         study = StudyRecord.load(places.study_folder(name))
-        runs = [run for run in comparison.ranked if run.folder.parents[1] == study.folder]
+        runs = [run for run in ranked if run.folder.parents[1] == study.folder]
         facts = facts_of(study, runs, [names[run.folder] for run in runs])
         found |= dict(zip((run.folder for run in runs), facts, strict=True))
-    return [found[run.folder] for run in comparison.ranked]
+    return [found[run.folder] for run in ranked]
 
 
 def facts_of(study: StudyRecord, runs: Sequence[RunRecord], names: Sequence[str] = ()) -> list[RunFacts]:

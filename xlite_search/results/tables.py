@@ -46,6 +46,7 @@ def tables(comparison: Comparison, *, classes: bool = True) -> Iterator[Table | 
         yield comparison.claims.sentence()
     elif comparison.ranked:
         yield f"no intervals, and no claim: {comparison.unclaimed}"
+    yield from comparison.confounded
     if comparison.distillation:
         yield comparison.distillation.table(comparison.facts)
     if comparison.others:
