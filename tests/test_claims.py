@@ -115,6 +115,24 @@ def test_a_single_run_has_an_interval_and_no_rival(taught: RunConfig) -> None:
     )
 
 
+@pytest.mark.parametrize("settings", [TAUS, SEEDS])
+def test_a_finding_of_a_single_patient_leaves_every_interval_unknown(
+    taught: RunConfig, settings: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Few images validate. Nothing is claimed to be worse, and nothing is corrected; the table is there."""
+    few = taught.with_settings({"data.split.ratios": [0.8, 0.1, 0.1]})
+    finished_study("s", few, settings, (2.0, 0.0, 2.0, 2.0, 2.0, 2.0)[: len(settings)])
+    comparison = compare(["s"])
+    claims = comparison.claims
+    assert claims is not None and len(claims.tied) == len(claims.arms)
+    assert {arm.standing.verdict for arm in claims.arms[1:]} == {"cannot tell"}
+    assert np.isnan(claims.winner.corrected)
+    assert "95 % unknown" in claims.sentence()
+    json.dumps(as_json(comparison), allow_nan=False)
+    show(comparison)
+    assert "nan" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("gone", ["data", "predictions", "metric"])
 def test_where_nothing_can_be_claimed_it_says_why(
     taught: RunConfig, phantom: PackedSet, gone: str, capsys: pytest.CaptureFixture[str]

@@ -71,12 +71,16 @@ def test_an_epoch_that_was_chosen_is_corrected() -> None:
     assert 0 < alone.optimism < chosen.optimism < 0.0015
 
 
-@pytest.mark.parametrize("wrong", ["score", "covariance"])
-def test_what_is_not_finite_is_refused(wrong: str) -> None:
-    curves, covariance = [np.array([0.8]), np.array([0.7])], np.eye(4)
-    (curves[1] if wrong == "score" else covariance[1])[0] = np.nan
+def test_a_score_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        winner(curves, covariance)
+        winner([np.array([0.8]), np.array([np.nan])], np.eye(4))
+
+
+def test_without_a_law_of_errors_nothing_is_corrected() -> None:
+    """A finding that a single patient has: what other patients would make of it, nobody knows."""
+    found = winner([np.array([0.8]), np.array([0.7])], np.full((4, 4), np.nan))
+    assert (found.run, found.score, found.as_json()["corrected"], found.as_json()["optimism"]) == (0, 0.8, None, None)
+    json.dumps(found.as_json(), allow_nan=False)
 
 
 def published(scores: list[NDArray[np.float64]], truth: NDArray[np.bool_], draws: int) -> float:

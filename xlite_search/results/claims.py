@@ -140,7 +140,7 @@ class Claims:
         ]
         if self.of > len(self.arms) and self.about == "weights":
             found.append(f"claims are about the {len(self.arms)} that scored best, of {self.of:,}")
-        if self.winner.scores > 1:
+        if self.winner.scores > 1 and math.isfinite(self.winner.corrected):
             found.append(
                 f"the best score {self.winner.score:.4f} was chosen from {self.winner.scores:,}; corrected for that it "
                 f"is {self.winner.corrected:.4f}"

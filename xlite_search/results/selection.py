@@ -16,6 +16,7 @@ last's; the others are taken to differ from them as much as these two differ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -34,7 +35,7 @@ class Winner:
 
     run        its place
     score      as it was seen
-    corrected  what it is worth on other patients
+    corrected  what it is worth on other patients; NaN where the law of the scores' errors cannot be known
     runs       that it was chosen from
     scores     that it was chosen from, all epochs of all runs
     """
@@ -50,7 +51,9 @@ class Winner:
         return self.score - self.corrected
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"optimism": self.optimism}
+        """With null for what cannot be known."""
+        known = asdict(self) | {"optimism": self.optimism}
+        return {name: None if value != value else value for name, value in known.items()}
 
 
 def winner(curves: Sequence[Array], covariance: Array, draws: int = DRAWS) -> Winner:
@@ -60,10 +63,10 @@ def winner(curves: Sequence[Array], covariance: Array, draws: int = DRAWS) -> Wi
                 where the last is the best): `joint([*best, *last]).covariance`. For means over seeds it may have the
                 variance of training on its diagonal, and the correction is of its chance too.
 
-    Raises ValueError for a score or a covariance that is not finite.
+    Raises ValueError for a score that is not finite.
     """
-    if not all(np.isfinite(curve).all() for curve in curves) or not np.isfinite(covariance).all():
-        raise ValueError("scores and their covariance must be finite")
+    if not all(np.isfinite(curve).all() for curve in curves):
+        raise ValueError("scores must be finite")
     runs, sizes = len(curves), [len(curve) for curve in curves]
     scores = np.concatenate(curves)
     bests = np.array([curve.max() for curve in curves])
@@ -71,6 +74,8 @@ def winner(curves: Sequence[Array], covariance: Array, draws: int = DRAWS) -> Wi
     found = Winner(run, float(bests[run]), float(bests[run]), runs, len(scores))
     if len(scores) == 1:
         return found
+    if not np.isfinite(covariance).all():
+        return replace(found, corrected=math.nan)
     common, own = _model(covariance)
     random, total, run_of = np.random.default_rng(0), 0.0, np.repeat(np.arange(runs), sizes)
     for some in np.array_split(np.arange(draws), -(-draws * len(scores) // AT_ONCE)):
