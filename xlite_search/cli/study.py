@@ -221,13 +221,14 @@ def compare(
     if output:
         outputs.write(comparison, gaps, output)
         return
-    pairs = pairs_of(of_comparison(comparison), comparison.metric, factors=factor or ())
-    if json_:
+    asked = json_ or factor  # a thousand runs' configs take seconds
+    pairs = pairs_of(of_comparison(comparison), comparison.metric, factors=factor or ()) if asked else None
+    if json_ and pairs:
         beside = {"against": gaps.as_json()} if gaps else {}
         print(json.dumps(results.as_json(comparison) | {"pairs": pairs.as_json()} | beside))
     else:
         results.show(comparison, gaps)
-        columns.show(tables(pairs) if factor else ())
+        columns.show(tables(pairs) if pairs else ())
 
 
 def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:

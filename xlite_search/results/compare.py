@@ -165,7 +165,8 @@ def compare(names: list[str], margin: float = MARGIN) -> Comparison:
     runs = [run for study in studies for run in study.runs()]
     ranked = [run for run in runs if run.status == "finished" and math.isfinite(run.best_score(metric))]
     ranked.sort(key=lambda run: run.best_score(metric), reverse=True)
-    others = [run for run in runs if run not in ranked]
+    first = {run.folder for run in ranked}
+    others = [run for run in runs if run.folder not in first]
     teaching = cost_of(studies, runs)
     shared = tuple(name for name in studies[0].minimize if all(name in study.minimize for study in studies))
     images, support = _support(runs)
