@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xlite_search.labels import texts
 from xlite_search.results.roles import (
@@ -32,6 +32,7 @@ from xlite_search.results.roles import (
     short_name,
     usual_value,
 )
+from xlite_search.results.ties import Verdict
 
 #: what stands for a part that is there at all, `kd`, where the other run has none
 SET = "set"
@@ -40,7 +41,6 @@ RULE = ("epochs", "stop_after", "early_stopping")
 #: hex digits of a hash, and of a version that holds one, that a sentence shows
 SHOWN = 12
 
-Says = Literal["better", "tied", "worse", "cannot tell"]
 #: names, and the values of both runs
 _Values = dict[str, tuple[Any, Any]]
 
@@ -127,7 +127,7 @@ class Comparability:
         """What differs, chance and consequences aside."""
         return tuple(each.name for each in (*self.named, *self.confounders))
 
-    def claim(self, says: Says, gap: str = "") -> str:
+    def claim(self, says: Verdict, gap: str = "") -> str:
         """The sentence about the two, the only one that may say which is better; `gap` is its figures, in words."""
         if self.confounders:
             also = "also " if self.named else ""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from xlite_search.factors import aliased
 from xlite_search.records import RunRecord
 from xlite_search.results.columns import Column, Table
+from xlite_search.results.intervals import student
 from xlite_search.results.roles import FINISHED, role_of
 from xlite_search.storage import digest
 
@@ -30,7 +31,6 @@ Array = NDArray[np.float64]
 SEED = "seed"
 #: part of a contrast that the design does not tell, above which its effect is not told either
 ALIASED = 1e-8
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def main_effects(
     inverse = np.linalg.pinv(design)
     estimates, told = inverse @ values, inverse @ design
     variance, dof, by_seed = _error(settings, values, design, estimates)
-    half = math.sqrt(variance) * _student(dof) if dof else math.nan
+    half = math.sqrt(variance) * float(student(dof)) if dof else math.nan
     effects, first = [], 1
     for (name, found), block in zip(levels.items(), blocks, strict=True):
         width = block.shape[1]
@@ -185,13 +185,6 @@ def _error(
 def _indicators(labels: Sequence[str]) -> Array:
     known = list(dict.fromkeys(labels))
     return np.eye(len(known))[[known.index(label) for label in labels]]
-
-
-def _student(dof: int) -> float:
-    """By how many standard errors a 95 % interval reaches to either side."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(dof, (1 + CONFIDENCE) / 2))
 
 
 def _signed(value: float) -> str:

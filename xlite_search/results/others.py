@@ -14,21 +14,11 @@ from xlite_search.errors import BadInput
 from xlite_search.results.columns import Column, Table
 from xlite_search.results.confounders import RunFacts
 from xlite_search.results.foreign import score_of
-from xlite_search.results.inference import half_widths, joint
+from xlite_search.results.inference import joint
+from xlite_search.results.intervals import Interval, own
 from xlite_search.results.pairs import Pairs, pairs_of
 from xlite_search.results.pairs import tables as pair_tables
 from xlite_search.results.prediction_files import Judged, judged
-
-
-@dataclass(frozen=True)
-class Area:
-    """The mean AUROC of a run's predictions over findings, its standard error by patient and its 95 % interval; NaN
-    where a single patient has all images of a kind."""
-
-    auroc: float
-    error: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,7 @@ class Others:
     source: str
     pairs: Pairs
     judged: Judged
-    areas: dict[str, Area]
+    areas: dict[str, Interval]
 
     def tables(self) -> Iterator[Table | str]:
         """The scores, then the pairs, then what a reader has to know."""
@@ -53,7 +43,7 @@ class Others:
         notes = list(self.judged.notes)
         if self.areas:
             found = [self.areas.get(run.name) for run in runs]
-            columns.append(Column("AUROC", [_number(each.auroc if each else None) for each in found]))
+            columns.append(Column("AUROC", [_number(each.value if each else None) for each in found]))
             columns.append(Column("95 % interval", [_interval(each) for each in found]))
             notes.insert(0, self._judged_words())
         yield Table(f"{self.source}: {len(runs)} runs", columns, notes)
@@ -87,7 +77,8 @@ class Others:
         found = self.areas.get(run.name)
         if found is None:
             return {}
-        return {n: v if math.isfinite(v) else None for n, v in vars(found).items()}
+        about = found.as_json()
+        return {"auroc": about.pop("value")} | about
 
 
 def others_of(
@@ -109,23 +100,23 @@ def others_of(
     found = judged(runs, patients)
     score = score_of(runs, metric)
     pairs = pairs_of(runs, score, factors=factors, against=against, influences=found.influences)
-    areas = {name: _area(each.auroc.mean(), [each]) for name, each in found.influences.items()}
-    return Others(source, pairs, found, areas)
+    return Others(source, pairs, found, _areas(found))
 
 
-def _area(auroc: float, influences: list[Any]) -> Area:
-    patients = joint(influences)
-    half = float(half_widths(np.eye(1), patients)[0])
-    half = half if math.isfinite(half) else math.nan
-    error = float(np.sqrt(patients.covariance[0, 0]))
-    return Area(float(auroc), error, max(auroc - half, 0.0), min(auroc + half, 1.0))
+def _areas(found: Judged) -> dict[str, Interval]:
+    """The mean AUROC of each run's predictions over the findings, with its interval by patient."""
+    if not found.influences:
+        return {}
+    influences = list(found.influences.values())
+    intervals = own(np.array([each.auroc.mean() for each in influences]), joint(influences))
+    return dict(zip(found.influences, intervals, strict=True))
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
-def _interval(area: Area | None) -> str:
+def _interval(area: Interval | None) -> str:
     if area is None:
         return "-"
-    return f"{area.low:.4f} to {area.high:.4f}" if math.isfinite(area.error) else "unknown"
+    return f"{area.low:.4f} to {area.high:.4f}" if math.isfinite(area.low) else "unknown"

@@ -12,11 +12,11 @@ import numpy as np
 
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.results.columns import Column, Table
-from xlite_search.results.confounders import Comparability, RunFacts, Says, comparability
+from xlite_search.results.confounders import Comparability, RunFacts, comparability
 from xlite_search.results.inference import Influence, half_widths, joint
 from xlite_search.results.missing import MissingRun, missing
 from xlite_search.results.roles import is_below, short_name
-from xlite_search.results.ties import MARGIN
+from xlite_search.results.ties import MARGIN, Verdict, verdict
 
 #: runs of which every pair is looked at; of more, each with the best
 EVERY_PAIR = 60
@@ -31,6 +31,7 @@ class Pair:
     gap        the first's score less the second's; NaN if one has none
     low, high  its 95 % interval, for all comparable pairs at once; NaN without predictions of both
     missing    the run that would make it fair, if it is not
+    margin     gaps up to which are a tie
     """
 
     found: Comparability
@@ -38,18 +39,15 @@ class Pair:
     low: float = math.nan
     high: float = math.nan
     missing: MissingRun | None = None
+    margin: float = MARGIN
 
     @property
-    def says(self) -> Says:
+    def says(self) -> Verdict:
         """Of the first run, as far as the interval goes; the guard has the last word (`verdict`)."""
-        if self.low >= -MARGIN and self.high <= MARGIN:
-            return "tied"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "cannot tell"
+        return verdict(self.low, self.high, self.margin)
 
     @property
-    def verdict(self) -> Says | Literal["not comparable"]:
+    def verdict(self) -> Verdict | Literal["not comparable"]:
         return self.says if self.found.fair else "not comparable"
 
     def sentence(self) -> str:
@@ -97,6 +95,7 @@ def pairs_of(
     factors: Sequence[str] = (),
     against: str | None = None,
     influences: Mapping[str, Influence] | None = None,
+    margin: float = MARGIN,
 ) -> Pairs:
     """Every pair of these runs; of more than `EVERY_PAIR`, or where a run is named (`against`), each with that one.
 
@@ -114,7 +113,8 @@ def pairs_of(
     pairs = []
     for each, (a, b) in zip(found, chosen, strict=True):
         gap, half = _gap(a, b, metric, known), halves.get((a.name, b.name), math.nan)
-        pairs.append(Pair(each, gap, gap - half, gap + half, missing(a, b, each)))
+        half = math.nan if gap and not half else half  # a gap without variance, as of two AUROCs of 0 and 1
+        pairs.append(Pair(each, gap, gap - half, gap + half, missing(a, b, each), margin))
     return Pairs(runs, metric, pairs, notes)
 
 
@@ -199,7 +199,7 @@ def _comparable(pairs: Sequence[Pair]) -> Table:
         Column("differ in", [pair.found.about() for pair in pairs], text=True),
     ]
     known = [pair for pair in pairs if not math.isnan(pair.low)]
-    notes = [f"95 % for all pairs at once, by patient; tied: within {MARGIN:g}"] if known else []
+    notes = [f"95 % for all pairs at once, by patient; tied: within {pairs[0].margin:g}"] if known else []
     notes += ["-: no interval, for there are no predictions of both"] if len(known) < len(pairs) else []
     return Table("pairs that compare: by how much the first is ahead", columns, notes)
 
