@@ -87,6 +87,15 @@ def test_the_printed_form_says_so_too(capsys: pytest.CaptureFixture[str]) -> Non
     assert "beats" not in out
 
 
+def test_against_a_run_and_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, "--csv", str(LAB_LOG), "--against", "EXP-006 baseline")
+    assert {pair["a"] for pair in found["pairs"]} == {"EXP-006 baseline"} and len(found["pairs"]) == 15
+    code, out, _ = call(capsys, "compare", "--csv", str(LAB_LOG), "-o", str(tmp_path / "log.md"))
+    written = (tmp_path / "log.md").read_text()
+    assert (code, out) == (0, "") and "| `EXP-005 baseline` | `EXP-006` | +0.0248 | - |" in written
+    assert "EXP-000, EXP-005: not comparable: differ in epochs (20, 10)" in written
+
+
 def predictions(path: Path, scores: tuple[float, ...] = SCORES, *, labels: bool = True, name: str = "prob_") -> Path:
     """In the form of the CheXNet reproduction's preds.csv: two findings that are alike, and one without positives."""
     findings = ("Hernia", "Mass", "Edema")
@@ -284,6 +293,8 @@ def expect_sentence(ended: tuple[int, str, str], sentence: str) -> None:
         (["--mlflow", "nowhere", "--experiment", "x"], "--mlflow nowhere: there is no MLflow database"),
         (["--mlflow", "sqlite:///no.db", "--experiment", "x"], "--mlflow sqlite:///no.db: there is no MLflow database"),
         (["--csv", str(LAB_LOG), "--metric", "val/auroc_marco"], "did you mean 'val/auroc_macro'?"),
+        (["--csv", str(LAB_LOG), "--against", "EXP-05"], "--against EXP-05: there is no such run; did you mean"),
+        (["--csv", str(LAB_LOG), "-o", "x.csv"], "-o x.csv: other people's runs are written as .md or .tex"),
         (["--csv", str(LAB_LOG), "--factor", "lear"], "--factor lear: no run has such a setting"),
     ],
 )

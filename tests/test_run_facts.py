@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished import finished_study
 from test_cli import call
 
 from xlite_search.config import RunConfig
+from xlite_search.data.packed import PackedSet
 from xlite_search.places import study_folder
 from xlite_search.records import RunRecord, StoredFile
 from xlite_search.results.compare import compare
 from xlite_search.results.confounders import RunFacts, comparability
 from xlite_search.results.pairs import pairs_of
-from xlite_search.results.run_facts import of_comparison
+from xlite_search.results.run_facts import of_comparison, study_pairs
 from xlite_search.study_record import StudyRecord
 
 MACHINE = {"gpu": "none", "cpu_capability": "AVX2", "torch": "2.1", "timm": "1.0", "numpy": "2.4"}
@@ -85,6 +87,25 @@ def test_between_studies_only_what_both_sweep_is_asked_about(runs: Path) -> None
     assert [each.name for each in pairs["c", "b"].found.confounders] == ["mixup"]
     assert [each.words() for each in pairs["c", "a"].found.confounders] == ["mixup (0.2, 0)", "chosen_from (1, 2)"]
     assert pairs["c", "b"].missing is not None and pairs["a", "b"].found.fair
+
+
+def test_pairs_of_a_study_have_the_intervals_of_its_claims(phantom: PackedSet, tiny: RunConfig) -> None:
+    rates = [{"optimizer.lr": rate, "seed": seed} for rate in (1e-3, 3e-3) for seed in (1, 2)]
+    larger = tiny.with_settings({"data.split.ratios": [0.2, 0.7, 0.1]})
+    finished_study("s", larger, rates, [0.2, 0.2, 3.0, 3.0])
+    comparison = compare(["s"])
+    pairs = {(pair.found.a, pair.found.b): pair for pair in study_pairs(comparison).pairs}
+    assert len(pairs) == 6
+    same = [pair for pair in pairs.values() if not pair.found.named]
+    assert {pair.verdict for pair in pairs.values() if pair.found.named} == {"better"}, "the best comes first"
+    assert len(same) == 2 and all(pair.found.about().startswith("the same settings but for seed") for pair in same)
+    (best, *_), claims = comparison.ranked, comparison.claims
+    assert claims is not None and claims.law is not None
+    worst = comparison.ranked[-1]
+    pair = pairs[comparison.labels([best])[0], comparison.labels([worst])[0]]
+    assert pair.gap == pytest.approx(claims.own[best.key].value - claims.own[worst.key].value)
+    assert pair.low < pair.gap < pair.high
+    assert pair.sentence().split(":")[0].startswith(f"{pair.found.a} beats {pair.found.b} by 0.")
 
 
 def test_code_that_was_accepted_on_the_way_is_told_of_those_that_ran_with_it(runs: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -33,20 +34,29 @@ Metric = Annotated[
 ]
 
 
+class Asked(NamedTuple):
+    """What is asked about runs: factors, the score, a run to compare with, a table of patients, gaps that are a tie."""
+
+    factors: Sequence[str]
+    metric: str | None
+    against: str | None
+    patients: Path | None
+    margin: float
+
+
 def compare_others(
     csv: Path | None,
-    mlflow: str | None = None,
-    experiment: str | None = None,
+    mlflow: str | None,
+    experiment: str | None,
+    asked: Asked,
+    output: Path | None = None,
     *,
-    patients: Path | None = None,
-    factors: list[str] | None = None,
-    metric: str | None = None,
     json_: bool = False,
 ) -> None:
-    """Prints what there is to say of the runs of a table, or of an MLflow experiment, or of both together."""
+    """Prints, or writes, what there is to say of the runs of a table, of an MLflow experiment, or of both together."""
     from xlite_search.results import columns
     from xlite_search.results.foreign import mlflow_runs, read_runs
-    from xlite_search.results.others import others_of
+    from xlite_search.results.others import others_of, write
 
     if (mlflow is None) != (experiment is None):
         raise BadInput("--mlflow URI and --experiment NAME go together: give both")
@@ -55,9 +65,10 @@ def compare_others(
         taken = {run.name for run in runs}
         logged = mlflow_runs(mlflow, experiment)
         runs += [replace(run, name=f"{experiment}: {run.name}") if run.name in taken else run for run in logged]
-    source = " and ".join(str(each) for each in (csv, experiment) if each)
-    found = others_of(source, runs, metric=metric, factors=factors or (), patients=patients)
-    if json_:
+    found = others_of(" and ".join(str(each) for each in (csv, experiment) if each), runs, **asked._asdict())
+    if output:
+        write(found, output)
+    elif json_:
         print(json.dumps(found.as_json()))
     else:
         columns.show(found.tables())

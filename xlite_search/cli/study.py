@@ -20,7 +20,7 @@ from xlite_search.cli.options import (
     StudyName,
     settings_of,
 )
-from xlite_search.cli.others import Csv, Experiment, Factor, Metric, Mlflow, Patients, compare_others
+from xlite_search.cli.others import Asked, Csv, Experiment, Factor, Metric, Mlflow, Patients, compare_others
 from xlite_search.errors import BadInput
 
 if TYPE_CHECKING:
@@ -201,15 +201,16 @@ def compare(
     people's runs: what differs, and what may be said of it."""
     from xlite_search.results import columns, outputs
     from xlite_search.results import compare as results
-    from xlite_search.results.pairs import pairs_of, tables
-    from xlite_search.results.run_facts import of_comparison
+    from xlite_search.results.pairs import tables
+    from xlite_search.results.run_facts import study_pairs
     from xlite_search.results.ties import MARGIN
 
     others = csv or mlflow or experiment
     if studies and others:
         raise BadInput("compare studies or other people's runs: leave out STUDY, or --csv and --mlflow")
     if others:
-        compare_others(csv, mlflow, experiment, patients=patients, factors=factor, metric=metric, json_=json_)
+        asked = Asked(factor or (), metric, against, patients, MARGIN if margin is None else margin)
+        compare_others(csv, mlflow, experiment, asked, output, json_=json_)
         return
     if not studies:
         raise BadInput("name a study to compare, or other people's runs: --csv FILE, or --mlflow URI --experiment NAME")
@@ -221,11 +222,10 @@ def compare(
     if output:
         outputs.write(comparison, gaps, output)
         return
-    asked = json_ or factor  # a thousand runs' configs take seconds
-    pairs = pairs_of(of_comparison(comparison), comparison.metric, factors=factor or ()) if asked else None
-    if json_ and pairs:
-        beside = {"against": gaps.as_json()} if gaps else {}
-        print(json.dumps(results.as_json(comparison) | {"pairs": pairs.as_json()} | beside))
+    pairs = study_pairs(comparison, factor or ()) if factor or json_ else None  # a thousand configs take seconds
+    if json_:
+        found = {"pairs": pairs.as_json() if pairs else [], **({"against": gaps.as_json()} if gaps else {})}
+        print(json.dumps(results.as_json(comparison) | found))
     else:
         results.show(comparison, gaps)
         columns.show(tables(pairs) if pairs else ())

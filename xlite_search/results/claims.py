@@ -82,6 +82,7 @@ class Claims:
     own       of each run's AUROC by its key, alone; what its patients make uncertain
     winner    by how much the best score is too good, for having been chosen
     single    every setting has one seed
+    law       the joint law of these AUROCs, in the order of `own`, for gaps between any two
     """
 
     about: Literal["weights", "recipe"]
@@ -94,6 +95,7 @@ class Claims:
     own: dict[str, Interval]
     winner: Winner
     single: bool = True
+    law: Patients | None = None
 
     @property
     def tied(self) -> list[Arm]:
@@ -201,7 +203,7 @@ def claims_of(
     whole = judge.images, judge.many
     if recipe:
         arms, first = over_seeds(groups, [run.key for run in chosen], areas, patients, margin)
-        return Claims("recipe", metric, margin, *whole, arms, len(groups), own_of, first)
+        return Claims("recipe", metric, margin, *whole, arms, len(groups), own_of, first, law=patients)
     found = among(areas, patients, margin)
     kept = joint([*best, *(judge.of_last(run) or of_best for run, of_best in zip(chosen, best, strict=True))])
     first = winner([_curve(run, metric) for run in chosen], kept.covariance)
@@ -211,7 +213,7 @@ def claims_of(
         for run, area, standing in zip(chosen, areas, found.standings, strict=True)
     ]
     arms = _sorted(alone, found.best)
-    return Claims("weights", metric, margin, *whole, arms, len(runs), own_of, first, single=not groups)
+    return Claims("weights", metric, margin, *whole, arms, len(runs), own_of, first, not groups, patients)
 
 
 def over_seeds(

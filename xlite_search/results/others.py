@@ -16,9 +16,12 @@ from xlite_search.results.confounders import RunFacts
 from xlite_search.results.foreign import score_of
 from xlite_search.results.inference import joint
 from xlite_search.results.intervals import Interval, own
-from xlite_search.results.pairs import Pairs, pairs_of
+from xlite_search.results.outputs import SHOWN
+from xlite_search.results.pairs import Law, Pairs, pairs_of
 from xlite_search.results.pairs import tables as pair_tables
 from xlite_search.results.prediction_files import Judged, judged
+from xlite_search.results.ties import MARGIN
+from xlite_search.storage import write_atomic
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def others_of(
     factors: Sequence[str] = (),
     against: str | None = None,
     patients: Path | None = None,
+    margin: float = MARGIN,
 ) -> Others:
     """The comparison of runs that somebody else may have trained; `patients` is a table of images and patients.
 
@@ -99,17 +103,26 @@ def others_of(
         raise BadInput(f"{source}: there is no run with a score")
     found = judged(runs, patients)
     score = score_of(runs, metric)
-    pairs = pairs_of(runs, score, factors=factors, against=against, influences=found.influences)
-    return Others(source, pairs, found, _areas(found))
+    law = _law(found)
+    intervals = own(law.areas, law.patients) if law else []
+    areas = dict(zip(found.influences, intervals, strict=True))
+    return Others(source, pairs_of(runs, score, factors=factors, against=against, law=law, margin=margin), found, areas)
 
 
-def _areas(found: Judged) -> dict[str, Interval]:
-    """The mean AUROC of each run's predictions over the findings, with its interval by patient."""
+def write(found: Others, output: Path) -> None:
+    """Writes what is shown of them as the file's name ends, `.md` or `.tex`. Raises BadInput for any other."""
+    if output.suffix not in SHOWN:
+        raise BadInput(f"-o {output}: other people's runs are written as {' or '.join(SHOWN)}")
+    write_atomic(output, SHOWN[output.suffix](found.tables()).encode())
+
+
+def _law(found: Judged) -> Law | None:
+    """Of the mean AUROCs of the predictions over the findings."""
     if not found.influences:
-        return {}
+        return None
     influences = list(found.influences.values())
-    intervals = own(np.array([each.auroc.mean() for each in influences]), joint(influences))
-    return dict(zip(found.influences, intervals, strict=True))
+    place = {name: number for number, name in enumerate(found.influences)}
+    return Law(place, np.array([each.auroc.mean() for each in influences]), joint(influences))
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.results.columns import Column, Table
 from xlite_search.results.confounders import Comparability, RunFacts, comparability
-from xlite_search.results.inference import Influence, half_widths, joint
+from xlite_search.results.inference import Array, Patients, half_widths
 from xlite_search.results.missing import MissingRun, missing
 from xlite_search.results.roles import is_below, short_name
 from xlite_search.results.ties import MARGIN, Verdict, verdict
@@ -72,6 +72,18 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Law:
+    """Mean AUROCs of runs on the same images, `[run]`, and their joint law; `place` of each run by its name."""
+
+    place: Mapping[str, int]
+    areas: Array
+    patients: Patients
+
+    def gap(self, a: str, b: str) -> float:
+        return float(self.areas[self.place[a]] - self.areas[self.place[b]])
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Pairs of some runs, in the runs' order.
 
@@ -94,25 +106,28 @@ def pairs_of(
     *,
     factors: Sequence[str] = (),
     against: str | None = None,
-    influences: Mapping[str, Influence] | None = None,
+    law: Law | None = None,
     margin: float = MARGIN,
 ) -> Pairs:
     """Every pair of these runs; of more than `EVERY_PAIR`, or where a run is named (`against`), each with that one.
 
     `factors` are what a claim may be about. Without, they are the settings that the studies of both runs sweep; where
-    these are none, the only setting that differs. `influences`, by the runs' names, give intervals (`inference.py`).
+    these are none, the only setting that differs. Runs that `law` knows have gaps and intervals from it.
 
     Raises:
         BadInput: no run has the name `against`, or one of the factors.
     """
     _expect_factors(runs, factors)
     chosen, notes = _chosen(runs, metric, against)
-    known = dict(influences or {})
     found = [comparability(a, b, list(factors) or _swept(a, b)) for a, b in chosen]
-    halves = _halves([(each.a, each.b) for each in found if each.fair and {each.a, each.b} <= known.keys()], known)
+    known = law.place.keys() if law else ()
+    halves = _halves([(each.a, each.b) for each in found if each.fair and {each.a, each.b} <= set(known)], law)
     pairs = []
     for each, (a, b) in zip(found, chosen, strict=True):
-        gap, half = _gap(a, b, metric, known), halves.get((a.name, b.name), math.nan)
+        gap = a.scores.get(metric, math.nan) - b.scores.get(metric, math.nan)
+        if law and {a.name, b.name} <= law.place.keys():
+            gap = law.gap(a.name, b.name)
+        half = halves.get((a.name, b.name), math.nan)
         half = math.nan if gap and not half else half  # a gap without variance, as of two AUROCs of 0 and 1
         pairs.append(Pair(each, gap, gap - half, gap + half, missing(a, b, each), margin))
     return Pairs(runs, metric, pairs, notes)
@@ -146,21 +161,13 @@ def _swept(a: RunFacts, b: RunFacts) -> list[str] | None:
     return [name for name in a.swept if name in b.swept] or None
 
 
-def _gap(a: RunFacts, b: RunFacts, metric: str, known: Mapping[str, Influence]) -> float:
-    if {a.name, b.name} <= known.keys():
-        return float(known[a.name].auroc.mean() - known[b.name].auroc.mean())
-    return a.scores.get(metric, math.nan) - b.scores.get(metric, math.nan)
-
-
-def _halves(pairs: Sequence[tuple[str, str]], known: Mapping[str, Influence]) -> dict[tuple[str, str], float]:
+def _halves(pairs: Sequence[tuple[str, str]], law: Law | None) -> dict[tuple[str, str], float]:
     """Half of each gap's 95 % interval, for all of them at once; without those that cannot be known."""
-    if not pairs:
+    if not pairs or law is None:
         return {}
-    names = list(known)
-    contrasts = np.zeros((len(pairs), len(names)))
-    for row, (a, b) in zip(contrasts, pairs, strict=True):
-        row[names.index(a)], row[names.index(b)] = 1, -1
-    halves = half_widths(contrasts, joint(list(known.values())))
+    runs = np.eye(len(law.areas))
+    contrasts = np.array([runs[law.place[a]] - runs[law.place[b]] for a, b in pairs])
+    halves = half_widths(contrasts, law.patients)
     return {pair: float(half) for pair, half in zip(pairs, halves, strict=True) if math.isfinite(half)}
 
 
@@ -199,7 +206,8 @@ def _comparable(pairs: Sequence[Pair]) -> Table:
         Column("differ in", [pair.found.about() for pair in pairs], text=True),
     ]
     known = [pair for pair in pairs if not math.isnan(pair.low)]
-    notes = [f"95 % for all pairs at once, by patient; tied: within {pairs[0].margin:g}"] if known else []
+    error = f"95 % for all pairs at once, by patient: of these weights, not recipes; tied: within {pairs[0].margin:g}"
+    notes = [error] if known else []
     notes += ["-: no interval, for there are no predictions of both"] if len(known) < len(pairs) else []
     return Table("pairs that compare: by how much the first is ahead", columns, notes)
 

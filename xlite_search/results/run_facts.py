@@ -7,18 +7,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xlite_search import places
 from xlite_search.errors import XliteError
 from xlite_search.provenance import RESULT_LIBRARIES
 from xlite_search.records import ARTIFACTS, RunRecord
 from xlite_search.results.confounders import RunFacts
+from xlite_search.results.pairs import Law, Pairs, pairs_of
 from xlite_search.results.roles import FINISHED
+from xlite_search.results.ties import MARGIN
 from xlite_search.spec import flatten
 from xlite_search.study_record import StudyRecord
 from xlite_search.trainable import config_of
 
 if TYPE_CHECKING:
     from xlite_search.results.compare import Comparison
+
+
+def study_pairs(comparison: Comparison, factors: Sequence[str] = ()) -> Pairs:
+    """The pairs of the runs that are ranked, with intervals of those that the comparison has claims about.
+
+    Raises BadInput if no run has one of the factors.
+    """
+    margin = comparison.claims.margin if comparison.claims else MARGIN
+    facts, law = of_comparison(comparison), law_of(comparison)
+    return pairs_of(facts, comparison.metric, factors=factors, law=law, margin=margin)
 
 
 def of_comparison(comparison: Comparison, most: int | None = None) -> list[RunFacts]:
@@ -32,6 +46,17 @@ def of_comparison(comparison: Comparison, most: int | None = None) -> list[RunFa
         facts = facts_of(study, runs, [names[run.folder] for run in runs])
         found |= dict(zip((run.folder for run in runs), facts, strict=True))
     return [found[run.folder] for run in ranked]
+
+
+def law_of(comparison: Comparison) -> Law | None:
+    """The joint law of the AUROCs of the runs that the comparison has claims about, by the names of its tables."""
+    claims = comparison.claims
+    if claims is None or claims.law is None:
+        return None
+    number = {key: place for place, key in enumerate(claims.own)}
+    named = zip(comparison.labels(comparison.ranked), comparison.ranked, strict=True)
+    place = {name: number[run.key] for name, run in named if run.key in number}
+    return Law(place, np.array([each.value for each in claims.own.values()]), claims.law)
 
 
 def facts_of(study: StudyRecord, runs: Sequence[RunRecord], names: Sequence[str] = ()) -> list[RunFacts]:
