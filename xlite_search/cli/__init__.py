@@ -32,6 +32,7 @@ VERBS = (
     study.clean,
     study.verify,
     study.compare,
+    study.report,
     model.best,
     model.train,
     machine.ui,

@@ -1,4 +1,4 @@
-"""Verbs on studies: plan, run, status, clean, verify, compare."""
+"""Verbs on studies: plan, run, status, clean, verify, compare, report."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from xlite_search.cli.options import (
     Settings,
     Space,
     StudyName,
+    listed,
     settings_of,
 )
 from xlite_search.cli.others import Asked, Csv, Experiment, Factor, Metric, Mlflow, Patients, compare_others
@@ -229,6 +230,37 @@ def compare(
     else:
         results.show(comparison, gaps)
         columns.show(tables(pairs) if pairs else ())
+
+
+def report(
+    study: Annotated[str, typer.Argument(metavar="STUDY")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write the page.  [default: report.html]")
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="Compare the best run with this one.  [default: without a teacher, or next]"),
+    ] = "",
+    factors: Annotated[
+        str, typer.Option(metavar="A,B", help="Settings of the heat map.  [default: those with most values]")
+    ] = "",
+    margin: Annotated[float, typer.Option(help="Gaps in AUROC that matter to nobody.")] = 0.002,
+    json_: Json = False,
+) -> None:
+    """The study as one HTML page that opens offline and prints: what may be concluded, figures, methods."""
+    from xlite_search.results.report.build import expect_writable, write
+    from xlite_search.results.report.build import report as build
+
+    path = output or (None if json_ else Path("report.html"))
+    if path:
+        expect_writable(path)
+    found = build(study, margin=margin, against=against, factors=listed(factors or None))
+    if path:
+        size = write(found, path)
+    if json_:
+        print(json.dumps(found.as_json()))
+    else:
+        print(f"{path}: {found.said.sentence} ({size / 1e3:,.0f} kB)")
 
 
 def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> tuple[Study, str]:

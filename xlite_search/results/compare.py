@@ -211,7 +211,10 @@ def summary(study: str) -> dict[str, bytes]:
     files = {"comparison.json": json.dumps(as_json(comparison), indent=1).encode()}
     files[TABLE] = markdown(tables(comparison, classes=False)).encode()
     picture = comparison.front_figure()
-    return files | ({"front.png": picture} if picture else {})
+    files |= {"front.png": picture} if picture else {}
+    from xlite_search.results.report.build import drawn  # which imports what draws
+
+    return files | drawn(study)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

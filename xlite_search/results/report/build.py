@@ -1,0 +1,145 @@
+"""Builds a report of a study from its records, and writes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from xlite_search import storage
+from xlite_search.console import say
+from xlite_search.data.dataset import open_data
+from xlite_search.errors import BadInput, XliteError, cause_of
+from xlite_search.records import RunRecord
+from xlite_search.results import compare as comparing
+from xlite_search.results.against import against as gaps_of
+from xlite_search.results.compare import Comparison, open_study
+from xlite_search.results.effects import study_effects
+from xlite_search.results.report.content import Gaps, Report
+from xlite_search.results.report.gather import of_records
+from xlite_search.results.report.matrix import choose, levels, matrix
+from xlite_search.results.report.methods import REFERENCES, methods
+from xlite_search.results.report.predicted import FindingCurves, curves
+from xlite_search.results.report.said import against_best, said_of
+from xlite_search.results.ties import MARGIN
+from xlite_search.trainable import config_of
+
+
+def report(name: str, *, margin: float = MARGIN, against: str = "", factors: Sequence[str] = ()) -> Report:
+    """What there is to say of a study.
+
+    margin   gaps in AUROC that matter to nobody
+    against  the run that the best one is compared with, finding by finding; default: the one without a teacher, or the
+             next best
+    factors  two swept settings for the heat map; default: those with most values
+
+    Raises:
+        BadInput: there is no such study, run or factor.
+        Damaged: a record is not what was written.
+    """
+    if not math.isfinite(margin) or margin < 0:
+        raise BadInput(f"--margin {margin:g}: expected a gap in AUROC, such as {MARGIN:g}")
+    study, comparison = open_study(name), comparing.compare([name], margin)
+    everyone, missing = [*comparison.ranked, *comparison.others], dict[str, str]()
+    swept = levels(everyone)
+    pair = choose(swept, factors)
+    cells = matrix(everyone, comparison.metric, pair, swept) if pair else None
+    if cells is None:
+        missing["matrix"] = "no run has a score" if pair else "the study has no two factors with a few values each"
+    found = replace(
+        of_records(study, comparison, said_of(comparison, margin)),
+        matrix=cells,
+        effects=study_effects(everyone, comparison.metric),
+        gaps=_gaps(comparison, margin, against, missing),
+        curves=_curves(comparison, missing),
+        against_best=tuple(against_best(comparison)),
+        missing=missing,
+    )
+    written = methods(study, everyone, found, swept)
+    return replace(found, methods=written, references=_cited(written))
+
+
+def write(found: Report, path: Path) -> int:
+    """Writes the page of a report, or replaces it, at once; its size in bytes.
+
+    Raises:
+        BadInput: the folder is not there, or `path` is a folder itself.
+    """
+    from xlite_search.results.report.page import page
+
+    expect_writable(path)
+    text = page(found).encode(errors="backslashreplace")
+    storage.write_atomic(path, text)
+    return len(text)
+
+
+def drawn(name: str) -> dict[str, bytes]:
+    """The figures of a study's report as SVG files. None, and a line that says why, if they cannot be drawn: a search
+    of a night does not end by them."""
+    from xlite_search.results.report.figures import figures
+
+    try:
+        return {f"figures/{file}.svg": figure.svg for file, figure in figures(report(name)).items()}
+    except Exception as error:
+        say(f"the figures of the study were not drawn: {cause_of(error)}")
+        return {}
+
+
+def expect_writable(path: Path) -> None:
+    """Raises BadInput if there is no folder to write the file in, or a folder of its name."""
+    if path.is_dir():
+        raise BadInput(f"-o {path}: this is a folder; name a file, such as {path / 'report.html'}")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"-o {path}: there is no folder {path.absolute().parent}")
+
+
+def _cited(paragraphs: Sequence[str]) -> tuple[str, ...]:
+    """The references whose first author the paragraphs name."""
+    text = " ".join(paragraphs)
+    return tuple(reference for reference in REFERENCES if reference.split()[0] in text)
+
+
+def _gaps(comparison: Comparison, margin: float, against: str, missing: dict[str, str]) -> Gaps | None:
+    """The best run against another one. Raises BadInput if `against` cannot be."""
+    if against:
+        found = comparing.against(comparison, against, margin)
+        return Gaps(found.one, found.other, "as asked", found.gaps)
+    if not comparison.ranked:
+        missing["gaps"] = "no run was trained to its end"
+        return None
+    one = comparison.best
+    other, why = _opponent(comparison, one)
+    if other is None:
+        missing["gaps"] = "one run alone was trained to its end"
+        return None
+    try:
+        found = gaps_of(one, other, comparison.labels([one, other]), margin)
+    except (XliteError, OSError) as error:
+        missing["gaps"] = cause_of(error)
+        return None
+    return Gaps(found.one, found.other, why, found.gaps)
+
+
+def _opponent(comparison: Comparison, one: RunRecord) -> tuple[RunRecord | None, str]:
+    """With whom the best run is compared, and why: the control of a study with a teacher, or the next in the claims."""
+    if one.config.get("kd"):
+        control = next((run for run in comparison.ranked if not run.config.get("kd")), None)
+        if control:
+            return control, "the best run without a teacher"
+    if comparison.claims:
+        arms = comparison.claims.arms
+        return (arms[1].runs[0], "the next best") if len(arms) > 1 else (None, "")
+    others = [run for run in comparison.ranked if run.folder != one.folder]
+    return (others[0], "the next best") if others else (None, "")
+
+
+def _curves(comparison: Comparison, missing: dict[str, str]) -> tuple[FindingCurves, ...]:
+    if not comparison.ranked:
+        missing["curves"] = "no run was trained to its end"
+        return ()
+    try:
+        return tuple(curves(comparison.best, open_data(config_of(comparison.best).data)))
+    except (XliteError, OSError) as error:
+        missing["curves"] = cause_of(error)
+        return ()
