@@ -284,8 +284,8 @@ def test_the_missing_run_is_the_first_with_the_others_factor() -> None:
     found = missing(a, b, comparability(a, b, ["loss"]))
     assert found is not None and found.beside == ()
     assert found.command == (
-        "python -m xlite_search run search_spaces/loss_ablation.py --set epochs=20 --set seed=42 --set loss=focal "
-        "--set loss.gamma=3.0 --set loss.alpha=0.25 --name s-loss-focal"
+        "python -m xlite_search run search_spaces/loss_ablation.py --set seed=42 --set epochs=20 --set loss=focal "
+        "--set loss.gamma=3.0 --name s-loss-focal"
     )
     assert RunConfig().with_settings(found.settings).loss.name == "focal"
 
@@ -293,9 +293,17 @@ def test_the_missing_run_is_the_first_with_the_others_factor() -> None:
 def test_without_a_recorded_command_the_study_is_named() -> None:
     a, b = run("a", {"loss": "bce"}), run("b", {"loss": "focal", "epochs": 10}, epochs_done=10, code="x 1")
     found = missing(a, b, comparability(a, b, ["loss"]))
-    assert found is not None and " run SPACE --set loss=focal " in found.command
+    assert found is not None and " run SPACE --set epochs=20 --set loss=focal " in found.command
     assert found.beside[0] == "SPACE is the file of study 's'"
     assert found.beside[1].endswith("is no setting: train a again beside it")
+
+
+def test_the_missing_run_holds_what_confounded_with_its_settings() -> None:
+    a = run("a", {"schedule": "plateau", "schedule.patience": 3})
+    b = run("b", {"schedule": "constant", "ema": 0.9})
+    found = missing(a, b, comparability(a, b, ["ema"]))
+    assert found is not None
+    assert " run SPACE --set schedule=plateau --set schedule.patience=3 --set ema=0.9 --name s-ema-0-9" in found.command
 
 
 def test_the_one_that_was_trained_to_the_end_gives_the_conditions() -> None:

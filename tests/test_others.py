@@ -136,6 +136,10 @@ def test_the_mean_auroc_and_its_standard_error_are_those_of_a_pencil(
     assert first["error"] == pytest.approx(math.sqrt(1 / 36 + 4 / 81), abs=1e-15)
     assert second["auroc"] == pytest.approx(1 / 3)
     assert (found["findings"], found["images"], found["patients"]) == (["Hernia", "Mass"], 5, 4)
+    assert found["notes"] == [
+        "a: its auroc is 0.8300, its predictions have 0.8333: of other images?",
+        "b: its auroc is 0.5000, its predictions have 0.3333: of other images?",
+    ]
     (pair,) = found["pairs"]
     assert pair["gap"] == pytest.approx(1 / 2) and pair["low"] < 0 < pair["high"]
     assert (pair["verdict"], pair["named"]) == ("cannot tell", {"loss": ["bce", "focal"]})

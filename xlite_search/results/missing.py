@@ -12,7 +12,7 @@ from typing import Any
 
 from xlite_search.errors import BadInput
 from xlite_search.results.confounders import SET, UNKNOWN, Comparability, RunFacts
-from xlite_search.results.roles import FINISHED, PROVENANCE, SETTINGS, is_below, role_of, short_name
+from xlite_search.results.roles import FINISHED, PROVENANCE, SETTINGS, is_below, role_of, short_name, usual_value
 
 PROGRAM = ("python", "-m", "xlite_search")
 #: stands for a study's file where nobody wrote down which it was
@@ -60,12 +60,24 @@ def missing(a: RunFacts, b: RunFacts, found: Comparability) -> MissingRun | None
         return None
     like, other = (b, a) if _has_more(b, a, found) else (a, b)
     factor = dict(_factor(other, found))
-    fixed = {n: v for n, v in _conditions(like).items() if not any(is_below(n, changed) for changed in factor)}
+    conditions = _conditions(like) | dict(_held(like, found))
+    fixed = {n: v for n, v in conditions.items() if not any(is_below(n, changed) for changed in factor)}
     settings = fixed | factor if like.complete else _understood(fixed | factor)
     changed = {name: settings.get(name, value) for name, value in factor.items()}
     about = {each.name: changed[each.name] for each in found.named if each.name in changed}
     strange = [] if like.complete else [n for n in _factors_of(like) if not {n, f"{n}.name"} & settings.keys()]
     return MissingRun(like.name, changed, _command(like, settings, about), tuple(_beside(like, strange, found)))
+
+
+def _held(like: RunFacts, found: Comparability) -> Iterator[tuple[str, Any]]:
+    """What has to stay as it is in the run whose conditions are wanted: the confounders, with what is below them where
+    that is not its default."""
+    for each in found.confounders:
+        if _can_be_set(each.name) and like.values.get(each.name) != SET:
+            yield each.name, like.values.get(each.name)
+    for each in found.consequences:
+        if _is_unusual(each.name, like):
+            yield each.name, like.values[each.name]
 
 
 def _factors_of(run: RunFacts) -> Iterator[str]:
@@ -99,13 +111,23 @@ def _has_more(b: RunFacts, a: RunFacts, found: Comparability) -> bool:
 
 
 def _factor(other: RunFacts, found: Comparability) -> Iterator[tuple[str, Any]]:
-    """The settings of the factor as the other run has them, with what is below them."""
+    """The settings of the factor as the other run has them, with what is below them where that is not its default."""
     named = [each.name for each in found.named]
-    below = [each.name for each in found.consequences if any(is_below(each.name, above) for above in named)]
-    for name in (*named, *below):
+    for name in named:
         value = other.values.get(name, None if other.complete else UNKNOWN)
-        if _can_be_set(name) and value is not UNKNOWN and value != SET and (value is not None or name in named):
+        if _can_be_set(name) and value is not UNKNOWN and value != SET:
             yield name, value
+    for each in found.consequences:
+        if any(is_below(each.name, above) for above in named) and _is_unusual(each.name, other):
+            yield each.name, other.values[each.name]
+
+
+def _is_unusual(name: str, run: RunFacts) -> bool:
+    """Whether a run has a setting that can be set, and has not its default, or a value of those that are swept."""
+    value = run.values.get(name)
+    if not _can_be_set(name) or value in (None, SET):
+        return False
+    return name in map(short_name, run.swept) or bool(value != usual_value(name, run.values))
 
 
 def _can_be_set(name: str) -> bool:

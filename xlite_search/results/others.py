@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from xlite_search.results.pairs import tables as pair_tables
 from xlite_search.results.prediction_files import Judged, judged
 from xlite_search.results.ties import MARGIN
 from xlite_search.storage import write_atomic
+
+#: what two figures of one AUROC may differ by, since one was rounded
+ROUNDED = 0.001
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def others_of(
     law = _law(found)
     intervals = own(law.areas, law.patients) if law else []
     areas = dict(zip(found.influences, intervals, strict=True))
+    found = replace(found, notes=(*found.notes, *_contradictions(runs, score, areas)))
     return Others(source, pairs_of(runs, score, factors=factors, against=against, law=law, margin=margin), found, areas)
 
 
@@ -114,6 +118,16 @@ def write(found: Others, output: Path) -> None:
     if output.suffix not in SHOWN:
         raise BadInput(f"-o {output}: other people's runs are written as {' or '.join(SHOWN)}")
     write_atomic(output, SHOWN[output.suffix](found.tables()).encode())
+
+
+def _contradictions(runs: Sequence[RunFacts], score: str, areas: Mapping[str, Interval]) -> Iterator[str]:
+    """Runs whose score is no AUROC of their predictions, if it is called one of all findings."""
+    if "auc" not in score.lower() and "auroc" not in score.lower():
+        return
+    for run in runs:
+        told, found = run.scores.get(score), areas.get(run.name)
+        if told is not None and found is not None and abs(told - found.value) > ROUNDED:
+            yield f"{run.name}: its {score} is {told:.4f}, its predictions have {found.value:.4f}: of other images?"
 
 
 def _law(found: Judged) -> Law | None:
