@@ -76,8 +76,9 @@ def forest(
     if reference is not None and over:
         low, high = axes.get_xlim()
         at = LEFT + (WIDTH - LEFT - RIGHT) * (reference - low) / (high - low)
-        write(page, at - 4, top - 5, sides[0], size=SMALL, color=DARK, ha="right")
-        write(page, at + 4, top - 5, sides[1], size=SMALL, color=DARK, ha="left")
+        for side, place, how, room in ((sides[0], at - 4, "right", at), (sides[1], at + 4, "left", WIDTH - at)):
+            if room > 4 + 4.2 * len(side):
+                write(page, place, top - 5, side, size=SMALL, color=DARK, ha=how)
     y = 4.0
     for row, lines, height in zip(rows, names, heights, strict=True):
         _row(axes, row, lines, y)
@@ -106,7 +107,7 @@ def _row(axes: Axes, row: Estimate, lines: Sequence[str], y: float) -> None:
     ink = GRAY if row.faded else BLACK
     colour = BLUE if row.strong and not row.faded else ink
     left, right = axes.get_xlim()
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for number, line in enumerate(lines):
         at = y + LINE * (number + 0.5)
         weight = "bold" if row.strong else "normal"

@@ -54,7 +54,8 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
     if report.curves:
         yield "roc", _multiples(report, "roc")
         yield "precision", _multiples(report, "pr")
-    for number, sampler in enumerate(report.samplers[:SAMPLERS], start=1):
+    different = {sampler.sampler: sampler for sampler in reversed(report.samplers)}
+    for number, sampler in enumerate([*different.values()][: -SAMPLERS - 1 : -1], start=1):
         rows = [Share(name, sampler.of_images[name], drawn) for name, drawn in sampler.of_draws.items()]
         what = "of draws" if sampler.apply == "draw" else "of the loss's weight"
         yield (

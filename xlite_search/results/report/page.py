@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 ABSENT = "-"
-#: runs whose rows are shown; a thousand would hide everything else
-ROWS = 100
+#: runs whose rows are shown, and those of them that stand first; a thousand would hide everything else
+ROWS, LEADING = 100, 20
 
 
 def page(report: Report) -> str:
@@ -38,6 +38,8 @@ def page(report: Report) -> str:
         lead=" ".join(first.split()) or report.study,
         rest=_paragraphs(rest),
         rows=ROWS,
+        leading=LEADING,
+        supported=any(abs(run.supported - run.score) > 5e-5 for run in report.ranked),
         front=_data_uri(report.front),
     )
 

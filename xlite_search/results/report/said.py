@@ -12,7 +12,7 @@ from xlite_search.results.compare import Comparison
 from xlite_search.results.confounders import Comparability, comparability
 from xlite_search.results.missing import missing
 from xlite_search.results.run_facts import of_comparison
-from xlite_search.results.ties import Verdict
+from xlite_search.results.ties import Standing, Verdict
 
 #: runs whose differences to the best are told
 MOST = 30
@@ -68,7 +68,8 @@ def said_of(comparison: Comparison, margin: float) -> Said:
     """What may be said of the ranked runs of a study."""
     found, caveats = comparison.claims, tuple(_caveats(comparison))
     if found is None:
-        return Said(_without_claims(comparison), caveats, "", margin, unknown=comparison.unclaimed)
+        unknown = comparison.unclaimed if comparison.ranked else ""
+        return Said(_without_claims(comparison), caveats, "", margin, unknown=unknown)
     claims = tuple(_claim(arm, arm is found.arms[0]) for arm in found.arms)
     winner = found.winner
     about, corrected = found.about, winner.corrected
@@ -139,12 +140,20 @@ def against_best(comparison: Comparison) -> Iterator[Against]:
     for other in others:
         found = comparability(other, best, [name for name in other.swept if name in best.swept] or None)
         gap = standings.get(other.name)
-        known = gap is not None and math.isfinite(gap.low)
-        figures = f"({gap.gap:+.4f}, 95 % {gap.low:+.4f} to {gap.high:+.4f})" if gap and known else ""
         named, confounders, unknown = (_words(found, part) for part in ("named", "confounders", "unknown"))
-        sentence = found.claim(gap.verdict if gap else "cannot tell", figures)
+        sentence = found.claim(gap.verdict, _figures(gap)) if gap else found.claim("cannot tell")
         lacking = missing(other, best, found)
         yield Against(other.name, named, confounders, unknown, sentence, lacking.command if lacking else "")
+
+
+def _figures(gap: Standing) -> str:
+    """`by 0.0120 (95 % 0.0040 to 0.0200)` where one is ahead; else the gap to the best with its sign."""
+    if not math.isfinite(gap.low):
+        return "(no interval)"
+    if gap.verdict in ("better", "worse"):
+        low, high = sorted((abs(gap.low), abs(gap.high)))
+        return f"by {abs(gap.gap):.4f} (95 % {low:.4f} to {high:.4f})"
+    return f"({gap.gap:+.4f}, 95 % {gap.low:+.4f} to {gap.high:+.4f})"
 
 
 def _words(found: Comparability, part: str) -> tuple[str, ...]:
