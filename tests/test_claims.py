@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from test_cli import call
 from xlite_search import results
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
+from xlite_search.places import study_folder
 from xlite_search.results.best import best, read_best, write_best
 from xlite_search.results.compare import Comparison, as_json, compare, show, summary
 from xlite_search.results.tables import closing_lines
@@ -171,6 +173,7 @@ def test_against_another_run(taught: RunConfig, tmp_path: Path, capsys: pytest.C
     assert positives == sorted(positives) and found["against"] == "tau=2"
     frame = results.gaps(f"s/{found['run']}", "s/tau=2")
     assert frame["gap"].tolist() == [finding["gap"] for finding in found["findings"]]
+    assert frame["verdict"].tolist() == [finding["verdict"] for finding in found["findings"]]
     assert (frame["auroc_a"] - frame["auroc_b"]).tolist() == pytest.approx(frame["gap"].tolist())
     assert (frame["p_max_t"] <= frame["p_holm"] + 0.02).all(), "the maximum knows that findings go together"
     code, out, _ = call(capsys, "compare", "s", "--against", "tau=2")
@@ -245,3 +248,24 @@ def test_best_of_one_seed_says_that_it_was_chosen_by_its_score(taught: RunConfig
     assert older != text
     (tmp_path / "best.yaml").write_text(older)
     assert read_best(tmp_path / "best.yaml")["chosen"] is None
+
+
+def test_a_study_whose_folder_was_copied_is_compared(taught: RunConfig) -> None:
+    four(taught)
+    shutil.copytree(study_folder("s"), study_folder("copy"))
+    found = compare(["copy"])
+    assert found.claims is not None and len(found.claims.arms) == 4
+
+
+def test_the_seeds_of_an_arm_are_in_order_as_its_gaps_are(taught: RunConfig) -> None:
+    finished_study("s", taught, SEEDS, (0.2, 0.1, 0.0, 2.0, 2.1, 2.2))
+    for arm in as_json(compare(["s"]))["claims"]["arms"]:
+        assert arm["seeds"] == [0, 1, 2]
+
+
+def test_json_in_a_file_is_refused(taught: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    four(taught)
+    code, _, err = call(capsys, "compare", "s", "-o", str(tmp_path / "t.md"), "--json")
+    assert (code, "-o and --json: one at a time" in err) == (2, True)
+    assert call(capsys, "compare", "s", "-o", str(tmp_path / "t.md"), "--factor", "kd.tau")[0] == 0
+    assert "pairs that compare" in (tmp_path / "t.md").read_text()

@@ -145,6 +145,8 @@ def _expect_image(image: Raw | NDArray[Any], number: int) -> Raw:
             f"raw image {number} is {pixels.dtype} {list(pixels.shape)}; expected numbers, [height, width] or [height, "
             f"width, channel]"
         )
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise BadInput(f"raw image {number} has pixels that are no number, or infinite")
     return found
 
 

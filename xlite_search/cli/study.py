@@ -217,13 +217,15 @@ def compare(
         raise BadInput("name a study to compare, or other people's runs: --csv FILE, or --mlflow URI --experiment NAME")
     if patients or metric:
         raise BadInput("--patients and --metric are for other people's runs, with --csv or --mlflow")
+    if output and json_:
+        raise BadInput("-o and --json: one at a time; --json prints to stdout")
     outputs.expect_writable(output)
     comparison = results.compare(studies, MARGIN if margin is None else margin)
     gaps = results.against(comparison, against, MARGIN if margin is None else margin) if against else None
-    if output:
-        outputs.write(comparison, gaps, output)
-        return
     pairs = study_pairs(comparison, factor or ()) if factor or json_ else None  # a thousand configs take seconds
+    if output:
+        outputs.write(comparison, [*([gaps.table()] if gaps else ()), *(tables(pairs) if pairs else ())], gaps, output)
+        return
     if json_:
         found = {"pairs": pairs.as_json() if pairs else [], **({"against": gaps.as_json()} if gaps else {})}
         print(json.dumps(results.as_json(comparison) | found))

@@ -179,6 +179,12 @@ def final_config(
     if split == "train+val":
         schedule = config.schedule
         if isinstance(schedule, Plateau):
+            first = document["learning_rates"][0]
+            if not math.isclose(first, config.optimizer.lr):
+                raise BadInput(
+                    f"{where}: config.optimizer.lr is {config.optimizer.lr:g}, and the trial began with {first:g}, at "
+                    f"which the plateau's decisions were made; say --set optimizer.lr={config.optimizer.lr:g} instead"
+                )
             schedule = Recorded(factors=tuple(rate / config.optimizer.lr for rate in document["learning_rates"]))
         until = None if "epochs" in settings else document["best_epoch"]
         changed = {"early_stopping": None, "stop_after": until, "schedule": schedule}

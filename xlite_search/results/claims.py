@@ -241,7 +241,8 @@ def over_seeds(
             () if of is of_best else tuple(float(areas[of[s]] - areas[of_best[s]]) for s in sorted(of) if s in of_best)
         )
         spread = _spread(areas[list(of.values())])
-        arms.append(Arm(name, tuple(group.values()), float(mean), spread, interval, standing, gaps))
+        runs = tuple(group[seed] for seed in sorted(group))
+        arms.append(Arm(name, runs, float(mean), spread, interval, standing, gaps))
     law = weights @ patients.covariance @ weights.T + np.diag(of_means.variance - of_means.sampling)
     return _sorted(arms, found.best), winner([np.array([mean]) for mean in means], np.tile(law, (2, 2)))
 

@@ -278,7 +278,7 @@ def against(comparison: Comparison, which: str, margin: float = MARGIN) -> Again
     other = open_study(study).run(name) if there else open_study(comparison.names[0]).run(which)
     one = comparison.best
     if other.folder == one.folder:
-        raise BadInput(f"--against {which}: that is the best run itself; name another one")
+        raise BadInput(f"--against {which}: that is the best run itself, or the best setting's usual one; name another")
     return gaps_of(one, other, told_apart([one.label, other.label], homes([one, other])), margin)
 
 

@@ -60,6 +60,8 @@ def predictions(run: RunRecord | str, epoch: Literal["best", "last"] = "best") -
         BadInput: there is no such run, or it has no predictions of its last epoch.
         Damaged: its predictions are not what was written.
     """
+    if epoch not in ("best", "last"):
+        raise BadInput(f"epoch = {epoch!r}: expected 'best' or 'last'; of no others are predictions kept")
     found = run if isinstance(run, RunRecord) else run_named(run)
     path = found.predictions_path() if epoch == "best" else found.last_predictions_path()
     if path is None:
@@ -142,7 +144,7 @@ def of_gaps(found: Against) -> pd.DataFrame:
     for gap in found.gaps:
         row = asdict(gap)
         row["auroc_a"], row["auroc_b"] = row.pop("auroc")
-        rows.append(row | {"supported": gap.supported})
+        rows.append(row | {"supported": gap.supported, "verdict": gap.verdict})
     heads = ["finding", "positives", "supported", "auroc_a", "auroc_b", "gap", "low", "high", "p", "p_max_t", "p_holm"]
     return pd.DataFrame.from_records(rows, columns=[*heads, "verdict"])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.results.against import Against
+from xlite_search.results.columns import Table
 from xlite_search.results.compare import Comparison
 from xlite_search.results.formats import latex, markdown
 from xlite_search.results.tables import tables
@@ -27,10 +29,11 @@ def expect_writable(output: Path | None) -> None:
         raise BadInput(f"-o {output}: there is no folder {output.absolute().parent}")
 
 
-def write(comparison: Comparison, gaps: Against | None, output: Path) -> None:
-    """Writes the file as its name ends; where runs were compared by finding, CSV and Parquet have these rows."""
+def write(comparison: Comparison, more: Sequence[Table | str], gaps: Against | None, output: Path) -> None:
+    """Writes the file as its name ends: Markdown and LaTeX with `more` behind the study's tables; CSV and Parquet with a
+    row for each run, or for each finding where two runs were compared."""
     if output.suffix in SHOWN:
-        parts = [*tables(comparison, classes=not gaps), *([gaps.table()] if gaps else ())]
+        parts = [*tables(comparison, classes=not gaps), *more]
         write_atomic(output, SHOWN[output.suffix](parts).encode())
         return
     from xlite_search.results import frames

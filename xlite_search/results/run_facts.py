@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xlite_search import places
 from xlite_search.errors import XliteError
 from xlite_search.provenance import RESULT_LIBRARIES
 from xlite_search.records import ARTIFACTS, RunRecord
@@ -40,9 +39,9 @@ def of_comparison(comparison: Comparison, most: int | None = None) -> list[RunFa
     ranked = comparison.ranked[:most]
     names = dict(zip((run.folder for run in ranked), comparison.labels(ranked), strict=True))
     found: dict[Path, RunFacts] = {}
-    for name in comparison.names:
-        study = StudyRecord.load(places.study_folder(name))
-        runs = [run for run in ranked if run.folder.parents[1] == study.folder]
+    for home in dict.fromkeys(run.folder.parents[1] for run in ranked):  # a copied folder has its former name inside
+        study = StudyRecord.load(home)
+        runs = [run for run in ranked if run.folder.parents[1] == home]
         facts = facts_of(study, runs, [names[run.folder] for run in runs])
         found |= dict(zip((run.folder for run in runs), facts, strict=True))
     return [found[run.folder] for run in ranked]

@@ -12,7 +12,7 @@ from xlite_search.console import clock
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results.columns import Column, Table
-from xlite_search.study_record import StudyRecord, homes
+from xlite_search.study_record import StudyRecord
 
 TEACHER, ALONE, TAUGHT = "teacher", "without a teacher", "with a teacher"
 
@@ -58,7 +58,7 @@ def distillation(studies: Sequence[StudyRecord], ranked: Sequence[RunRecord], me
     alone = [run for run in ranked if not run.config.get("kd")]
     for kind, runs in ((ALONE, alone), (TAUGHT, taught)):
         rows += [Row(kind, run.label, run.best_score(metric)) for run in runs[:1]]
-    study = next(study for study in studies if study.name == homes(taught[:1])[0])
+    study = next(study for study in studies if study.folder == taught[0].folder.parents[1])
     return Distillation(metric, tuple(rows), "" if alone else _command(study))
 
 

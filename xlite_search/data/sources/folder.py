@@ -122,7 +122,12 @@ class Folder:
 
     @cached_property
     def _whole(self) -> LabelTable:
-        return replace(read_labels(self.labels, self.classes, self.patient_column), normal=self.normal)
+        found = read_labels(self.labels, self.classes, self.patient_column)
+        if self.normal in found.classes:
+            raise BadInput(
+                f"--normal {self.normal}: that is one of the classes; it names images that have none of them"
+            )
+        return replace(found, normal=self.normal)
 
     @cached_property
     def _boxes(self) -> dict[int, tuple[Box, ...]]:
