@@ -86,7 +86,7 @@ def test_between_studies_only_what_both_sweep_is_asked_about(runs: Path) -> None
     assert [each.name for each in pairs["c", "b"].found.named] == ["loss"]
     assert [each.name for each in pairs["c", "b"].found.confounders] == ["mixup"]
     assert [each.words() for each in pairs["c", "a"].found.confounders] == ["mixup (0.2, 0)", "chosen_from (1, 2)"]
-    assert pairs["c", "b"].missing is not None and pairs["a", "b"].found.fair
+    assert pairs["c", "b"].instead == ("a", "b") and pairs["a", "b"].found.fair
 
 
 def test_pairs_of_a_study_have_the_intervals_of_its_claims(phantom: PackedSet, tiny: RunConfig) -> None:
@@ -139,6 +139,18 @@ def test_compare_names_the_confounder_and_the_command(capsys: pytest.CaptureFixt
     (pair,) = json.loads(out)["pairs"]
     assert pair["named"] == {"loss": ["bce", "focal"], "ema": [0.0, 0.9]} and pair["confounders"] == {}
     assert "changed together" in pair["sentence"]
+
+
+def test_where_one_of_the_runs_is_the_missing_one_it_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = [{"loss": loss, "ema": ema} for loss in ("bce", "focal") for ema in (0.0, 0.9)]
+    a_study("s", *(a_run("s", f"{one['loss']}-{one['ema']}", one, 0.7 + n / 100) for n, one in enumerate(grid)))
+    found = {(p.found.a, p.found.b): p for p in study_pairs(compare(["s"]), ["loss"]).pairs}
+    crossed = found["focal-0.9", "bce-0.0"]
+    assert crossed.verdict == "not comparable" and crossed.missing is None
+    assert crossed.instead in (("focal-0.9", "bce-0.9"), ("focal-0.0", "bce-0.0"))
+    assert found["focal-0.9", "bce-0.9"].verdict == "cannot tell" and found["focal-0.9", "bce-0.9"].instead == ()
+    _, out, _ = call(capsys, "compare", "s", "--factor", "loss")
+    assert f"also differ in ema (0.9, 0); compare {' with '.join(crossed.instead)} instead" in out
 
 
 @pytest.mark.parametrize(

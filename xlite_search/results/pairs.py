@@ -30,7 +30,8 @@ class Pair:
 
     gap        the first's score less the second's; NaN if one has none
     low, high  its 95 % interval, for all comparable pairs at once; NaN without predictions of both
-    missing    the run that would make it fair, if it is not
+    missing    the run that would make it fair, if it is not, and none of these runs is it
+    instead    two of these runs that differ so in the factor, and in nothing else; empty if there are none
     margin     gaps up to which are a tie
     """
 
@@ -39,6 +40,7 @@ class Pair:
     low: float = math.nan
     high: float = math.nan
     missing: MissingRun | None = None
+    instead: tuple[str, ...] = ()
     margin: float = MARGIN
 
     @property
@@ -68,7 +70,8 @@ class Pair:
     def as_json(self) -> dict[str, Any]:
         figures = {name: _known(getattr(self, name)) for name in ("gap", "low", "high")}
         about = {"verdict": self.verdict, "sentence": self.sentence()}
-        return self.found.as_json() | figures | about | {"missing": self.missing and self.missing.as_json()}
+        lacking = {"missing": self.missing and self.missing.as_json(), "instead": list(self.instead)}
+        return self.found.as_json() | figures | about | lacking
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def pairs_of(
     found = [comparability(a, b, list(factors) or _swept(a, b)) for a, b in chosen]
     known = law.place.keys() if law else ()
     halves = _halves([(each.a, each.b) for each in found if each.fair and {each.a, each.b} <= set(known)], law)
+    partners = _partners(found)
     pairs = []
     for each, (a, b) in zip(found, chosen, strict=True):
         gap = a.scores.get(metric, math.nan) - b.scores.get(metric, math.nan)
@@ -129,7 +133,9 @@ def pairs_of(
             gap = law.gap(a.name, b.name)
         half = halves.get((a.name, b.name), math.nan)
         half = math.nan if gap and not half else half  # a gap without variance, as of two AUROCs of 0 and 1
-        pairs.append(Pair(each, gap, gap - half, gap + half, missing(a, b, each), margin))
+        instead = partners.get((each.a, _values(each, "b"))) or partners.get((each.b, _values(each, "a"))) or ()
+        lacking = None if instead else missing(a, b, each)
+        pairs.append(Pair(each, gap, gap - half, gap + half, lacking, () if each.fair else instead, margin))
     return Pairs(runs, metric, pairs, notes)
 
 
@@ -161,6 +167,20 @@ def _swept(a: RunFacts, b: RunFacts) -> list[str] | None:
     return [name for name in a.swept if name in b.swept] or None
 
 
+def _partners(found: Sequence[Comparability]) -> dict[tuple[str, frozenset[str]], tuple[str, str]]:
+    """The pairs that compare, each by a run of it and by what the other has of the factor."""
+    partners = {}
+    for each in found:
+        if each.fair and each.named:
+            partners[each.a, _values(each, "b")] = partners[each.b, _values(each, "a")] = each.a, each.b
+    return partners
+
+
+def _values(found: Comparability, of: Literal["a", "b"]) -> frozenset[str]:
+    """What a run has of the named factors."""
+    return frozenset(f"{each.name} {getattr(each, of)!r}" for each in found.named)
+
+
 def _halves(pairs: Sequence[tuple[str, str]], law: Law | None) -> dict[tuple[str, str], float]:
     """Half of each gap's 95 % interval, for all of them at once; without those that cannot be known."""
     if not pairs or law is None:
@@ -184,7 +204,8 @@ def tables(found: Pairs) -> Iterator[Table | str]:
             alike.setdefault(pair.found.names, []).append(pair)
     for first, *rest in list(alike.values())[:PRINTED]:
         more = f"; {len(rest):,} more pair{'s' if len(rest) > 1 else ''} so" if rest else ""
-        yield first.sentence() + more
+        instead = f"; compare {' with '.join(first.instead)} instead" if first.instead else ""
+        yield first.sentence() + instead + more
     hidden = max(len(fair) - PRINTED, 0) + max(len(alike) - PRINTED, 0)
     if hidden:
         yield f"{hidden:,} more: --json has all of them"
@@ -192,7 +213,7 @@ def tables(found: Pairs) -> Iterator[Table | str]:
     lacking = list({each.command: each for each in of_groups if each}.values())[:COMMANDS]
     yield from (f"missing: {each.words()}: {each.command}" for each in lacking)
     yield from dict.fromkeys(beside for each in lacking for beside in each.beside)
-    if alike and not lacking:
+    if any(not group[0].found.named for group in alike.values()) and not lacking:
         yield "--factor NAME says what is asked about; the run that is missing to answer it is then given as a command"
 
 
