@@ -30,8 +30,10 @@ def expect_writable(output: Path | None) -> None:
 
 
 def write(comparison: Comparison, more: Sequence[Table | str], gaps: Against | None, output: Path) -> None:
-    """Writes the file as its name ends: Markdown and LaTeX with `more` behind the tables of the study; CSV and Parquet with
-    a row for each run, or for each finding where two runs were compared."""
+    """Writes the file as its name ends: Markdown and LaTeX with `more` behind the study's tables.
+
+    CSV and Parquet have a row for each run, or for each finding where two runs were compared.
+    """
     if output.suffix in SHOWN:
         parts = [*tables(comparison, classes=not gaps), *more]
         write_atomic(output, SHOWN[output.suffix](parts).encode())
