@@ -270,5 +270,6 @@ def closing_lines(comparison: Comparison) -> Iterator[str]:
         yield f"\nBest config: {settings}  ({score})"
         yield f"Export it:   python -m xlite_search best {name} -o best.yaml"
         yield f"By finding:  python -m xlite_search compare {name}"
+        yield f"As a page:   python -m xlite_search report {name} -o report.html"
     yield f"Files:       {places.study_folder(name)}"
     yield "MLflow:      python -m xlite_search ui"

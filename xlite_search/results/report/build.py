@@ -18,7 +18,7 @@ from xlite_search.results.compare import Comparison, open_study
 from xlite_search.results.effects import study_effects
 from xlite_search.results.report.content import Gaps, Report
 from xlite_search.results.report.gather import of_records
-from xlite_search.results.report.matrix import choose, levels, matrix
+from xlite_search.results.report.matrix import choose, is_grid, levels, matrix
 from xlite_search.results.report.methods import REFERENCES, methods
 from xlite_search.results.report.predicted import FindingCurves, curves
 from xlite_search.results.report.said import against_best, said_of
@@ -50,7 +50,7 @@ def report(name: str, *, margin: float = MARGIN, against: str = "", factors: Seq
     found = replace(
         of_records(study, comparison, said_of(comparison, margin)),
         matrix=cells,
-        effects=study_effects(everyone, comparison.metric),
+        effects=study_effects(everyone, comparison.metric) if is_grid(swept) else None,
         gaps=_gaps(comparison, margin, against, missing),
         curves=_curves(comparison, missing),
         against_best=tuple(against_best(comparison)),

@@ -56,6 +56,11 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
     return found
 
 
+def is_grid(found: dict[str, list[Any]]) -> bool:
+    """Whether all factors have a few values each; what a search suggests has as many as runs, and no main effects."""
+    return all(len(values) <= MOST for name, values in found.items() if name != "seed")
+
+
 def choose(found: dict[str, list[Any]], wanted: Sequence[str] = ()) -> tuple[str, str] | None:
     """The two factors with most values, numbers before names, the seed never; None without two that make a grid.
 
@@ -72,7 +77,7 @@ def choose(found: dict[str, list[Any]], wanted: Sequence[str] = ()) -> tuple[str
         if len(set(wanted)) != 2:
             raise BadInput(f"--factors {','.join(wanted)}: expected two factors, such as kd.tau,kd.alpha")
         return wanted[0], wanted[1]
-    fit = {name: values for name, values in found.items() if name != "seed" and len(values) <= MOST}
+    fit = {name: values for name, values in found.items() if name != "seed" and is_grid({name: values})}
     numbers = {name: all(isinstance(value, int | float) for value in values) for name, values in fit.items()}
     best = sorted(fit, key=lambda name: (-len(fit[name]), not numbers[name]))[:2]
     if len(best) < 2:
