@@ -105,7 +105,11 @@ WORDS = st.one_of(st.sampled_from(["804e12", "1:30", "010", "2024_01", "yes", "n
 NUMBERS = st.one_of(st.integers(), st.booleans(), st.none(), st.floats(-1e9, 1e9))
 
 
-@given(st.dictionaries(TEXT, st.one_of(WORDS, NUMBERS)))
+#: names that are no setting's, whose values are read by its type: hypothesis takes `data.split` from our own sources
+NAMES = TEXT.filter(lambda name: name.partition(".")[0] not in RunConfig.model_fields)
+
+
+@given(st.dictionaries(NAMES, st.one_of(WORDS, NUMBERS)))
 def test_what_is_dumped_is_read_as_it_was(tree: dict[str, object]) -> None:
     assert document(dumped(tree), RunConfig) == tree
     assert yaml.safe_load(dumped(tree)) == tree
