@@ -169,6 +169,17 @@ def test_facts_of_a_run_are_there_once_and_a_study_has_its_summary(client: Mlflo
     assert [artifact.path for artifact in client.list_artifacts(parent)] == ["front.png"]
 
 
+def test_the_figures_of_a_study_are_in_a_folder_of_its_parent(client: MlflowClient, tmp_path: Path) -> None:
+    figure = tmp_path / "left" / "figures" / "forest.svg"
+    figure.parent.mkdir(parents=True)
+    figure.write_bytes(b"<svg/>")
+    with Recorder("drawn", parent={}, artifacts=tmp_path / "left") as recorder:
+        recorder.sync(a_run("a", 1, "finished"))
+    assert recorder.failed is None
+    parent = runs_of(client, "drawn")["parent"].info.run_id  # type: ignore[attr-defined]
+    assert [artifact.path for artifact in client.list_artifacts(parent, "figures")] == ["figures/forest.svg"]
+
+
 def test_what_a_run_adds_to_its_artifacts_on_the_way_is_there_when_it_is_over(
     client: MlflowClient, tmp_path: Path
 ) -> None:
