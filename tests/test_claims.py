@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_where_nothing_can_be_claimed_it_says_why(
     said = {
         "data": "is not prepared",
         "predictions": "predictions of tau=4",
-        "metric": "intervals are of AUROCs alone, and this study is ranked by val/ap_macro",
+        "metric": "intervals are of mean AUROCs alone, and this study is ranked by val/ap_macro",
     }[gone]
     comparison = compare(["s"])
     assert comparison.claims is None and said in comparison.unclaimed
@@ -269,3 +270,11 @@ def test_json_in_a_file_is_refused(taught: RunConfig, tmp_path: Path, capsys: py
     assert (code, "-o and --json: one at a time" in err) == (2, True)
     assert call(capsys, "compare", "s", "-o", str(tmp_path / "t.md"), "--factor", "kd.tau")[0] == 0
     assert "pairs that compare" in (tmp_path / "t.md").read_text()
+
+
+def test_a_teacher_that_is_gone_has_no_score_in_json_either(taught: RunConfig) -> None:
+    study = finished_study("s", taught, TAUS, (2.0, 0.0, 2.0, 2.0))
+    replace(study, teacher="0123").save()
+    rows = as_json(compare(["s"]))["distillation"]["rows"]
+    assert (rows[0]["kind"], rows[0]["score"]) == ("teacher", None)
+    json.dumps(as_json(compare(["s"])), allow_nan=False)

@@ -88,6 +88,7 @@ def test_changed_code_is_refused_by_file_and_accepted_it_goes_on_under_the_same_
     accepted = begin(changed, accept_changes=True)
     assert accepted.trials == record.trials and accepted.maker == record.maker
     assert accepted.accepted[0]["changes"][0].startswith("the code was ")
+    assert accepted.accepted[0]["code"] == changed.definition["code"] != plan.definition["code"]
     assert RunRecord.load(accepted.trial_folder(begun.key)) == begun
     again = file.plan("two")
     assert changes(accepted, again) == [] and keys(again) == list(record.trials)

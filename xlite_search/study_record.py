@@ -28,7 +28,7 @@ class StudyRecord:
                 accepted since; empty in a study of an earlier version of this program
     teacher_maker  the same of its teacher's key
     files       hashes of the files of its code, to say which ones changed
-    accepted    changes that were accepted on the way: [{"time", "changes"}]
+    accepted    changes that were accepted on the way: [{"time", "changes", "code"}]
     tracked     MLflow has all that the records have
     command     the words that began it, `run SPACE ...`, less its name; empty if no command line did
     exhausted   a search's last round came back short, and there is no other

@@ -23,7 +23,17 @@ from xlite_search.records import RunRecord
 from xlite_search.results import seeds
 from xlite_search.results.inference import Array, Patients, joint
 from xlite_search.results.intervals import Interval, own
-from xlite_search.results.paired import Judge, Seeds, names_of, pairs_of, settings_of
+from xlite_search.results.paired import (
+    MACRO,
+    OF_FINDING,
+    OF_SUPPORTED,
+    Judge,
+    Seeds,
+    common_seeds,
+    names_of,
+    pairs_of,
+    settings_of,
+)
 from xlite_search.results.selection import Winner, winner
 from xlite_search.results.ties import MARGIN, Standing, among, ties
 
@@ -32,8 +42,6 @@ if TYPE_CHECKING:
 
 #: runs that are compared at most, those that scored best
 MOST = 60
-#: metrics that have a law of their chance: mean AUROCs
-AUROCS = "val/auroc"
 
 
 class Unclaimed(XliteError):
@@ -183,8 +191,8 @@ def claims_of(
     """
     if not runs:
         raise Unclaimed("no run was trained to its end")
-    if not metric.startswith(AUROCS):
-        raise Unclaimed(f"intervals are of AUROCs alone, and this study is ranked by {metric}")
+    if metric not in (MACRO, OF_SUPPORTED) and not metric.startswith(OF_FINDING):
+        raise Unclaimed(f"intervals are of mean AUROCs alone, and this study is ranked by {metric}")
     settings = settings_of(runs, maker)
     groups = [group for group in settings if len(group) > 1]
     pairs = pairs_of(groups)
@@ -195,10 +203,10 @@ def claims_of(
     else:
         chosen = list({run.key: run for run in runs}.values())[:MOST]
     judge = Judge(data(), metric)
+    if not judge.findings.any():
+        raise Unclaimed(f"no finding has the images that {metric} needs")
     best = [judge.of(run) for run in chosen]
     areas, patients = np.array([one.auroc.mean() for one in best]), joint(best)
-    if not len(best[0].auroc):
-        raise Unclaimed(f"no finding has the images that {metric} needs")
     own_of = dict(zip((run.key for run in chosen), own(areas, patients), strict=True))
     whole = judge.images, judge.many
     if recipe:
@@ -223,10 +231,10 @@ def over_seeds(
     place_of = {key: place for place, key in enumerate(keys)}
     places = [{seed: place_of[run.key] for seed, run in group.items()} for group in groups]
     pairs = pairs_of(groups)
+    common = [common_seeds(groups[one], groups[other]) for one, other in pairs]
     sides = [
-        tuple([places[group][seed] for seed in sorted(groups[one].keys() & groups[other].keys())] for group in pair)
-        for pair in pairs
-        for one, other in [pair]
+        tuple([places[group][seed] for seed in shared] for group in pair)
+        for pair, shared in zip(pairs, common, strict=True)
     ]
     contrasts, weights = seeds.contrasts(sides, len(areas)), seeds.means(places, len(areas))
     training = seeds.of_gaps(places, sides, areas, patients.covariance) if pairs else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xlite_search import places
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.packed import PackedSet
-from xlite_search.errors import BadInput, XliteError, cause_of, did_you_mean
+from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 from xlite_search.results import columns
@@ -192,8 +192,8 @@ def _claims(
 
     try:
         return claims_of(ranked, labels, found.metric, lambda: _data(ranked), maker, margin), ""
-    except (XliteError, OSError) as error:
-        return None, cause_of(error)
+    except XliteError as error:
+        return None, str(error)
 
 
 def _facts(runs: list[RunRecord]) -> tuple[str, ...]:
@@ -255,7 +255,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
         **({"claims": comparison.claims.as_json()} if comparison.claims else {"unclaimed": comparison.unclaimed}),
         **({"confounded": list(comparison.confounded)} if comparison.confounded else {}),
-        **({"distillation": asdict(comparison.distillation)} if comparison.distillation else {}),
+        **({"distillation": comparison.distillation.as_json()} if comparison.distillation else {}),
         **({"facts": list(comparison.facts)} if comparison.facts else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
         **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),

@@ -20,6 +20,7 @@ from xlite_search.records import RunRecord
 from xlite_search.results.inference import Influence, influence
 from xlite_search.storage import digest
 from xlite_search.study_record import homes
+from xlite_search.trainable import config_of
 from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
 
@@ -86,8 +87,6 @@ def _seed(run: RunRecord) -> int:
 
 def settings_of(runs: Sequence[RunRecord], maker: Callable[[RunRecord], str]) -> list[Seeds]:
     """The runs by setting and seed; a run that several studies have counts once."""
-    from xlite_search.trainable import config_of  # seconds of imports, which a table without seeds can do without
-
     found: dict[str, Seeds] = {}
     for run in runs:
         config = config_of(run).identity() | {"seed": None}
@@ -96,14 +95,15 @@ def settings_of(runs: Sequence[RunRecord], maker: Callable[[RunRecord], str]) ->
     return list(found.values())
 
 
-def _common(one: Seeds, other: Seeds) -> list[int]:
+def common_seeds(one: Seeds, other: Seeds) -> list[int]:
+    """Those with which both settings were run, ascending."""
     return sorted(one.keys() & other.keys())
 
 
 def pairs_of(groups: Sequence[Seeds]) -> list[tuple[int, int]]:
     """Which settings are compared: the numbers of those with enough seeds in common."""
     numbers = itertools.combinations(range(len(groups)), 2)
-    return [(a, b) for a, b in numbers if len(_common(groups[a], groups[b])) >= FEWEST_SEEDS]
+    return [(a, b) for a, b in numbers if len(common_seeds(groups[a], groups[b])) >= FEWEST_SEEDS]
 
 
 def names_of(groups: Sequence[Seeds]) -> list[str]:

@@ -105,17 +105,12 @@ def _provenance(study: StudyRecord, run: RunRecord) -> dict[str, Any]:
 
 
 def _code(study: StudyRecord, run: RunRecord) -> str:
-    """Who made a run: the trainable and the code that the study began with, and changes that were accepted before it
-    was over."""
+    """Who made a run: the trainable and the code that the study began with, and the versions of the code that were
+    accepted before it was over."""
     made_by = study.maker or str(study.definition.get("code", ""))
-    changed = [
-        change
-        for accepted in study.accepted
-        if not run.ended or run.ended > float(accepted["time"])
-        for change in accepted["changes"]
-        if str(change).startswith("the code was ")
-    ]
-    return "; ".join([made_by, *changed])
+    later = [accepted for accepted in study.accepted if not run.ended or run.ended > float(accepted["time"])]
+    codes = dict.fromkeys(str(accepted["code"]) for accepted in later if accepted.get("code"))
+    return "; ".join([made_by, *(code for code in codes if code not in made_by.split())])
 
 
 def _environment(run: RunRecord) -> Iterator[tuple[str, Any]]:

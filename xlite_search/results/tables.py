@@ -212,7 +212,7 @@ def by_rung(comparison: Comparison) -> Table:
     columns = [Column("trial", comparison.labels(shown), text=True)]
     for rung in rungs:
         scores = [_at(run, rung, comparison.metric) for run in shown]
-        columns.append(Column(f"epoch {rung}", [number(score if score >= 0 else None) for score in scores]))
+        columns.append(Column(f"epoch {rung}", [number(score) for score in scores]))
     reached = (f"{sum(len(run.epochs) >= rung for run in runs):,} at epoch {rung}" for rung in rungs)
     notes = [f"runs that came as far: {', '.join(reached)}"]
     if len(runs) > ROWS:
@@ -221,9 +221,9 @@ def by_rung(comparison: Comparison) -> Table:
 
 
 def _at(run: RunRecord, epoch: int, metric: str) -> float:
-    """The score at an epoch; -1 where the run did not come as far, or has none."""
-    score = run.epochs[epoch - 1].get(metric) if len(run.epochs) >= epoch else None
-    return -1.0 if score is None or not math.isfinite(score) else score
+    """The score at an epoch; minus infinity where the run did not come as far, or has none."""
+    score = run.epochs[epoch - 1].get(metric, math.nan) if len(run.epochs) >= epoch else math.nan
+    return score if math.isfinite(score) else -math.inf
 
 
 def _why(run: RunRecord) -> str:

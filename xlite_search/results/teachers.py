@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from xlite_search import model_folder, places
 from xlite_search.console import clock
@@ -33,6 +34,11 @@ class Distillation:
     metric: str
     rows: tuple[Row, ...]
     missing: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """With null for a score that is not known."""
+        rows = [asdict(row) | {"score": None if math.isnan(row.score) else row.score} for row in self.rows]
+        return asdict(self) | {"rows": rows}
 
     def table(self, facts: Sequence[str]) -> Table:
         """`facts` belong under every table."""

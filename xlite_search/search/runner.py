@@ -146,7 +146,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
                 f"of its own, or go on with --accept-changes, which is recorded"
             )
         if changed:
-            note = {"time": time.time(), "changes": changed}
+            note = {"time": time.time(), "changes": changed, "code": plan.definition["code"]}
             study = replace(fresh, teacher_sha256=study.teacher_sha256, accepted=(*study.accepted, note), tracked=False)
         study = replace(study, trials=fresh.trials, files=fresh.files, exhausted=plan.exhausted)
     facts = _facts(plan, study)
