@@ -270,7 +270,8 @@ def test_two_studies_of_one_grid_at_another_fixed_setting_stay_apart(config: Run
         found = arms_of(comparison)
         assert sorted(each.label for each in found) == ["ema=0.9", "one: ema=0", "two: ema=0"]
         assert found[0].score == arms_of(compare(["one"]))[0].score
-        (why,) = comparison.confounded
+        apart, why = comparison.confounded
+        assert re.match(r"the studies differ in: optimizer.lr 0\.00\d+ \| 0\.00\d+", apart), apart
         assert re.match(
             r"no claim about two: ema=0.9 .*not comparable: differ in optimizer.lr \(.*\), ema \(0, 0.9\)", why
         )
@@ -281,7 +282,8 @@ def test_what_other_code_trained_is_another_setting(config: RunConfig, data: Dat
     study(config, data, {"new": arm(1e-3, 2.0)}, "two", maker="t:f after")
     comparison = compare(["one", "two"])
     assert [each.label for each in arms_of(comparison)] == ["new"]
-    (why,) = comparison.confounded
+    apart, why = comparison.confounded
+    assert apart.startswith("the studies differ in: code ")
     assert re.match(
         r"no claim about old seed=. and 2 more against new seed=.: not comparable: differ in code \(", why
     ), why

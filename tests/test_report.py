@@ -411,6 +411,6 @@ def test_a_study_ends_well_if_its_figures_cannot_be_drawn(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("size")
 
-    monkeypatch.setattr("xlite_search.results.report.build.report", broken)
+    monkeypatch.setattr("xlite_search.results.report.build.report_of", broken)
     assert set(summary("grid")) == {"comparison.json", "comparison.md"}
     assert "the figures of the study were not drawn: KeyError: 'size'" in capsys.readouterr().err

@@ -24,7 +24,9 @@ from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 from xlite_search.results import columns
 from xlite_search.results.against import Against
 from xlite_search.results.against import against as gaps_of
+from xlite_search.results.between import between
 from xlite_search.results.claims import Claims, claims_of
+from xlite_search.results.confounders import RunFacts
 from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
 from xlite_search.results.guarded import guarded, looked_at
@@ -174,9 +176,17 @@ def compare(names: list[str], margin: float = MARGIN) -> Comparison:
     facts = _facts(runs)
     found = Comparison(called, metric, shared, ranked, others, images, support, teaching, facts=facts)
     found = replace(found, distillation=distillation(studies, ranked, metric))
-    guard = guarded(of_comparison(found, looked_at(len(ranked))), len(ranked))
+    looked = of_comparison(found, looked_at(len(ranked)))
+    guard, apart = guarded(looked, len(ranked)), _apart(looked, ranked, studies)
     claims, unclaimed = _claims(found, studies, margin, guard.fair)
-    return replace(found, claims=claims, unclaimed=unclaimed, confounded=guard.reasons)
+    return replace(found, claims=claims, unclaimed=unclaimed, confounded=(*apart, *guard.reasons))
+
+
+def _apart(looked: Sequence[RunFacts], ranked: Sequence[RunRecord], studies: Sequence[StudyRecord]) -> list[str]:
+    """What lies between several studies, a sentence; nothing where they are one question."""
+    known = list(zip((run.folder.parents[1] for run in ranked), looked, strict=False))  # the first runs are looked at
+    said = between([[facts for home, facts in known if home == study.folder] for study in studies]).sentence()
+    return [said] if said else []
 
 
 def _claims(
@@ -214,7 +224,7 @@ def summary(study: str) -> dict[str, bytes]:
     files |= {"front.png": picture} if picture else {}
     from xlite_search.results.report.build import drawn  # which imports what draws
 
-    return files | drawn(study)
+    return files | drawn(study, comparison)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -182,6 +182,11 @@ def comparability(a: RunFacts, b: RunFacts, factors: Sequence[str] | None = None
     return Comparability(a.name, b.name, **{part: tuple(found) for part, found in parts.items()})
 
 
+def swept_by_both(a: RunFacts, b: RunFacts) -> list[str] | None:
+    """The settings that the studies of two runs both sweep, chance aside: what a claim about them is about."""
+    return [name for name in a.swept if name in b.swept and role_of(name) != "nuisance"] or None
+
+
 def _named(factors: Sequence[str] | None, own: Sequence[str], differing: _Values, unknown: _Values) -> list[str]:
     """Which differences the claim is about, among those that follow from no other (`own`), and the unknown ones."""
     if factors is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from xlite_search.results.confounders import Comparability, RunFacts, comparability
-from xlite_search.results.missing import missing
+from xlite_search.results.confounders import Comparability, RunFacts, comparability, swept_by_both
+from xlite_search.results.missing import MissingRun, missing
+from xlite_search.results.roles import short_name
 
 #: runs up to which all are looked at; of more those that scored best
 MOST, LOOKED_AT = 200, 60
@@ -38,13 +39,13 @@ def guarded(facts: Sequence[RunFacts], runs: int) -> Guarded:
     if not facts:
         return Guarded((), ())
     best, *others = (replace(each, provenance=_without_choice(each)) for each in facts)
-    found = [comparability(best, other, _asked(best, other)) for other in others]
+    found = [comparability(best, other, swept_by_both(best, other)) for other in others]
     fair = [True, *(each.fair for each in found), *[False] * (runs - len(facts))]
     alike: dict[tuple[str, ...], list[tuple[RunFacts, Comparability]]] = {}
     for other, each in zip(others, found, strict=True):
         if not each.fair:
             alike.setdefault(each.names, []).append((other, each))
-    reasons = [_reason(best, group) for group in list(alike.values())[:PRINTED]]
+    reasons = [_reason(best, group, (best, *others)) for group in list(alike.values())[:PRINTED]]
     if len(alike) > PRINTED:
         reasons.append(
             f"{sum(map(len, list(alike.values())[PRINTED:])):,} more are not comparable with it: --json says why"
@@ -52,18 +53,23 @@ def guarded(facts: Sequence[RunFacts], runs: int) -> Guarded:
     return Guarded(tuple(fair), tuple(reasons))
 
 
-def _asked(a: RunFacts, b: RunFacts) -> list[str] | None:
-    """What a claim is about: what the studies of both sweep; where these share nothing, the only thing that differs."""
-    return [name for name in a.swept if name in b.swept] or None
-
-
 def _without_choice(run: RunFacts) -> dict[str, object]:
     return {name: value for name, value in run.provenance.items() if name != COUNTED}
 
 
-def _reason(best: RunFacts, group: Sequence[tuple[RunFacts, Comparability]]) -> str:
+def _reason(best: RunFacts, group: Sequence[tuple[RunFacts, Comparability]], everyone: Sequence[RunFacts]) -> str:
     (other, first), *rest = group
     more = f" and {len(rest):,} more" if rest else ""
     said = f"no claim about {other.name}{more} against {best.name}: {first.claim('cannot tell')}"
     lacking = missing(best, other, first)
-    return f"{said}; what is missing: {lacking.command}" if lacking else said
+    if lacking is None or any(_is_it(each, lacking, everyone) for each in everyone):
+        return said
+    return f"{said}; what is missing: {lacking.command}"
+
+
+def _is_it(run: RunFacts, lacking: MissingRun, everyone: Sequence[RunFacts]) -> bool:
+    """Whether a run is there that has the conditions and the factor of the one that is missing."""
+    like = next(each for each in everyone if each.name == lacking.like)
+    factor = {short_name(name): value for name, value in lacking.settings.items()}
+    has_it = all(run.values.get(name) == value for name, value in factor.items())
+    return has_it and comparability(like, run, list(factor)).fair

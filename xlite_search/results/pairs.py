@@ -12,7 +12,7 @@ import numpy as np
 
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.results.columns import Column, Table
-from xlite_search.results.confounders import Comparability, RunFacts, comparability
+from xlite_search.results.confounders import Comparability, RunFacts, comparability, swept_by_both
 from xlite_search.results.inference import Array, Patients, half_widths
 from xlite_search.results.missing import MissingRun, missing
 from xlite_search.results.roles import is_below, short_name
@@ -122,7 +122,7 @@ def pairs_of(
     """
     _expect_factors(runs, factors)
     chosen, notes = _chosen(runs, metric, against)
-    found = [comparability(a, b, list(factors) or _swept(a, b)) for a, b in chosen]
+    found = [comparability(a, b, list(factors) or swept_by_both(a, b)) for a, b in chosen]
     known = law.place.keys() if law else ()
     halves = _halves([(each.a, each.b) for each in found if each.fair and {each.a, each.b} <= set(known)], law)
     partners = _partners(found)
@@ -160,11 +160,6 @@ def _chosen(
     if against not in named:
         raise BadInput(f"--against {against}: there is no such run{did_you_mean(against, named)}")
     return [(named[against], other) for other in runs if other.name != against], ()
-
-
-def _swept(a: RunFacts, b: RunFacts) -> list[str] | None:
-    """What a claim about two runs of studies is about: what both studies sweep."""
-    return [name for name in a.swept if name in b.swept] or None
 
 
 def _partners(found: Sequence[Comparability]) -> dict[tuple[str, frozenset[str]], tuple[str, str]]:

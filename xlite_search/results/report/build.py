@@ -23,6 +23,7 @@ from xlite_search.results.report.methods import REFERENCES, methods
 from xlite_search.results.report.predicted import FindingCurves, curves
 from xlite_search.results.report.said import against_best, said_of
 from xlite_search.results.ties import MARGIN
+from xlite_search.study_record import StudyRecord
 from xlite_search.trainable import config_of
 
 
@@ -40,7 +41,13 @@ def report(name: str, *, margin: float = MARGIN, against: str = "", factors: Seq
     """
     if not math.isfinite(margin) or margin < 0:
         raise BadInput(f"--margin {margin:g}: expected a gap in AUROC, such as {MARGIN:g}")
-    study, comparison = open_study(name), comparing.compare([name], margin)
+    return report_of(open_study(name), comparing.compare([name], margin), margin, against, factors)
+
+
+def report_of(
+    study: StudyRecord, comparison: Comparison, margin: float = MARGIN, against: str = "", factors: Sequence[str] = ()
+) -> Report:
+    """The same of a study that was compared already."""
     everyone, missing = [*comparison.ranked, *comparison.others], dict[str, str]()
     swept = levels(everyone)
     pair = choose(swept, factors)
@@ -74,13 +81,14 @@ def write(found: Report, path: Path) -> int:
     return len(text)
 
 
-def drawn(name: str) -> dict[str, bytes]:
+def drawn(name: str, comparison: Comparison) -> dict[str, bytes]:
     """The figures of a study's report as SVG files. None, and a line that says why, if they cannot be drawn: a search
     of a night does not end by them."""
     from xlite_search.results.report.figures import figures
 
     try:
-        return {f"figures/{file}.svg": figure.svg for file, figure in figures(report(name)).items()}
+        found = report_of(open_study(name), comparison)
+        return {f"figures/{file}.svg": figure.svg for file, figure in figures(found).items()}
     except Exception as error:
         say(f"the figures of the study were not drawn: {cause_of(error)}")
         return {}

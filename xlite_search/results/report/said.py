@@ -9,7 +9,7 @@ from typing import Literal
 
 from xlite_search.results.claims import Arm
 from xlite_search.results.compare import Comparison
-from xlite_search.results.confounders import Comparability, comparability
+from xlite_search.results.confounders import Comparability, comparability, swept_by_both
 from xlite_search.results.missing import missing
 from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.ties import Standing, Verdict
@@ -138,7 +138,7 @@ def against_best(comparison: Comparison) -> Iterator[Against]:
     standings = {arm.label: arm.standing for arm in comparison.claims.arms}
     best, *others = of_comparison(comparison, MOST + 1)
     for other in others:
-        found = comparability(other, best, [name for name in other.swept if name in best.swept] or None)
+        found = comparability(other, best, swept_by_both(other, best))
         gap = standings.get(other.name)
         named, confounders, unknown = (_words(found, part) for part in ("named", "confounders", "unknown"))
         sentence = found.claim(gap.verdict, _figures(gap)) if gap else found.claim("cannot tell")
