@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from xlite_search.reports.curves import Course, Panel, learning, multiples
+from xlite_search.reports.curves import LearningCurve, Panel, learning, multiples
 from xlite_search.reports.drawing import WIDTH, inline
 from xlite_search.reports.forest import Estimate, forest
 from xlite_search.reports.heatmap import heatmap
@@ -32,8 +32,12 @@ def of_one_row(name: str) -> bytes:
 
 
 def of_learning(name: str) -> bytes:
-    courses = [Course(name, [0.5, NAN, 0.7], best=3, strong=True), Course("x", [0.6], cut=True), Course("y", [])]
-    return learning(courses, name, name, chance=0.5)
+    curves = [
+        LearningCurve(name, [0.5, NAN, 0.7], best=3, strong=True),
+        LearningCurve("x", [0.6], cut=True),
+        LearningCurve("y", []),
+    ]
+    return learning(curves, name, name, chance=0.5)
 
 
 def of_panels(name: str) -> bytes:
@@ -92,7 +96,7 @@ def test_what_is_faded_is_gray_and_what_is_unknown_has_no_interval() -> None:
 
 
 def test_only_four_courses_have_colours_and_names() -> None:
-    drawn = learning([Course(f"run {n}", [0.5, 0.6], strong=True) for n in range(6)], "h", "x")
+    drawn = learning([LearningCurve(f"run {n}", [0.5, 0.6], strong=True) for n in range(6)], "h", "x")
     written = {"".join(text.itertext()) for text in ElementTree.fromstring(drawn).iter(TEXT)}
     assert {f"run {n}" for n in range(4)} | {"the other runs"} <= written
     assert not {"run 4", "run 5"} & written

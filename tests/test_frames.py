@@ -74,6 +74,8 @@ def test_a_run_that_is_not_there_is_named_with_a_suggestion(study: list[str]) ->
         results.predictions("four")
     with pytest.raises(BadInput, match="epoch = 'first': expected 'best' or 'last'"):
         results.predictions("four/tau=4 seed=1", epoch="first")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="name a study, or several"):
+        results.runs()
     with pytest.raises(BadInput, match=r"no study 'five'"):
         results.runs("five")
 

@@ -143,7 +143,7 @@ class RunRecord:
         return int(self.micro_batch or self.config.get("micro_batch") or self.config["batch_size"])
 
     def metric(self, name: str) -> list[float]:
-        """A metric's course over the epochs; NaN where an epoch has no value."""
+        """A metric by epoch; NaN where an epoch has no value."""
         return [epoch.get(name, float("nan")) for epoch in self.epochs]
 
     def objective(self, name: str) -> float:

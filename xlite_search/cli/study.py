@@ -222,7 +222,7 @@ def compare(
     outputs.expect_writable(output)
     comparison = results.compare(studies, MARGIN if margin is None else margin)
     gaps = results.against(comparison, against, MARGIN if margin is None else margin) if against else None
-    pairs = study_pairs(comparison, factor or ()) if factor or json_ else None  # a thousand configs take seconds
+    pairs = study_pairs(comparison, factor or ()) if factor or json_ else None
     if output:
         outputs.write(comparison, [*([gaps.table()] if gaps else ()), *(tables(pairs) if pairs else ())], gaps, output)
         return

@@ -43,7 +43,7 @@ HIGH = 190.0
 
 
 @dataclass(frozen=True)
-class Course:
+class LearningCurve:
     """A metric over epochs 1, 2, ...; NaN where an epoch has none. `best` is the epoch with a mark, 0 for none.
 
     strong  drawn in a colour of its own, with its name in the legend (four at most); else thin and gray
@@ -57,41 +57,41 @@ class Course:
     cut: bool = False
 
 
-def learning(courses: Sequence[Course], head: str, axis: str, chance: float | None = None) -> bytes:
-    """SVG of one course at least. `chance` is a dotted line, drawn where the courses come near it."""
-    strong = [course for course in courses if course.strong][: len(LINES)]
-    rest = [course for course in courses if course not in strong]
-    legend = [wrapped(course.name, LEGEND_LETTERS) for course in strong]
+def learning(curves: Sequence[LearningCurve], head: str, axis: str, chance: float | None = None) -> bytes:
+    """SVG of one curve at least. `chance` is a dotted line, drawn where the curves come near it."""
+    strong = [curve for curve in curves if curve.strong][: len(LINES)]
+    rest = [curve for curve in curves if curve not in strong]
+    legend = [wrapped(curve.name, LEGEND_LETTERS) for curve in strong]
     if rest:
         legend.append(["the other runs" + ("; x: stopped or failed there" if any(c.cut for c in rest) else "")])
     page, top = sheet(head, HIGH + 42 + 11 * sum(map(len, legend)))
     axes = panel(page, 44, top, WIDTH - 8, top + HIGH)
     plain_axes(axes)
     words(axes, "epoch", axis)
-    for course in rest:
-        _course(axes, course, GRAY, "-", "", 0.8)
-    for course, (colour, dashes, marker) in reversed([*zip(strong, LINES, strict=False)]):
-        _course(axes, course, colour, dashes, marker, 1.6)
-    _limits(axes, courses, chance)
+    for curve in rest:
+        _draw_curve(axes, curve, GRAY, "-", "", 0.8)
+    for curve, (colour, dashes, marker) in reversed([*zip(strong, LINES, strict=False)]):
+        _draw_curve(axes, curve, colour, dashes, marker, 1.6)
+    _limits(axes, curves, chance)
     _legend(page, legend, bool(rest), top + HIGH + 32)
     return svg(page)
 
 
-def _course(axes: Axes, course: Course, colour: str, dashes: Any, marker: str, width: float) -> None:
-    epochs = np.arange(1, len(course.values) + 1)
-    axes.plot(epochs, course.values, color=colour, linestyle=dashes, linewidth=width, zorder=3 if marker else 2)
-    if course.cut and len(epochs):
-        axes.plot(epochs[-1:], course.values[-1:], marker="x", color=DARK if not marker else colour, markersize=5)
-    if marker and course.best:
-        at = course.best - 1
-        axes.plot([course.best], [course.values[at]], marker=marker, color=colour, markersize=6, zorder=4)
+def _draw_curve(axes: Axes, curve: LearningCurve, colour: str, dashes: Any, marker: str, width: float) -> None:
+    epochs = np.arange(1, len(curve.values) + 1)
+    axes.plot(epochs, curve.values, color=colour, linestyle=dashes, linewidth=width, zorder=3 if marker else 2)
+    if curve.cut and len(epochs):
+        axes.plot(epochs[-1:], curve.values[-1:], marker="x", color=DARK if not marker else colour, markersize=5)
+    if marker and curve.best:
+        at = curve.best - 1
+        axes.plot([curve.best], [curve.values[at]], marker=marker, color=colour, markersize=6, zorder=4)
 
 
-def _limits(axes: Axes, courses: Sequence[Course], chance: float | None) -> None:
+def _limits(axes: Axes, curves: Sequence[LearningCurve], chance: float | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    values = [value for course in courses for value in course.values if math.isfinite(value)]
-    longest = max(len(course.values) for course in courses)
+    values = [value for curve in curves for value in curve.values if math.isfinite(value)]
+    longest = max(len(curve.values) for curve in curves)
     axes.set_xlim(0.7, longest + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if chance is not None and values and min(values) - chance < 0.5 * (max(values) - min(values)):

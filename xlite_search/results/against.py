@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
 from xlite_search.records import RunRecord
 from xlite_search.results.by_finding import FindingGap, by_finding
-from xlite_search.results.columns import Column, Table
+from xlite_search.results.columns import Column, Table, ends, number, p_value
 from xlite_search.results.paired import MACRO, Judge
 from xlite_search.results.ties import MARGIN
 from xlite_search.trainable import config_of
@@ -37,12 +36,12 @@ class Against:
         columns = [
             Column("finding", [gap.finding if gap.supported else f"({gap.finding})" for gap in gaps], text=True),
             Column("positives", [f"{gap.positives:,}" for gap in gaps]),
-            Column("AUROC", [_number(gap.auroc[0]) for gap in gaps], spare=2),
-            Column("against", [_number(gap.auroc[1]) for gap in gaps], spare=2),
-            Column("gap", [_number(gap.gap, "+") for gap in gaps]),
-            Column("95 %, all at once", [_ends(gap) for gap in gaps]),
-            Column("p max-t", [_p(gap.p_max_t) for gap in gaps]),
-            Column("p Holm", [_p(gap.p_holm) for gap in gaps], spare=1),
+            Column("AUROC", [number(gap.auroc[0]) for gap in gaps], spare=2),
+            Column("against", [number(gap.auroc[1]) for gap in gaps], spare=2),
+            Column("gap", [number(gap.gap, "+") for gap in gaps]),
+            Column("95 %, all at once", [ends(gap.low, gap.high, "+") for gap in gaps]),
+            Column("p max-t", [p_value(gap.p_max_t) for gap in gaps]),
+            Column("p Holm", [p_value(gap.p_holm) for gap in gaps], spare=1),
             Column("verdict", [gap.verdict for gap in gaps]),
         ]
         notes = [
@@ -70,15 +69,3 @@ def against(one: RunRecord, other: RunRecord, names: Sequence[str], margin: floa
     positives = judge.truth[:, judge.findings].sum(axis=0).tolist()
     gaps = by_finding(judge.of(one), judge.of(other), findings, positives, margin)
     return Against(names[0], names[1], judge.images, judge.many, tuple(gaps))
-
-
-def _number(value: float, sign: str = "") -> str:
-    return "-" if math.isnan(value) else f"{value:{sign}.4f}"
-
-
-def _p(value: float) -> str:
-    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _ends(gap: FindingGap) -> str:
-    return "unknown" if math.isnan(gap.low) else f"{gap.low:+.4f} to {gap.high:+.4f}"

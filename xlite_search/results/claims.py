@@ -21,6 +21,7 @@ import numpy as np
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
+from xlite_search.results.columns import ends
 from xlite_search.results.inference import Array, Patients, joint
 from xlite_search.results.intervals import Interval, own
 from xlite_search.results.paired import (
@@ -120,12 +121,7 @@ class Claims:
         """What a careful reader could sign."""
         best, many, tied = self.arms[0], len(self.arms), len(self.tied)
         what = "settings" if self.about == "recipe" else "runs"
-        ends = (
-            "unknown"
-            if not math.isfinite(best.interval.low)
-            else "{low:.4f} to {high:.4f}".format(**vars(best.interval))
-        )
-        told = f"{self.metric} {best.score:.4f}, 95 % {ends}"
+        told = f"{self.metric} {best.score:.4f}, 95 % {ends(best.interval.low, best.interval.high)}"
         if many == 1:
             said = f"{best.label} has {told}"
         elif tied == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,8 +14,24 @@ from rich.text import Text
 
 from xlite_search.console import plain
 
+#: instead of a value that a run does not have
+ABSENT = "-"
 #: wider than any table: where the output is a file, nothing is left out or folded
 ENDLESS = 10_000
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """A figure of a table, `0.8120` or with `sign` "+" `+0.0034`; `-` where a run has none."""
+    return ABSENT if value is None or not math.isfinite(value) else f"{value:{sign}.4f}"
+
+
+def ends(low: float, high: float, sign: str = "") -> str:
+    """An interval, `0.8120 to 0.9051`, or `unknown`."""
+    return f"{low:{sign}.4f} to {high:{sign}.4f}" if math.isfinite(low) else "unknown"
+
+
+def p_value(value: float) -> str:
+    return ABSENT if not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 class Column(NamedTuple):
@@ -47,7 +64,7 @@ def fitted(table: Table, console: Console) -> RenderableType:
     """A table no wider than the console, and notes below it: the last one says what was left out."""
     kept = list(table.columns)
     while (
-        console.width < ENDLESS  # to measure a thousand rows takes half a second
+        console.width < ENDLESS  # to measure thousands of rows takes longer than to compare the runs
         and _natural(_drawn(table.title, kept), console) > console.width
         and (spare := max(kept, key=lambda column: column.spare)).spare
     ):

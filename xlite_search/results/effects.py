@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from xlite_search.factors import aliased
 from xlite_search.records import RunRecord
-from xlite_search.results.columns import Column, Table
+from xlite_search.results.columns import Column, Table, ends
 from xlite_search.results.intervals import student
 from xlite_search.results.roles import FINISHED, role_of
 from xlite_search.storage import digest
@@ -45,6 +45,10 @@ class Effect:
     runs: int
     effect: float
     half: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.effect - self.half, self.effect + self.half
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ class Effects:
             Column("value", [str(each.level) for each in self.effects], text=True),
             Column("runs", [str(each.runs) for each in self.effects], spare=1),
             Column("effect", [_signed(each.effect) for each in self.effects]),
-            Column("95 % interval", [_interval(each) for each in self.effects]),
+            Column(
+                "95 % interval", [ends(each.effect - each.half, each.effect + each.half, "+") for each in self.effects]
+            ),
         ]
         error = "of seeds within settings" if self.by_seed else "of what an additive model leaves over"
         when = f"at epoch {self.rung}, the first rung, where all were" if self.rung else "at the best epochs"
@@ -189,9 +195,3 @@ def _indicators(labels: Sequence[str]) -> Array:
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}" if math.isfinite(value) else "aliased"
-
-
-def _interval(each: Effect) -> str:
-    if not math.isfinite(each.half):
-        return "unknown"
-    return f"{each.effect - each.half:+.4f} to {each.effect + each.half:+.4f}"

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results.against import Against, against
 from xlite_search.results.compare import Comparison, open_study
 from xlite_search.storage import write_atomic
 from xlite_search.study_record import homes
+from xlite_search.trainable import config_of
 from xlite_search.training.predictions import Predictions
 
 
@@ -88,6 +90,8 @@ def run_named(where: str) -> RunRecord:
 
 
 def _runs(studies: tuple[str, ...]) -> Iterator[RunRecord]:
+    if not studies:
+        raise BadInput("name a study, or several: runs('kd_grid')")
     for name in studies:
         yield from open_study(name).runs()
 
@@ -112,9 +116,6 @@ def _row(run: RunRecord) -> dict[str, Any]:
 
 def _truth(run: RunRecord) -> pd.DataFrame | None:
     """Labels and groups of the validation images; None where the data are not here, or other ones by now."""
-    from xlite_search.data.dataset import open_data
-    from xlite_search.trainable import config_of
-
     try:
         data = open_data(config_of(run).data)
     except (XliteError, OSError):

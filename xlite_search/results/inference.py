@@ -90,7 +90,7 @@ def _worths(scores: NDArray[np.floating], there: NDArray[np.bool_]) -> Array:
 
 
 def _order(scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """What sorts them. Sixteen bits are sorted by their digits, which takes a seventh of the time."""
+    """What sorts them. Sixteen bits are sorted by their digits, much faster than numbers are compared."""
     if scores.dtype != np.float16:
         return np.argsort(scores)
     bits = np.ascontiguousarray(scores).view(np.int16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xlite_search.errors import BadInput
-from xlite_search.results.columns import Column, Table
+from xlite_search.results.columns import ABSENT, Column, Table, ends, number
 from xlite_search.results.confounders import RunFacts
 from xlite_search.results.foreign import score_of
 from xlite_search.results.inference import joint
@@ -45,12 +44,12 @@ class Others:
         runs, metric = self.pairs.runs, self.pairs.metric
         columns = [Column("run", [run.name for run in runs], text=True)]
         if metric:
-            columns.append(Column(metric, [_number(run.scores.get(metric)) for run in runs]))
+            columns.append(Column(metric, [number(run.scores.get(metric)) for run in runs]))
         notes = list(self.judged.notes)
         if self.areas:
             found = [self.areas.get(run.name) for run in runs]
-            columns.append(Column("AUROC", [_number(each.value if each else None) for each in found]))
-            columns.append(Column("95 % interval", [_interval(each) for each in found]))
+            columns.append(Column("AUROC", [number(each.value if each else None) for each in found]))
+            columns.append(Column("95 % interval", [ends(each.low, each.high) if each else ABSENT for each in found]))
             notes.insert(0, self._judged_words())
         yield Table(f"{self.source}: {len(runs)} runs", columns, notes)
         yield from pair_tables(self.pairs)
@@ -137,13 +136,3 @@ def _law(found: Judged) -> Law | None:
     influences = list(found.influences.values())
     place = {name: number for number, name in enumerate(found.influences)}
     return Law(place, np.array([each.auroc.mean() for each in influences]), joint(influences))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
-
-
-def _interval(area: Interval | None) -> str:
-    if area is None:
-        return "-"
-    return f"{area.low:.4f} to {area.high:.4f}" if math.isfinite(area.low) else "unknown"

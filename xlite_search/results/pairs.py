@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from xlite_search.errors import BadInput, did_you_mean
-from xlite_search.results.columns import Column, Table
+from xlite_search.results.columns import ABSENT, Column, Table, ends, number
 from xlite_search.results.confounders import Comparability, RunFacts, comparability, swept_by_both
 from xlite_search.results.inference import Array, Patients, half_widths
 from xlite_search.results.missing import MissingRun, missing
@@ -216,8 +216,8 @@ def _comparable(pairs: Sequence[Pair]) -> Table:
     columns = [
         Column("run", [pair.found.a for pair in pairs], text=True),
         Column("and", [pair.found.b for pair in pairs], text=True),
-        Column("gap", ["-" if math.isnan(pair.gap) else f"{pair.gap:+.4f}" for pair in pairs]),
-        Column("95 % interval", ["-" if math.isnan(p.low) else f"{p.low:+.4f} to {p.high:+.4f}" for p in pairs]),
+        Column("gap", [number(pair.gap, "+") for pair in pairs]),
+        Column("95 % interval", [ABSENT if math.isnan(pair.low) else ends(pair.low, pair.high, "+") for pair in pairs]),
         Column("", [pair.verdict for pair in pairs]),
         Column("differ in", [pair.found.about() for pair in pairs], text=True),
     ]

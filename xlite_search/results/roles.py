@@ -111,7 +111,7 @@ def backbone_of(model: Any) -> str:
 def usual_value(name: str, values: Mapping[str, Any]) -> Any:
     """The default of a setting where a run has made its choices (`values`, by short names); None if it has none: the
     rotation of `augment` is another one for `light` and for `strong`."""
-    from xlite_search.config import RunConfig  # half a second of imports, which runs of one choice can do without
+    from xlite_search.config import RunConfig  # other people's runs, most of which have no choices, do without it
 
     spec: type[Any] | None = RunConfig
     *above, last = name.split(".")

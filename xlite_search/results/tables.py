@@ -11,10 +11,8 @@ from xlite_search.console import clock
 from xlite_search.labels import short, texts
 from xlite_search.records import RunRecord
 from xlite_search.results.claims import Arm, Claims
-from xlite_search.results.columns import Column, Table
+from xlite_search.results.columns import ABSENT, Column, Table, ends, number
 from xlite_search.results.front import measure
-from xlite_search.results.intervals import Interval
-from xlite_search.results.ties import Standing
 from xlite_search.study_record import homes
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ COLUMNS_OF_CLASSES = 4
 #: runs that a table shows where a study may have a thousand
 ROWS = 60
 MACRO, SUPPORTED = "val/auroc_macro", "val/auroc_supported"
-#: instead of a value that a run does not have
-ABSENT = "-"
 WHY = {
     "waiting": "not begun",
     "running": "not over",
@@ -75,8 +71,8 @@ def ranking(comparison: Comparison) -> Table:
     columns = [Column("#", marks), *factors(runs, comparison.labels(runs))]
     columns.append(Column("best", [number(run.best_score(name)) for run in runs]))
     if claims:
-        own = claims.own
-        columns.append(Column("95 %", [ends(own[run.key], "") if run.key in own else ABSENT for run in runs]))
+        own = [claims.own.get(run.key) for run in runs]
+        columns.append(Column("95 %", [ends(each.low, each.high) if each else ABSENT for each in own]))
     if of_weights:
         columns += _gaps([arms.get(run.key) for run in runs], of_weights.arms[0])
     for extra in comparison.minimize:
@@ -159,7 +155,7 @@ def recipes(claims: Claims, facts: Sequence[str]) -> Table:
         Column("seeds", [str(len(arm.runs)) for arm in arms], spare=1),
         Column("mean", [f"{arm.score:.4f}" for arm in arms]),
         Column("sd", [number(arm.spread) for arm in arms], spare=2),
-        Column("95 %", [ends(arm.interval, "") for arm in arms]),
+        Column("95 %", [ends(arm.interval.low, arm.interval.high) for arm in arms]),
         *_gaps(arms, arms[0]),
         Column("of each seed", ["  ".join(f"{gap:+.4f}" for gap in arm.gaps) for arm in arms], spare=4),
     ]
@@ -174,21 +170,14 @@ def _gaps(arms: Sequence[Arm | None], best: Arm) -> list[Column]:
     """Gaps to the best, with the intervals that hold for all of them at once, and what these say."""
     behind = [None if arm is None or arm is best else arm.standing for arm in arms]
     return [
-        Column("gap", ["" if each is None else f"{each.gap:+.4f}" for each in behind], spare=3),
-        Column("95 % of gap", ["" if each is None else ends(each, "+") for each in behind], spare=2),
+        Column("gap", ["" if each is None else number(each.gap, "+") for each in behind], spare=3),
+        Column("95 % of gap", ["" if each is None else ends(each.low, each.high, "+") for each in behind], spare=2),
         Column("verdict", ["" if each is None else each.verdict for each in behind]),
     ]
 
 
 def _tied(arm: Arm | None) -> bool:
     return arm is not None and arm.standing.may_be_best
-
-
-def ends(interval: Interval | Standing, sign: str) -> str:
-    """`0.8120 to 0.9051`, `-0.0210 to +0.0034`."""
-    if not math.isfinite(interval.low):
-        return "unknown"
-    return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
 
 
 def others(comparison: Comparison) -> Table:
@@ -248,10 +237,6 @@ def by_finding(comparison: Comparison) -> Table:
     note = f"{comparison.images:,} validation images; '-': no positives, so no AUROC, and not in the mean"
     title = "validation AUROC by finding at the best epoch, the rarest first"
     return Table(title, columns, [note, *comparison.facts])
-
-
-def number(value: float | None) -> str:
-    return ABSENT if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def closing_lines(comparison: Comparison) -> Iterator[str]:

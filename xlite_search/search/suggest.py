@@ -202,7 +202,7 @@ def _rebuilt(
 
 
 def _reported(one: Tried, objectives: int) -> dict[str, Any]:
-    """What Optuna is told of a run. It cannot rank the courses of stopped ones where there are several objectives."""
+    """What Optuna is told of a run. It cannot rank the curves of stopped ones where there are several objectives."""
     from optuna.trial import TrialState
 
     if one.outcome == "stopped":

@@ -96,8 +96,8 @@ def _was_best(record: RunRecord, epoch: int) -> bool:
     """No epoch before it was as good, and it is not behind the best: what is logged last is the best's."""
     if record.best is None or epoch > record.best.epoch:
         return False
-    course = [metrics.get(record.config["monitor"], -math.inf) for metrics in record.epochs[:epoch]]
-    return epoch == record.best.epoch or course[-1] > max(course[:-1], default=-math.inf)
+    curve = [metrics.get(record.config["monitor"], -math.inf) for metrics in record.epochs[:epoch]]
+    return epoch == record.best.epoch or curve[-1] > max(curve[:-1], default=-math.inf)
 
 
 def _when(record: RunRecord, epoch: int) -> int:

@@ -83,7 +83,7 @@ def write(found: Report, path: Path) -> int:
 
 def drawn(name: str, comparison: Comparison) -> dict[str, bytes]:
     """The figures of a study's report as SVG files. None, and a line that says why, if they cannot be drawn: a search
-    of a night does not end by them."""
+    does not end by them."""
     from xlite_search.results.report.figures import figures
 
     try:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlite_search.labels import texts
-from xlite_search.reports.curves import Course, Panel, learning, multiples
+from xlite_search.reports.curves import LearningCurve, Panel, learning, multiples
 from xlite_search.reports.forest import Estimate, forest
 from xlite_search.reports.heatmap import heatmap
 from xlite_search.reports.shares import Share, shares
@@ -20,7 +20,7 @@ from xlite_search.results.report.predicted import Curve, FindingCurves
 #: rows of a forest plot, and samplers that have a figure
 ROWS, SAMPLERS = 30, 3
 #: curves with colours of their own
-COURSES = 4
+COLOURED = 4
 #: curves in all
 DRAWN = 120
 
@@ -117,17 +117,19 @@ def _says(value: float, low: float = math.nan, high: float = math.nan) -> str:
 
 def _learning(report: Report) -> Figure:
     runs = [run for run in report.runs if run.curve][:DRAWN]
-    courses = [
-        Course(run.label, run.curve, run.best_epoch, 0 < run.rank <= COURSES, run.status in ("stopped", "failed"))
+    curves = [
+        LearningCurve(
+            run.label, run.curve, run.best_epoch, 0 < run.rank <= COLOURED, run.status in ("stopped", "failed")
+        )
         for run in runs
     ]
     left = sum(bool(run.curve) for run in report.runs) - len(runs)
     more = f" {left:,} more runs are not drawn." if left else ""
     chance = report.chance if math.isfinite(report.chance) else None
     return Figure(
-        learning(courses, "Learning curves", report.metric, chance),
+        learning(curves, "Learning curves", report.metric, chance),
         f"Learning curves: {report.metric} by epoch of {len(runs)} runs",
-        f"The first {COURSES} of the ranking have colours; the mark is the best epoch. Gray: the other runs, a cross "
+        f"The first {COLOURED} of the ranking have colours; the mark is the best epoch. Gray: the other runs, a cross "
         f"where one was stopped or failed.{more}",
     )
 
