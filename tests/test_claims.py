@@ -278,3 +278,10 @@ def test_a_teacher_that_is_gone_has_no_score_in_json_either(taught: RunConfig) -
     rows = as_json(compare(["s"]))["distillation"]["rows"]
     assert (rows[0]["kind"], rows[0]["score"]) == ("teacher", None)
     json.dumps(as_json(compare(["s"])), allow_nan=False)
+
+
+@pytest.mark.parametrize("margin", ["nan", "inf", "-1"])
+def test_a_margin_that_is_none_is_refused(taught: RunConfig, margin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    four(taught)
+    code, _, err = call(capsys, "compare", "s", f"--margin={margin}")
+    assert (code, err) == (2, f"error: --margin {margin}: expected a gap in AUROC, such as 0.002\n")

@@ -371,7 +371,7 @@ def test_a_file_that_is_no_database_of_mlflows_is_one_sentence(
 ) -> None:
     file = table(tmp_path / "notes.db", "this is no database, and quite long enough to be sure of that\n" * 100)
     before = file.read_bytes()
-    expect_sentence(call(capsys, "compare", "--mlflow", str(file), "--experiment", "x"), "MLflow cannot read it: ")
+    expect_sentence(call(capsys, "compare", "--mlflow", str(file), "--experiment", "x"), "MLflow cannot read it (")
     assert file.read_bytes() == before
 
 

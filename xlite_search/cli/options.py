@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +31,7 @@ Settings = Annotated[
         "--set", metavar="NAME=VALUE", help="Change a setting; a swept name takes the new values: 'kd.tau=[1,4]'."
     ),
 ]
+Margin = Annotated[float | None, typer.Option("--margin", help="Gaps in AUROC up to this are a tie.  [default: 0.002]")]
 StudyName = Annotated[
     str | None, typer.Option("--name", help="The study's name; default: the file's, with -demo if so.")
 ]
@@ -58,6 +60,15 @@ def value_of(text: str, name: str, what: str, own: type[RunConfig] | None = None
 
     like = "weights" if name == "teacher" else name.removeprefix("teacher.")
     return written.value(text, own or RunConfig, like, what)
+
+
+def margin_of(given: float | None) -> float:
+    """Gaps in AUROC up to which runs are tied. Raises BadInput if it is none."""
+    from xlite_search.results.ties import MARGIN
+
+    if given is not None and not (math.isfinite(given) and given >= 0):
+        raise BadInput(f"--margin {given:g}: expected a gap in AUROC, such as {MARGIN:g}")
+    return MARGIN if given is None else given
 
 
 def listed(classes: str | None) -> tuple[str, ...]:

@@ -15,10 +15,12 @@ from xlite_search.cli.options import (
     Cpu,
     Demo,
     Json,
+    Margin,
     Settings,
     Space,
     StudyName,
     listed,
+    margin_of,
     settings_of,
 )
 from xlite_search.cli.others import Asked, Csv, Experiment, Factor, Metric, Mlflow, Patients, compare_others
@@ -179,9 +181,7 @@ def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json =
 
 def compare(
     studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY...]")] = None,
-    margin: Annotated[
-        float | None, typer.Option(min=0, help="Gaps in AUROC up to this are a tie.  [default: 0.002]")
-    ] = None,
+    margin: Margin = None,
     against: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="The best run against this one by finding: its key, its label, or STUDY/RUN."),
@@ -204,24 +204,24 @@ def compare(
     from xlite_search.results import compare as results
     from xlite_search.results.pairs import tables
     from xlite_search.results.run_facts import study_pairs
-    from xlite_search.results.ties import MARGIN
 
-    others = csv or mlflow or experiment
+    if output and json_:
+        raise BadInput("-o and --json: one at a time; --json prints to stdout")
+    if output:
+        outputs.expect_table_file(output)
+    within, others = margin_of(margin), csv or mlflow or experiment
     if studies and others:
         raise BadInput("compare studies or other people's runs: leave out STUDY, or --csv and --mlflow")
     if others:
-        asked = Asked(factor or (), metric, against, patients, MARGIN if margin is None else margin)
+        asked = Asked(factor or (), metric, against, patients, within)
         compare_others(csv, mlflow, experiment, asked, output, json_=json_)
         return
     if not studies:
         raise BadInput("name a study to compare, or other people's runs: --csv FILE, or --mlflow URI --experiment NAME")
     if patients or metric:
         raise BadInput("--patients and --metric are for other people's runs, with --csv or --mlflow")
-    if output and json_:
-        raise BadInput("-o and --json: one at a time; --json prints to stdout")
-    outputs.expect_writable(output)
-    comparison = results.compare(studies, MARGIN if margin is None else margin)
-    gaps = results.against(comparison, against, MARGIN if margin is None else margin) if against else None
+    comparison = results.compare(studies, within)
+    gaps = results.against(comparison, against, within) if against else None
     pairs = study_pairs(comparison, factor or ()) if factor or json_ else None
     if output:
         outputs.write(comparison, [*([gaps.table()] if gaps else ()), *(tables(pairs) if pairs else ())], gaps, output)
@@ -246,17 +246,18 @@ def report(
     factors: Annotated[
         str, typer.Option(metavar="A,B", help="Settings of the heat map.  [default: those with most values]")
     ] = "",
-    margin: Annotated[float, typer.Option(help="Gaps in AUROC that matter to nobody.")] = 0.002,
+    margin: Margin = None,
     json_: Json = False,
 ) -> None:
     """The study as one HTML page that opens offline and prints: what may be concluded, figures, methods."""
-    from xlite_search.results.report.build import expect_writable, write
+    from xlite_search.results.outputs import expect_writable
     from xlite_search.results.report.build import report as build
+    from xlite_search.results.report.build import write
 
     path = output or (None if json_ else Path("report.html"))
     if path:
         expect_writable(path)
-    found = build(study, margin=margin, against=against, factors=listed(factors or None))
+    found = build(study, margin=margin_of(margin), against=against, factors=listed(factors or None))
     if path:
         size = write(found, path)
     if json_:

@@ -17,14 +17,19 @@ SHOWN = {".md": markdown, ".tex": latex}
 FRAMES = (".csv", ".parquet")
 
 
-def expect_writable(output: Path | None) -> None:
-    """Before anything is computed. Raises BadInput for another kind of file, or a folder that is not there."""
-    if output is None:
-        return
+def expect_table_file(output: Path) -> None:
+    """Before anything is computed. Raises BadInput for another kind of file, or as `expect_writable`."""
     known = (*SHOWN, *FRAMES)
     if output.suffix not in known:
         hint = did_you_mean(output.suffix, known)
         raise BadInput(f"-o {output}: expected a file that ends in {', '.join(known)}{hint}")
+    expect_writable(output)
+
+
+def expect_writable(output: Path) -> None:
+    """Raises BadInput if there is no folder to write the file in, or a folder of its name."""
+    if output.is_dir():
+        raise BadInput(f"-o {output}: this is a folder; name a file")
     if not output.absolute().parent.is_dir():
         raise BadInput(f"-o {output}: there is no folder {output.absolute().parent}")
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xlite_search.errors import BadInput, cause_of, did_you_mean
+from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.provenance import version_of
 from xlite_search.tracking.store import KEY, MLFLOW_STATUS, SQLITE
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 COMMIT = "mlflow.source.git.commit"
-#: letters that a sentence shows of what MLflow says
-SAID = 300
 #: a status as a record of ours has it; others stay as MLflow has them, in small letters
 STATUS = {theirs: ours for ours, theirs in MLFLOW_STATUS.items()} | {"SCHEDULED": "waiting"}
 
@@ -56,7 +55,10 @@ def logged_runs(uri: str, experiment: str) -> list[LoggedRun]:
         known = [] if found else [each.name for each in client.search_experiments(max_results=PAGE)]
         runs = [_logged(run) for run in _runs(client, found.experiment_id)] if found else []
     except Exception as error:  # MLflow and what lies below it raise dozens of kinds
-        raise BadInput(f"--mlflow {uri}: MLflow cannot read it: {cause_of(error)[:SAID]}") from None
+        raise BadInput(
+            f"--mlflow {uri}: MLflow cannot read it ({type(error).__name__}): is it a server that runs, or a store "
+            f"that MLflow {version_of('mlflow')} reads?"
+        ) from None
     if found is None:
         there = f"; there are {', '.join(known[:8])}" if known else "; there is none"
         raise BadInput(

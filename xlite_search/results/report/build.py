@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 from xlite_search import storage
 from xlite_search.console import say
 from xlite_search.data.dataset import open_data
-from xlite_search.errors import BadInput, XliteError, cause_of
+from xlite_search.errors import XliteError, cause_of
 from xlite_search.records import RunRecord
 from xlite_search.results import compare as comparing
 from xlite_search.results.against import against as gaps_of
 from xlite_search.results.compare import Comparison, open_study
 from xlite_search.results.effects import study_effects
+from xlite_search.results.outputs import expect_writable
 from xlite_search.results.report.content import Gaps, Report
 from xlite_search.results.report.gather import of_records
 from xlite_search.results.report.matrix import choose, is_grid, levels, matrix
@@ -39,8 +39,6 @@ def report(name: str, *, margin: float = MARGIN, against: str = "", factors: Seq
         BadInput: there is no such study, run or factor.
         Damaged: a record is not what was written.
     """
-    if not math.isfinite(margin) or margin < 0:
-        raise BadInput(f"--margin {margin:g}: expected a gap in AUROC, such as {MARGIN:g}")
     return report_of(open_study(name), comparing.compare([name], margin), margin, against, factors)
 
 
@@ -92,14 +90,6 @@ def drawn(name: str, comparison: Comparison) -> dict[str, bytes]:
     except Exception as error:
         say(f"the figures of the study were not drawn: {cause_of(error)}")
         return {}
-
-
-def expect_writable(path: Path) -> None:
-    """Raises BadInput if there is no folder to write the file in, or a folder of its name."""
-    if path.is_dir():
-        raise BadInput(f"-o {path}: this is a folder; name a file, such as {path / 'report.html'}")
-    if not path.absolute().parent.is_dir():
-        raise BadInput(f"-o {path}: there is no folder {path.absolute().parent}")
 
 
 def _cited(paragraphs: Sequence[str]) -> tuple[str, ...]:
