@@ -132,14 +132,14 @@ def test_whether_the_teacher_had_to_be_asked_changes_no_bit(taught: RunConfig) -
     assert first.checkpoint_bytes() == second.checkpoint_bytes()
 
 
-def test_what_was_asked_and_heard_is_told_every_epoch(taught: RunConfig) -> None:
+def test_what_was_computed_and_used_is_told_every_epoch(taught: RunConfig) -> None:
     images = len(open_data(taught.data).train)
-    heard = images // taught.batch_size * taught.batch_size
-    for asked in (images, 0):
+    used = images // taught.batch_size * taught.batch_size
+    for computed in (images, 0):
         metrics = [result.metrics for result in distill(taught)]
-        assert [(m["kd/computed"], m["kd/used"]) for m in metrics] == [(asked, heard)] * 3
-        assert all((m["time/teacher_s"] > 0) == bool(asked) for m in metrics)
-        assert all((m["time/teacher_saved_s"] > 0) == (not asked) for m in metrics)
+        assert [(m["kd/computed"], m["kd/used"]) for m in metrics] == [(computed, used)] * 3
+        assert all((m["time/teacher_s"] > 0) == bool(computed) for m in metrics)
+        assert all((m["time/teacher_saved_s"] > 0) == (not computed) for m in metrics)
 
 
 def test_views_that_are_bounded_repeat_and_are_asked_no_more(taught: RunConfig) -> None:

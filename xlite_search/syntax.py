@@ -108,7 +108,7 @@ def _local(node: ast.stmt) -> Iterator[str]:
 
 
 def _chains(node: ast.AST) -> Iterator[str]:
-    """Names with the attributes that are asked of them: `losses.focal`."""
+    """Names with the attributes that are read of them: `losses.focal`."""
     if isinstance(node, ast.Attribute | ast.Name):
         parts, inner = [], cast(ast.expr, node)
         while isinstance(inner, ast.Attribute):
@@ -133,7 +133,7 @@ def _imports(node: ast.Import | ast.ImportFrom, package: str) -> Imports:
 
 
 def with_packages(module: str, attribute: str) -> list[str]:
-    """A module, the packages that it is in, and what is asked of it, which may be a module too."""
+    """A module, the packages that it is in, and what is taken from it, which may be a module too."""
     parts = f"{module}.{attribute}".strip(".").split(".")
     return [".".join(parts[:number]) for number in range(1, len(parts) + 1)]
 

@@ -20,7 +20,7 @@ class Tracked(NamedTuple):
 
 
 class Reader(Protocol):
-    """What is asked of MLflow."""
+    """What is read of MLflow."""
 
     def experiment(self, name: str) -> str | None:
         """The id of an experiment, of a deleted one too."""
