@@ -9,6 +9,7 @@ from typing import Any
 from xlite_search import disk
 from xlite_search.console import clock
 from xlite_search.records import RunRecord
+from xlite_search.results.columns import number
 from xlite_search.results.compare import open_study
 from xlite_search.results.tables import WHY
 from xlite_search.storage import held_by
@@ -55,8 +56,7 @@ def show(found: Standing) -> None:
     print(found.line())
     width = max(len(run.label) for run in found.runs)
     for run in found.runs:
-        score = run.best_score(run.config["monitor"])
-        best = f"{score:.4f}" if score == score else "-"
+        best = number(run.best_score(run.config["monitor"]))
         print(
             f"  {run.label:{width}}  {run.status:8}  {len(run.epochs):>3}/{run.length:<3}  {best:>7}  "
             f"{clock(run.seconds):>8}  {run.cause or WHY[run.status]}"

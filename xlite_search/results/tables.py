@@ -153,7 +153,7 @@ def recipes(claims: Claims, facts: Sequence[str]) -> Table:
         Column("", ["=" if _tied(arm) else "" for arm in arms]),
         Column("setting", [arm.label for arm in arms], text=True),
         Column("seeds", [str(len(arm.runs)) for arm in arms], spare=1),
-        Column("mean", [f"{arm.score:.4f}" for arm in arms]),
+        Column("mean", [number(arm.score) for arm in arms]),
         Column("sd", [number(arm.spread) for arm in arms], spare=2),
         Column("95 %", [ends(arm.interval.low, arm.interval.high) for arm in arms]),
         *_gaps(arms, arms[0]),

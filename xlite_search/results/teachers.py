@@ -12,7 +12,7 @@ from xlite_search import model_folder, places
 from xlite_search.console import clock
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
-from xlite_search.results.columns import Column, Table
+from xlite_search.results.columns import Column, Table, number
 from xlite_search.study_record import StudyRecord
 
 TEACHER, ALONE, TAUGHT = "teacher", "without a teacher", "with a teacher"
@@ -42,11 +42,10 @@ class Distillation:
 
     def table(self, facts: Sequence[str]) -> Table:
         """`facts` belong under every table."""
-        scores = ["-" if math.isnan(row.score) else f"{row.score:.4f}" for row in self.rows]
         columns = [
             Column("", [row.kind for row in self.rows], text=True),
             Column("trial", [row.label for row in self.rows], text=True),
-            Column("best", scores),
+            Column("best", [number(row.score) for row in self.rows]),
         ]
         notes = list(facts)
         if self.missing:

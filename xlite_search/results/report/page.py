@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from xlite_search.console import clock
 from xlite_search.reports.drawing import inline
+from xlite_search.results.columns import ABSENT, p_value
 from xlite_search.results.front import measure
 from xlite_search.results.report.content import Report, in_words, rare
 from xlite_search.results.report.figures import figures
@@ -20,7 +21,6 @@ from xlite_search.results.report.said import Claim
 if TYPE_CHECKING:
     from jinja2 import Template
 
-ABSENT = "-"
 #: runs whose rows are shown, and those of them that stand first; a thousand would hide everything else
 ROWS, LEADING = 100, 20
 
@@ -99,7 +99,3 @@ def percent(share: float, digits: int = 1) -> str:
 
 def count(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else ABSENT
-
-
-def p_value(value: float) -> str:
-    return ABSENT if not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
