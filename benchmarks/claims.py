@@ -41,7 +41,8 @@ from threadpoolctl import threadpool_limits
 
 from xlite_search.results import seeds
 from xlite_search.results.bootstrap import bootstrap
-from xlite_search.results.inference import Training, half_widths, influence, joint
+from xlite_search.results.inference import Training, half_widths, joint
+from xlite_search.results.influence import influence
 from xlite_search.results.intervals import own
 from xlite_search.results.ties import among
 
@@ -168,7 +169,7 @@ def max_error(logits: NDArray[np.float16], truth: Truth, groups: NDArray[np.int6
     weights = [np.bincount(row, minlength=groups.max() + 1)[groups] for row in places]
     for model, scores in enumerate(logits.astype(np.float64)):
         expected = roc_auc_score(truth, scores, average=None)
-        both = influence(logits[model], truth, groups).auroc, found.figures["auroc"][model]
+        both = influence(logits[model], truth, groups).score, found.figures["auroc"][model]
         worst = max(worst, *(float(np.abs(each - expected).max()) for each in both))
         for draw, weight in enumerate(weights):
             there = weight > 0
@@ -194,7 +195,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _all_pairs(logits: NDArray[np.float16], truth: Truth, groups: NDArray[np.int64]) -> None:
     runs = [influence(logits[run % len(logits)] + np.float16(run), truth, groups) for run in range(RUNS)]
-    areas, law = np.array([run.auroc.mean() for run in runs]), joint(runs)
+    areas, law = np.array([run.score.mean() for run in runs]), joint(runs)
     among(areas, law)
     own(areas, law)
 

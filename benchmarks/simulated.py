@@ -18,7 +18,8 @@ from scipy.special import ndtr
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
 from xlite_search.results.claims import Arm, over_seeds
-from xlite_search.results.inference import Influence, Patients, influence, joint
+from xlite_search.results.inference import Patients, joint
+from xlite_search.results.influence import Influence, influence
 from xlite_search.results.selection import Winner, winner
 from xlite_search.training.metrics import auroc
 
@@ -134,7 +135,7 @@ def flat(settings: list[list[Influence]]) -> tuple[Array, Patients, seeds.Places
     runs = [run for of_setting in settings for run in of_setting]
     numbers = iter(range(len(runs)))
     places = [{seed: next(numbers) for seed in range(len(of_setting))} for of_setting in settings]
-    return np.array([run.auroc.mean() for run in runs]), joint(runs), places
+    return np.array([run.score.mean() for run in runs]), joint(runs), places
 
 
 @dataclass(frozen=True)

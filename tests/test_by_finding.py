@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from xlite_search.results.by_finding import FindingGap, by_finding, holm, step_down
-from xlite_search.results.inference import influence, joint
+from xlite_search.results.inference import joint
+from xlite_search.results.influence import influence
 
 
 def table(

@@ -16,7 +16,8 @@ from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
 from xlite_search.results import seeds
-from xlite_search.results.inference import Influence, Patients, Training, influence, joint
+from xlite_search.results.inference import Patients, Training, joint
+from xlite_search.results.influence import Influence, influence
 from xlite_search.results.intervals import Interval, own
 
 
@@ -39,15 +40,15 @@ def alone(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Influence:
 def test_of_half_precision_every_bit_is_that_of_double_precision(seed: int) -> None:
     scores, truth = drawn(seed)
     half, double = alone(scores, truth), alone(scores.astype(np.float64), truth)
-    assert half.auroc.tolist() == double.auroc.tolist()
+    assert half.score.tolist() == double.score.tolist()
     assert half.values.tolist() == double.values.tolist()
-    assert half.auroc == pytest.approx(roc_auc_score(truth, scores.astype(np.float64), average=None), abs=1e-12)
+    assert half.score == pytest.approx(roc_auc_score(truth, scores.astype(np.float64), average=None), abs=1e-12)
 
 
 def test_an_interval_by_hand() -> None:
     """AUROC 3/4 of two positives and two negatives: both kinds have a variance of 1/16, with one degree of freedom."""
     found = alone(np.array([[3.0], [1.0], [2.0], [0.0]]), np.array([[True], [True], [False], [False]]))
-    (interval,) = own(found.auroc, joint([found]))
+    (interval,) = own(found.score, joint([found]))
     assert interval.error == pytest.approx(0.125**0.5)
     reach = 4.302653 * 0.125**0.5 / (0.75 * 0.25)  # Student's quantile for (1/8)^2 / (2 (1/16)^2) = 2 degrees
     ends = [1 / (1 + np.exp(-(np.log(3) + side * reach))) for side in (-1, 1)]
@@ -67,7 +68,7 @@ def test_an_interval_has_its_value_within_and_stays_between_0_and_1(seed: int, a
 def test_what_ranks_all_right_or_all_wrong_has_no_interval(shift: float) -> None:
     scores, truth = drawn(1, classes=1)
     found = alone(scores + shift * truth, truth)
-    (interval,) = own(found.auroc, joint([found]))
+    (interval,) = own(found.score, joint([found]))
     assert interval.as_json() == {"value": float(shift > 0), "low": None, "high": None, "error": None}
     json.dumps(interval.as_json(), allow_nan=False)
 
@@ -77,7 +78,7 @@ def test_a_finding_of_a_single_patient_has_no_interval() -> None:
     truth[:] = False
     truth[3] = True
     found = alone(scores, truth)
-    (interval,) = own(found.auroc, joint([found]))
+    (interval,) = own(found.score, joint([found]))
     assert np.isnan([interval.low, interval.high, interval.error]).all()
 
 
@@ -88,7 +89,7 @@ def test_few_positives_are_covered_too(positives: int, area: float) -> None:
     strength, seen = norm.ppf(area) * 2**0.5, []
     for _ in range(400):
         found = alone(random.normal(size=truth.shape) + strength * truth, truth)
-        (interval,) = own(found.auroc, joint([found]))
+        (interval,) = own(found.score, joint([found]))
         seen.append(interval.low <= area <= interval.high)
     assert np.mean(seen) >= 0.905  # 0.935 less 2.5 standard errors
 
@@ -139,7 +140,7 @@ def test_the_error_of_a_macro_mean_is_that_of_drawing_patients_anew() -> None:
     truth = random.random((len(groups), 3)) < 0.3
     scores = random.normal(size=truth.shape) + random.normal(size=(150, 3))[groups] + truth
     found = influence(scores, truth, groups)
-    (interval,) = own(np.array([found.auroc.mean()]), joint([found]))
+    (interval,) = own(np.array([found.score.mean()]), joint([found]))
     images_of = [np.flatnonzero(groups == group) for group in range(150)]
     draws = []
     for _ in range(400):

@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 from xlite_search.errors import RunFailed
-from xlite_search.results.inference import influence
+from xlite_search.results.influence import influence
 from xlite_search.training.metrics import (
     Confusion,
     auroc,

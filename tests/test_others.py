@@ -185,7 +185,7 @@ def test_our_own_predictions_are_read_with_a_table_of_labels(tmp_path: Path) -> 
     (tmp_path / "a.npz").write_bytes(kept.to_bytes())
     runs = read_runs(table(tmp_path / "r.csv", "run,metric.x,predictions\na,1,a.npz\n"))
     found = judged(runs, patients(tmp_path / "whose.csv"))
-    assert found.influences["a"].auroc == pytest.approx([5 / 6, 5 / 6])
+    assert found.influences["a"].score == pytest.approx([5 / 6, 5 / 6])
     without = judged(runs)
     assert without.influences == {} and "no intervals: the predictions have no columns of labels" in without.notes[0]
 

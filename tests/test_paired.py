@@ -23,7 +23,8 @@ from xlite_search.records import ARTIFACTS, RunRecord, StoredFile
 from xlite_search.results import inference
 from xlite_search.results.claims import Arm
 from xlite_search.results.compare import Comparison, as_json, compare, show
-from xlite_search.results.inference import Influence, Patients, Training, half_widths, influence, joint
+from xlite_search.results.inference import Patients, Training, half_widths, joint
+from xlite_search.results.influence import Influence, influence
 from xlite_search.results.paired import Judge
 from xlite_search.storage import write_atomic
 from xlite_search.study_record import StudyRecord
@@ -45,14 +46,14 @@ def alone(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> Influence:
 def test_the_area_is_sklearns_and_the_images_shares_in_its_error_cancel(seed: int) -> None:
     scores, truth = drawn(seed)
     found = alone(scores, truth)
-    assert found.auroc == pytest.approx(roc_auc_score(truth, scores, average=None), abs=1e-12)
+    assert found.score == pytest.approx(roc_auc_score(truth, scores, average=None), abs=1e-12)
     assert found.values.sum(axis=2) == pytest.approx(0, abs=1e-12)
 
 
 def test_delongs_shares_by_hand() -> None:
     """Positives 3 and 1, negatives 2 and 0: worth 1 and 1/2, and 1/2 and 1; AUROC 3/4; two of a kind: times root 2."""
     found = alone(np.array([[3.0], [1.0], [2.0], [0.0]]), np.array([[True], [True], [False], [False]]))
-    assert found.auroc.tolist() == [0.75]
+    assert found.score.tolist() == [0.75]
     assert found.values[0] / 2**0.5 == pytest.approx(np.array([[0.125, -0.125, 0, 0], [0, 0, -0.125, 0.125]]))
     assert found.dof.tolist() == [[1, 1]]
 
@@ -108,7 +109,7 @@ def test_a_single_patient_of_a_kind_leaves_chance_unknown(kind: bool) -> None:
     truth[:] = not kind
     truth[3] = kind
     found = [alone(scores + shift, truth) for shift in (0, 1)]
-    assert np.isfinite(found[0].auroc).all()
+    assert np.isfinite(found[0].score).all()
     assert half_widths(np.array([[1.0, -1.0]]), joint(found)).tolist() == [np.inf]
 
 

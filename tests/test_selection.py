@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from xlite_search.results.inference import influence, joint
+from xlite_search.results.inference import joint
+from xlite_search.results.influence import influence
 from xlite_search.results.selection import winner
 
 
@@ -101,7 +102,7 @@ def test_the_correction_is_the_published_bootstraps() -> None:
     shared = random.normal(size=400)
     scores = [shared + 0.6 * random.normal(size=400) + 1.2 * truth for _ in range(10)]
     found = [influence(each[:, None], truth[:, None], np.arange(400)) for each in scores]
-    corrected = winner([each.auroc for each in found], joint([*found, *found]).covariance)
+    corrected = winner([each.score for each in found], joint([*found, *found]).covariance)
     expected = published(scores, truth, draws=1500)
     assert corrected.optimism > 0.005
     assert corrected.corrected == pytest.approx(expected, abs=0.0025)

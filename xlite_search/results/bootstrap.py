@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from xlite_search.results.inference import CONFIDENCE, Array
+from xlite_search.results.inference import CONFIDENCE
+from xlite_search.results.influence import Array
 from xlite_search.results.intervals import Interval
 from xlite_search.training.metrics import BINS, THRESHOLD, bin_of, expect_numbers, sigmoid
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from xlite_search.results.inference import CONFIDENCE, DRAWS, ROUNDING, Array, Influence, draws_of
+from xlite_search.results.inference import CONFIDENCE, DRAWS, ROUNDING, draws_of
+from xlite_search.results.influence import Array, Influence
 from xlite_search.results.intervals import two_sided
 from xlite_search.results.ties import MARGIN, Verdict, verdict
 from xlite_search.training.metrics import SUPPORT
@@ -97,7 +98,7 @@ def by_finding(
         one_side = ndtr(np.quantile(drawn.max(axis=1), CONFIDENCE))
         halves[known] = stdtrit(dof[known], one_side) * errors[known]
     low, high = gaps - halves, gaps + halves
-    areas = zip(one.auroc.tolist(), other.auroc.tolist(), strict=True)
+    areas = zip(one.score.tolist(), other.score.tolist(), strict=True)
     columns = (findings, positives, areas, gaps, low, high, p, p_max_t, p_holm)
     rows = [
         FindingGap(finding, int(count), pair, margin, *map(float, row))
@@ -129,7 +130,7 @@ def _moments(one: Influence, other: Influence) -> tuple[Array, Array, Array, Arr
 
     A standard error is 0 where the runs are equal, and NaN where it cannot be known.
     """
-    gaps, moved = one.auroc - other.auroc, one.values - other.values
+    gaps, moved = one.score - other.score, one.values - other.values
     whole = moved.sum(axis=1)
     covariance = whole @ whole.T
     variance, of_runs = np.diagonal(covariance), (one.values.sum(axis=1) ** 2).sum(axis=1)

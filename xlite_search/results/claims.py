@@ -22,7 +22,8 @@ from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
 from xlite_search.results.columns import ends
-from xlite_search.results.inference import Array, Patients, joint
+from xlite_search.results.inference import Patients, joint
+from xlite_search.results.influence import Array
 from xlite_search.results.intervals import Interval, own
 from xlite_search.results.paired import (
     MACRO,
@@ -202,7 +203,7 @@ def claims_of(
     if not judge.findings.any():
         raise Unclaimed(f"no finding has the images that {metric} needs")
     best = [judge.of(run) for run in chosen]
-    areas, patients = np.array([one.auroc.mean() for one in best]), joint(best)
+    areas, patients = np.array([one.score.mean() for one in best]), joint(best)
     own_of = dict(zip((run.key for run in chosen), own(areas, patients), strict=True))
     whole = judge.images, judge.many
     if recipe:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xlite_search.errors import BadInput
-from xlite_search.results.inference import Array
+from xlite_search.results.influence import Array
 from xlite_search.results.intervals import student, two_sided
 
 

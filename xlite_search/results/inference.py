@@ -1,11 +1,7 @@
-"""AUROC with its sampling error by group of images (a patient, a lesion), and intervals of many gaps at once.
+"""The joint law of several runs' scores on the same images, and intervals of many gaps between them at once.
 
-A positive is worth the part of the negatives that it beats, a negative the part of the positives that beat it (ties by
-half). What the images of a group are worth above the AUROC, over the number of their kind, is by how much the group
-moves it: its influence value. The variance of any gap between runs is the sum of squares of the differences of these
-values (DeLong et al. 1988 for single images; Obuchowski 1997 for groups of them), each kind of I groups corrected by
-I / (I - 1). Where a group has images of both kinds, the correction of their product is the geometric mean of the two
-and not Obuchowski's own: the sum stays a sum of squares, so that the values of all runs have a joint normal law.
+The variance of any gap between runs is the sum of squares of the differences of their influence values by group of
+images (`influence.py`), so that all gaps have one joint normal law.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.training.metrics import expect_numbers
+from xlite_search.results.influence import Array, Influence
 
 CONFIDENCE, DRAWS = 0.95, 10_000
 #: part of the runs' variance below which a gap's is that of equal runs, zero
@@ -24,87 +20,10 @@ ROUNDING = 1e-12
 #: pairs whose draws are in memory at once
 AT_ONCE = 64
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Influence:
-    """The AUROC of each finding and what each group moves it by.
-
-    auroc   `[finding]`; NaN without a positive or a negative
-    values  `[finding, kind, group]`, kind 0 the positives; NaN where a single group has all images of a kind, since
-            one tells nothing of how far the next would be
-    dof     degrees of freedom, groups that have images of the kind less one, `[finding, kind]`
-    """
-
-    auroc: Array
-    values: Array
-    dof: Array
-
-    def of(self, findings: NDArray[np.bool_]) -> Influence:
-        """Of some findings alone."""
-        return Influence(self.auroc[findings], self.values[findings], self.dof[findings])
-
-
-def influence(scores: NDArray[np.floating], truth: NDArray[np.bool_], groups: NDArray[np.int64]) -> Influence:
-    """Of scores `[image, finding]`; `groups` `[image]` numbers them 0, 1, ... Raises RunFailed if one is NaN."""
-    expect_numbers(scores)
-    many = int(groups.max()) + 1 if len(groups) else 0
-    columns = zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T), strict=True)
-    found = [_influence(column, there, groups, many) for column, there in columns]
-    areas, values, dof = zip(*found, strict=True)
-    return Influence(np.array(areas), np.array(values), np.array(dof))
-
-
-def _influence(
-    scores: NDArray[np.floating], there: NDArray[np.bool_], groups: NDArray[np.int64], many: int
-) -> tuple[float, Array, Array]:
-    values, dof = np.full((2, many), np.nan), np.zeros(2)
-    if not there.any() or there.all():
-        return np.nan, values, dof
-    worth = _worths(scores, there)
-    area = float(worth[there].mean())
-    for kind, chosen in enumerate((there, ~there)):
-        theirs = groups[chosen]
-        of_kind = np.count_nonzero(np.bincount(theirs))
-        dof[kind] = of_kind - 1
-        if of_kind > 1:
-            moved = np.bincount(theirs, weights=(worth[chosen] - area) / len(theirs), minlength=many)
-            values[kind] = moved * np.sqrt(of_kind / (of_kind - 1))
-    return area, values, dof
-
-
-def _worths(scores: NDArray[np.floating], there: NDArray[np.bool_]) -> Array:
-    """The part of the other kind that each image beats, `[image]`: counts at the ends of ties, from one sort."""
-    order = _order(scores)
-    last, positive = ends_of_ties(scores[order]), there[order]
-    hits = np.cumsum(positive)[last]
-    said = last + 1
-    twice = np.stack([2 * (said - hits), 2 * hits])  # negatives and positives below or within, ties by half
-    twice -= np.diff(twice // 2, prepend=0)
-    parts = twice / (2 * np.array([[len(there) - hits[-1]], [hits[-1]]]))
-    tie = np.repeat(np.arange(len(last)), np.diff(said, prepend=0))
-    worth = np.empty(len(there))
-    worth[order] = np.where(positive, parts[0, tie], 1 - parts[1, tie])
-    return worth
-
-
-def _order(scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """What sorts them. Sixteen bits are sorted by their digits, much faster than numbers are compared."""
-    if scores.dtype != np.float16:
-        return np.argsort(scores)
-    bits = np.ascontiguousarray(scores).view(np.int16)
-    return np.argsort(np.where(bits < 0, bits ^ 0x7FFF, bits), kind="stable")
-
-
-def ends_of_ties(ordered: NDArray[np.floating]) -> NDArray[np.intp]:
-    """The last place of each distinct score, `[tie]`, of scores in order."""
-    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-
 
 @dataclass(frozen=True)
 class Patients:
-    """The joint law of the mean AUROC of several runs on the same images.
+    """The joint law of the mean scores of several runs on the same images.
 
     covariance  `[run, run]`
     parts       the same of each finding's positives and of its negatives alone, `[part, run, run]`
@@ -127,8 +46,8 @@ class Patients:
 
 
 def joint(runs: list[Influence]) -> Patients:
-    """Of runs on the same images and findings, whose AUROCs are averaged."""
-    findings, many = len(runs[0].auroc), len(runs)
+    """Of runs on the same images and findings, whose scores are averaged."""
+    findings, many = len(runs[0].score), len(runs)
     whole, parts = np.zeros((many, runs[0].values.shape[-1])), []
     for finding in range(findings):
         values = np.array([run.values[finding] for run in runs]) / findings

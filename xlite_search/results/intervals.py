@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from xlite_search.results.inference import CONFIDENCE, Array, Patients, Training, standard_errors
+from xlite_search.results.inference import CONFIDENCE, Patients, Training, standard_errors
+from xlite_search.results.influence import Array
 
 
 @dataclass(frozen=True)

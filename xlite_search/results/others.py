@@ -135,4 +135,4 @@ def _law(found: Judged) -> Law | None:
         return None
     influences = list(found.influences.values())
     place = {name: number for number, name in enumerate(found.influences)}
-    return Law(place, np.array([each.auroc.mean() for each in influences]), joint(influences))
+    return Law(place, np.array([each.score.mean() for each in influences]), joint(influences))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xlite_search.errors import Damaged
 from xlite_search.labels import told_apart
 from xlite_search.records import RunRecord
-from xlite_search.results.inference import Influence, influence
+from xlite_search.results.influence import Influence, influence
 from xlite_search.storage import digest
 from xlite_search.study_record import homes
 from xlite_search.trainable import config_of

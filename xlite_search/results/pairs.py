@@ -13,7 +13,8 @@ import numpy as np
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.results.columns import ABSENT, Column, Table, ends, number
 from xlite_search.results.confounders import Comparability, RunFacts, comparability, swept_by_both
-from xlite_search.results.inference import Array, Patients, half_widths
+from xlite_search.results.inference import Patients, half_widths
+from xlite_search.results.influence import Array
 from xlite_search.results.missing import MissingRun, missing
 from xlite_search.results.roles import is_below, short_name
 from xlite_search.results.ties import MARGIN, Verdict, verdict

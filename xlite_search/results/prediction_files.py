@@ -29,7 +29,7 @@ from xlite_search.data.sources.patients import read_patients
 from xlite_search.data.sources.sheet import PATIENT, WORDS, Sheet, plain, read_sheet, show
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.results.confounders import RunFacts
-from xlite_search.results.inference import Array, Influence, influence
+from xlite_search.results.influence import Array, Influence, influence
 from xlite_search.training.predictions import Predictions
 
 SCORE = "prob_"

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xlite_search.results.inference import Array, Training
+from xlite_search.results.inference import Training
+from xlite_search.results.influence import Array
 
 #: of each setting the place of a run by its seed
 Places = Sequence[Mapping[int, int]]

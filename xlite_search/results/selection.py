@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from xlite_search.results.inference import DRAWS, ROUNDING, Array, draws_of
+from xlite_search.results.inference import DRAWS, ROUNDING, draws_of
+from xlite_search.results.influence import Array
 
 #: numbers in memory at once
 AT_ONCE = 2_000_000

@@ -22,15 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from xlite_search.results.inference import (
-    CONFIDENCE,
-    DRAWS,
-    Array,
-    Patients,
-    Training,
-    standard_errors,
-    studentized,
-)
+from xlite_search.results.inference import CONFIDENCE, DRAWS, Patients, Training, standard_errors, studentized
+from xlite_search.results.influence import Array
 
 #: gaps in AUROC that matter to nobody
 MARGIN = 0.002

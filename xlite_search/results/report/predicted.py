@@ -13,7 +13,8 @@ from xlite_search.errors import Damaged
 from xlite_search.records import RunRecord
 from xlite_search.results import intervals
 from xlite_search.results.bootstrap import bootstrap
-from xlite_search.results.inference import CONFIDENCE, influence, joint
+from xlite_search.results.inference import CONFIDENCE, joint
+from xlite_search.results.influence import influence
 from xlite_search.training.metrics import SUPPORT
 from xlite_search.training.predictions import Predictions
 
@@ -86,7 +87,7 @@ def curves(run: RunRecord, data: Data) -> list[FindingCurves]:
     found = []
     for column, (name, precision) in enumerate(zip(names, precisions, strict=True)):
         one = areas.of(np.arange(len(names)) == column)
-        area = intervals.own(one.auroc, joint([one]))[0]
+        area = intervals.own(one.score, joint([one]))[0]
         scores, there = logits[:, column], truth[:, column]
         roc, pr = _curves(scores, there, groups, weights)
         positives, ap = int(there.sum()), _precision(scores, there)
