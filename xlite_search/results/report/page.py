@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: runs whose rows are shown, and those of them that stand first; a thousand would hide everything else
 ROWS, LEADING = 100, 20
+#: letters of a run's name that stand beside its figures
+WIDE = 48
 
 
 def page(report: Report) -> str:
@@ -39,6 +41,7 @@ def page(report: Report) -> str:
         rest=_paragraphs(rest),
         rows=ROWS,
         leading=LEADING,
+        wide=WIDE,
         supported=any(abs(run.supported - run.score) > 5e-5 for run in report.ranked),
         front=_data_uri(report.front),
     )
