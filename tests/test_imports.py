@@ -38,6 +38,7 @@ HEAVY = (*TENSORS, *BESIDE_TENSORS)
 EVERYTHING = (*HEAVY, "pydantic", "numpy", "cv2")
 
 MAKER = "a:b 0123"
+RATES = '{"name": "FloatDistribution", "attributes": {"low": 1e-5, "high": 0.01, "log": true, "step": null}}'
 TABLE, IMAGES = "labels.csv", "images"
 KD_GRID = str(ROOT / "search_spaces/kd_grid.py")
 ON_PHANTOMS = ["--set", f"data.name={PHANTOM}", "--set", "weights=null", "--set", "teacher.weights=null"]
@@ -54,6 +55,12 @@ rows = open_data(DataSpec(name={PHANTOM!r})).train.rows[:4]
 workers = _Workers(_Images(open_data(DataSpec(name={PHANTOM!r})).packed, Medium()), 4, 2)
 assert [len(images) for images in workers.images([(rows, rows), (rows, rows)])] == [4, 4]
 workers.close()
+"""
+IMPORTANCES = """
+name, expected = {name!r}, {expected}
+from xlite_search.results.compare import open_study
+from xlite_search.results.importance import importances_of
+assert (importances_of(open_study(name), open_study(name).runs()) is not None) == expected
 """
 
 
@@ -88,6 +95,7 @@ BUDGET = [
     Row(["compare", "one_seed"]),
     Row(["compare", "seeds"], says="95 % for all comparisons at once"),
     Row(["report", "seeds", "-o", "report.html"], (*TENSORS, *ENGINES, "albumentations"), says="report.html: "),
+    Row(["report", "search", "-o", "report.html"], (*TENSORS, "ray", "mlflow", "albumentations"), says="report.html: "),
     Row(["best", "seeds", "-o", "best.yaml"]),
     Row(["plan", KD_GRID, *ON_PHANTOMS, "--name", "x"], BESIDE_TENSORS, says="forecast: "),
     Row(["run", KD_GRID, "--set", "kd.tua=4", "--name", "x"], BESIDE_TENSORS, code=2),
@@ -97,6 +105,10 @@ BUDGET = [
     Row("import xlite_search.data.sources.phantom", (*HEAVY, "pydantic")),
     Row("import xlite_search.results", (*HEAVY, "pandas")),
     Row("import xlite_search.results.frames"),
+    Row("import xlite_search.results.importance"),
+    Row(IMPORTANCES.format(name="seeds", expected=False)),
+    Row(IMPORTANCES.format(name="few_suggested", expected=False)),
+    Row(IMPORTANCES.format(name="search", expected=True), (*TENSORS, "ray", "mlflow", "albumentations", "matplotlib")),
     Row("from xlite_search.results.report import build, figures, page"),
     Row("import xlite_search.search.suggest"),
     Row("import trainables.distill, trainables.baseline", BESIDE_TENSORS),
@@ -105,13 +117,13 @@ BUDGET = [
 ]
 
 
-def a_finished_study(name: str, seeds: Sequence[int]) -> None:
-    """Two settings, trained to their end by nobody; their predictions, a teacher and MLflow's runs are there."""
+def a_finished_study(name: str, seeds: Sequence[int], rates: Sequence[float] = (1e-3, 3e-3), ranges: str = "") -> None:
+    """Learning rates, trained to their end by nobody; their predictions, a teacher and MLflow's runs are there."""
     base = RunConfig(model="test_efficientnet_none", data=DataSpec(name=PHANTOM), epochs=2)
     base = base.with_settings({"data.split.ratios": [0.2, 0.7, 0.1]}).resolved()
     data, runs = open_data(base.data), list[RunRecord]()
     images = tuple(data.packed.table.names[row] for row in data.val.rows)
-    for rate in (1e-3, 3e-3):
+    for rate in rates:
         for seed in seeds:
             config = base.model_copy(update={"seed": seed, "optimizer": AdamW(lr=rate)})
             key = run_key(config, MAKER)
@@ -139,9 +151,10 @@ def a_finished_study(name: str, seeds: Sequence[int]) -> None:
             runs.append(run.close("finished", "the end"))
     sha256 = write_model(places.teacher_folder("t"), b"weights", ModelManifest(config={}, classes=data.classes))
     definition = fingerprints(base) | {"trials": {}, "code": "0123"}
+    suggested = {"optimizer.lr": ranges} if ranges else {}
     keys = tuple(run.key for run in runs)
     study = StudyRecord(places.study_folder(name), name, "?", "a:b", "val/auroc_macro", definition, keys)
-    replace(study, teacher="t", teacher_sha256=sha256, maker=MAKER, tracked=True).save()
+    replace(study, teacher="t", teacher_sha256=sha256, maker=MAKER, tracked=True, distributions=suggested).save()
     with Recorder(name, parent={}) as recorder:
         for run in runs:
             recorder.sync(run)
@@ -171,6 +184,8 @@ def home(drawn_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         raw_images(home)
         a_finished_study("one_seed", [0])
         a_finished_study("seeds", [0, 1])
+        a_finished_study("few_suggested", [0], ranges=RATES)
+        a_finished_study("search", [0], [1e-4 * rate for rate in range(1, 25)], ranges=RATES)
     return home
 
 

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from finished import finished_study
 from test_cli import call
@@ -26,6 +27,7 @@ from xlite_search.results.compare import summary
 from xlite_search.results.report.build import report
 from xlite_search.results.report.figures import figures
 from xlite_search.results.report.page import page
+from xlite_search.search.suggest import distributions
 from xlite_search.storage import write_atomic
 from xlite_search.study_record import StudyRecord
 
@@ -414,3 +416,39 @@ def test_a_study_ends_well_if_its_figures_cannot_be_drawn(
     monkeypatch.setattr("xlite_search.results.report.build.report_of", broken)
     assert set(summary("grid")) == {"comparison.json", "comparison.md"}
     assert "the figures of the study were not drawn: KeyError: 'size'" in capsys.readouterr().err
+
+
+def of_a_trial(trial: Any) -> None:
+    trial.suggest_float("optimizer.lr", 1e-4, 1e-2, log=True)
+    trial.suggest_float("mixup", 0.0, 0.4)
+    if trial.suggest_categorical("loss", ["bce", "focal"]) == "focal":
+        trial.suggest_float("loss.gamma", 0.5, 3.0)
+
+
+def test_a_search_has_the_importances_of_what_it_suggested(tiny: RunConfig) -> None:
+    random = np.random.default_rng(0)
+    points: list[dict[str, Any]] = [
+        {"optimizer.lr": float(10 ** random.uniform(-4, -2)), "mixup": float(random.uniform(0, 0.4)), "loss": "bce"}
+        for _ in range(40)
+    ]
+    points[3] |= {"loss": "focal", "loss.gamma": 1.5}
+    study = finished_study("search", tiny, points, [3 - abs(math.log10(one["optimizer.lr"]) + 3) for one in points])
+    replace(study, distributions=distributions(of_a_trial)).save()
+    looked, about = shown("search")
+    found = about["importances"]
+    assert found["left_out"] == ["loss.gamma"] and (found["runs"], found["best"]) == (40, 4)
+    assert max(found["shares"], key=found["shares"].__getitem__) == "optimizer.lr" and about["effects"] is None
+    assert "figure-importances" in {one["id"] for tag, one in looked.elements if tag == "figure"}
+    assert looked.text.count("not which of its values is better") == 2, "below the figure, and in the methods"
+    assert any("Watanabe" in one for one in about["references"])
+    assert unknown_numbers(looked.text, about) == set()
+
+
+def test_a_search_of_few_runs_says_why_it_has_none(tiny: RunConfig) -> None:
+    points = [{"optimizer.lr": rate / 1e4, "mixup": 0.1, "loss": "bce"} for rate in range(1, 6)]
+    study = finished_study("few", tiny, points, [1.0] * 5)
+    replace(study, distributions=distributions(of_a_trial)).save()
+    looked, about = shown("few")
+    assert about["importances"] is None and not any("Watanabe" in one for one in about["references"])
+    assert "No importances of what was suggested: they take 20 runs" in looked.text
+    assert unknown_numbers(looked.text, about) == set()

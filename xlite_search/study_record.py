@@ -32,6 +32,8 @@ class StudyRecord:
     tracked     MLflow has all that the records have
     command     the words that began it, `run SPACE ...`, less its name; empty if no command line did
     exhausted   a search's last round came back short, and there is no other
+    distributions  what a search suggests from, by name (`suggest.distributions`); empty in a grid, and in a search that
+                   an earlier version of this program ran
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class StudyRecord:
     tracked: bool = False
     exhausted: bool = False
     command: tuple[str, ...] = ()
+    distributions: dict[str, str] = field(default_factory=dict)
 
     def save(self) -> StudyRecord:
         body = asdict(self)

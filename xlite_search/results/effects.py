@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,24 +88,44 @@ class Effects:
             ),
         ]
         error = "of seeds within settings" if self.by_seed else "of what an additive model leaves over"
-        when = f"at epoch {self.rung}, the first rung, where all were" if self.rung else "at the best epochs"
         notes = [
-            f"against the mean of the factor's values, others balanced; {self.runs} runs {when}",
+            f"against the mean of the factor's values, others balanced; {self.runs} runs {when(self.rung)}",
             f"error {error}, {self.dof} degrees of freedom; on these images, each interval by itself",
         ]
         return Table("main effects", columns, [*notes, *self.aliased])
 
 
-def study_effects(runs: Sequence[RunRecord], metric: str) -> Effects | None:
-    """Of a study's runs; None if no factor has two values. Where a scheduler stopped some, of all at its first rung:
-    later only the better ones are left."""
-    stopped = [run for run in runs if run.status == "stopped"]
-    rung = min((len(run.epochs) for run in stopped), default=None)
+class Scored(NamedTuple):
+    """Runs whose scores compare, by their swept settings, `[run]`.
+
+    rung  the epoch whose scores these are; None: each run's best epoch
+    """
+
+    settings: list[dict[str, Any]]
+    scores: list[float]
+    rung: int | None
+
+
+def scored(runs: Sequence[RunRecord], metric: str) -> Scored:
+    """Of the runs that are over and did not fail, those with a score. Where a scheduler stopped some, the scores are
+    those at its first rung, of all that came as far: later only the better ones are left."""
+    rung = min((len(run.epochs) for run in runs if run.status == "stopped"), default=None)
     chosen = [run for run in runs if run.status in (FINISHED, "stopped") and len(run.epochs) >= (rung or 1)]
     scores = [run.metric(metric)[rung - 1] if rung else run.best_score(metric) for run in chosen]
     known = [(run.settings, score) for run, score in zip(chosen, scores, strict=True) if math.isfinite(score)]
-    found = main_effects([settings for settings, _ in known], [score for _, score in known], rung)
-    if found is None or not stopped:
+    return Scored([settings for settings, _ in known], [score for _, score in known], rung)
+
+
+def when(rung: int | None) -> str:
+    """Of what epochs the scores are, in words."""
+    return f"at epoch {rung}, the first rung, where all were" if rung else "at the best epochs"
+
+
+def study_effects(runs: Sequence[RunRecord], metric: str) -> Effects | None:
+    """Of a study's runs that `scored` takes; None if no factor has two values."""
+    known = scored(runs, metric)
+    found = main_effects(known.settings, known.scores, known.rung)
+    if found is None or known.rung is None:
         return found
     return replace(found, aliased=aliased_survivors(runs))
 

@@ -31,6 +31,7 @@ from xlite_search.search.forecast import forecast
 from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue, drain
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
+from xlite_search.search.suggest import distributions
 from xlite_search.search.teach import mirror, teach
 from xlite_search.storage import alone, write_atomic
 from xlite_search.study_record import StudyRecord
@@ -135,6 +136,7 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         teacher_maker=plan.teacher_maker,
         files=plan.files,
         command=plan.command,
+        distributions=distributions(plan.study.suggester) if plan.study.suggester else {},
     )
     study = fresh
     if (plan.folder / "study.json").exists():
@@ -148,7 +150,8 @@ def begin(plan: Plan, *, accept_changes: bool = False) -> StudyRecord:
         if changed:
             note = {"time": time.time(), "changes": changed, "code": plan.definition["code"]}
             study = replace(fresh, teacher_sha256=study.teacher_sha256, accepted=(*study.accepted, note), tracked=False)
-        study = replace(study, trials=fresh.trials, files=fresh.files, exhausted=plan.exhausted)
+        known = study.distributions or fresh.distributions  # an earlier version kept none, and the space is the same
+        study = replace(study, trials=fresh.trials, files=fresh.files, exhausted=plan.exhausted, distributions=known)
     facts = _facts(plan, study)
     for trial in plan.trials:
         folder = study.trial_folder(trial.key)

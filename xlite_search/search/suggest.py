@@ -120,12 +120,24 @@ def suggest(
 
 def described(space: Suggester, *, seed: int = 0, draws: int = 64) -> dict[str, str]:
     """The names that random draws meet, in this order, and their ranges in words: `{"loss": "bce, focal"}`."""
+    return {name: _words(one) for name, one in _met(space, seed, draws).items()}
+
+
+def distributions(space: Suggester, *, seed: int = 0, draws: int = 64) -> dict[str, str]:
+    """The same names, and their ranges as Optuna's JSON, for a program to read (`results/importance.py`)."""
+    from optuna.distributions import distribution_to_json
+
+    return {name: distribution_to_json(one) for name, one in _met(space, seed, draws).items()}
+
+
+def _met(space: Suggester, seed: int, draws: int) -> dict[str, BaseDistribution]:
+    """What random draws meet, by name; where a range depends on what was suggested before it, the first one."""
     study = _random(seed)
-    ranges: dict[str, str] = {}
+    found: dict[str, BaseDistribution] = {}
     for _ in range(draws):
         for name, distribution in _run(space, study.ask()).distributions.items():
-            ranges.setdefault(name, _words(distribution))
-    return ranges
+            found.setdefault(name, distribution)
+    return found
 
 
 def probe(space: Suggester, check: Callable[[dict[str, Any]], None], *, seed: int = 0, draws: int = 64) -> None:

@@ -15,6 +15,7 @@ from xlite_search.results import compare as comparing
 from xlite_search.results.against import against as gaps_of
 from xlite_search.results.compare import Comparison, open_study
 from xlite_search.results.effects import study_effects
+from xlite_search.results.importance import FEWEST, Importances, importances_of
 from xlite_search.results.outputs import expect_writable
 from xlite_search.results.report.content import Gaps, Report
 from xlite_search.results.report.gather import of_records
@@ -56,6 +57,7 @@ def report_of(
         of_records(study, comparison, said_of(comparison, margin)),
         matrix=cells,
         effects=study_effects(everyone, comparison.metric) if is_grid(swept) else None,
+        importances=_importances(study, everyone, missing),
         gaps=_gaps(comparison, margin, against, missing),
         curves=_curves(comparison, missing),
         against_best=tuple(against_best(comparison)),
@@ -96,6 +98,13 @@ def _cited(paragraphs: Sequence[str]) -> tuple[str, ...]:
     """The references whose first author the paragraphs name."""
     text = " ".join(paragraphs)
     return tuple(reference for reference in REFERENCES if reference.split()[0] in text)
+
+
+def _importances(study: StudyRecord, runs: Sequence[RunRecord], missing: dict[str, str]) -> Importances | None:
+    found = importances_of(study, runs)
+    if found is None and study.distributions:
+        missing["importances"] = f"they take {FEWEST} runs with scores that differ"
+    return found
 
 
 def _gaps(comparison: Comparison, margin: float, against: str, missing: dict[str, str]) -> Gaps | None:

@@ -10,6 +10,7 @@ from typing import Any
 from xlite_search.results.by_finding import FindingGap
 from xlite_search.results.columns import Table
 from xlite_search.results.effects import Effects
+from xlite_search.results.importance import Importances
 from xlite_search.results.report.matrix import Matrix
 from xlite_search.results.report.predicted import FindingCurves
 from xlite_search.results.report.said import Against, Said
@@ -127,6 +128,7 @@ class Report:
     changed_on_the_way: tuple[str, ...]
     matrix: Matrix | None = None
     effects: Effects | None = None
+    importances: Importances | None = None
     gaps: Gaps | None = None
     curves: tuple[FindingCurves, ...] = ()
     against_best: tuple[Against, ...] = ()

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlite_search.labels import texts
+from xlite_search.reports.bars import bars
 from xlite_search.reports.curves import LearningCurve, Panel, learning, multiples
 from xlite_search.reports.forest import Estimate, forest
 from xlite_search.reports.heatmap import heatmap
 from xlite_search.reports.shares import Share, shares
-from xlite_search.results.effects import Effects
+from xlite_search.results.effects import Effects, when
+from xlite_search.results.importance import Importances
 from xlite_search.results.report.content import Report
 from xlite_search.results.report.predicted import Curve, FindingCurves
 
@@ -49,6 +51,8 @@ def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
         yield "heatmap", _heatmap(report)
     if report.effects and any(math.isfinite(each.effect) for each in report.effects.effects):
         yield "effects", _effects(report, report.effects)
+    if report.importances:
+        yield "importances", _importances(report.importances)
     if report.gaps and report.gaps.findings:
         yield "findings", _findings(report)
     if report.curves:
@@ -161,14 +165,23 @@ def _effects(report: Report, found: Effects) -> Figure:
         )
         for each in found.effects[:ROWS]
     ]
-    when = f"at epoch {found.rung}, the first rung, where all were" if found.rung else "at the best epochs"
     error = "of seeds within settings" if found.by_seed else "of what an additive model leaves over"
     return Figure(
         forest(rows, "Main effects", f"effect on {report.metric}", 0.0, sides=("lower", "higher")),
         f"Forest plot: main effects of {len({each.factor for each in found.effects})} factors",
-        f"Each value against the mean of its factor's values, the other factors balanced; {found.runs} runs {when}. "
+        f"Each value against the mean of its factor's values, the other factors balanced; {found.runs} runs "
+        f"{when(found.rung)}. "
         f"Bars: 95 % of each by itself, of training's chance on these images; error {error}, {found.dof} degrees of "
         f"freedom.",
+    )
+
+
+def _importances(found: Importances) -> Figure:
+    rows = list(found.shares.items())[:ROWS]
+    return Figure(
+        bars(rows, "Importance of what was suggested", "share"),
+        f"Bars: importance of {len(found.shares)} settings that were suggested",
+        " ".join(f"{note[0].upper()}{note[1:]}." for note in found.notes),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from xlite_search.console import duration
 from xlite_search.labels import texts
 from xlite_search.records import RunRecord
+from xlite_search.results.importance import CAVEAT
 from xlite_search.results.inference import CONFIDENCE, DRAWS
 from xlite_search.results.report.content import Report, in_words
 from xlite_search.spec import flatten
@@ -25,6 +26,8 @@ REFERENCES = (
     "Bouthillier X et al. (2021). Accounting for variance in machine learning benchmarks. MLSys 3.",
     "Tsamardinos I, Greasidou E, Borboudakis G (2018). Bootstrapping the out-of-sample predictions for efficient and "
     "accurate cross-validation. Machine Learning 107.",
+    "Watanabe S, Bansal A, Hutter F (2023). PED-ANOVA: efficiently quantifying hyperparameter importance in arbitrary "
+    "subspaces. IJCAI.",
 )
 #: settings that a paper names, and how
 TOLD = {
@@ -53,7 +56,7 @@ def methods(
         for sentences in (
             list(_search(study, runs, report, levels)),
             list(_data(runs, report)),
-            list(_statistics(report)),
+            [*_statistics(report), *_importances(report)],
             list(_software(study, report)),
         )
         if sentences
@@ -174,6 +177,15 @@ def _statistics(report: Report) -> Iterator[str]:
         yield (
             f"The best score is corrected for its choice from {said.chosen_from:,} by bootstrap bias correction "
             f"(Tsamardinos et al. 2018)."
+        )
+
+
+def _importances(report: Report) -> Iterator[str]:
+    found = report.importances
+    if found:
+        yield (
+            f"The importance of a suggested setting is its share in what tells the best {found.best} of {found.runs} "
+            f"runs from all of them (PED-ANOVA; Watanabe et al. 2023): {CAVEAT}."
         )
 
 
