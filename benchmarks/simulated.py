@@ -17,7 +17,7 @@ from scipy.special import ndtr
 
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
-from xlite_search.results.claims import Arm, over_seeds
+from xlite_search.results.arms import Arm, over_seeds
 from xlite_search.results.inference import Patients, joint
 from xlite_search.results.influence import Influence, influence
 from xlite_search.results.selection import Winner, winner

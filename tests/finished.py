@@ -26,12 +26,12 @@ def finished_study(
 ) -> StudyRecord:
     """A run for each point, whose logits tell a finding by `strengths` (0: not at all); the last epoch less."""
     base = base.with_settings({"epochs": epochs}).resolved()
-    data = open_data(base.data)
-    images = tuple(data.packed.table.names[row] for row in data.val.rows)
-    truth, keys = data.val.labels, []
+    keys = []
     names = labels(points, list(points[0]), base.model)
     for label, point, strength in zip(names, points, strengths, strict=True):
         config = base.with_settings(point).canonical()
+        data = open_data(config.data)
+        images, truth = tuple(data.packed.table.names[row] for row in data.val.rows), data.val.labels
         key = run_key(config, MAKER)
         folder = study_folder(name) / "trials" / key
         noise = np.random.default_rng(int(key[:6], 16)).normal(size=truth.shape)

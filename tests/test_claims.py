@@ -20,6 +20,7 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.places import study_folder
 from xlite_search.results.best import best, read_best, write_best
 from xlite_search.results.compare import Comparison, as_json, compare, show, summary
+from xlite_search.results.run_facts import study_pairs
 from xlite_search.results.tables import closing_lines
 
 TAUS = [{"kd.tau": tau} for tau in (1.0, 2.0, 4.0, 8.0)]
@@ -136,28 +137,53 @@ def test_a_finding_of_a_single_patient_leaves_every_interval_unknown(
     assert "nan" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("gone", ["data", "predictions", "metric"])
+@pytest.mark.parametrize("gone", ["data", "predictions"])
 def test_where_nothing_can_be_claimed_it_says_why(
     taught: RunConfig, phantom: PackedSet, gone: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if gone == "metric":
-        taught = taught.with_settings({"monitor": "val/ap_macro"})
     study = finished_study("s", taught, TAUS, (2.0, 0.0, 2.0, 2.0))
     if gone == "data":
         (phantom.folder / "manifest.json").unlink()
     if gone == "predictions":
         run = study.run("tau=4")
         (run.folder / run.predictions[0].name).unlink()
-    said = {
-        "data": "is not prepared",
-        "predictions": "predictions of tau=4",
-        "metric": "intervals are of mean AUROCs alone, and this study is ranked by val/ap_macro",
-    }[gone]
+    said = {"data": "is not prepared", "predictions": "predictions of tau=4"}[gone]
     comparison = compare(["s"])
     assert comparison.claims is None and said in comparison.unclaimed
     show(comparison)
     assert "no intervals, and no claim: " in capsys.readouterr().out
     assert as_json(comparison)["unclaimed"] == comparison.unclaimed
+
+
+@pytest.mark.parametrize("metric", ["val/ap_macro", "val/f1_macro", "val/ap/Effusion", "val/auroc/Effusion"])
+def test_claims_are_about_the_metric_that_a_study_is_ranked_by(
+    taught: RunConfig, metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_study("s", taught.with_settings({"monitor": metric}), TAUS, (2.0, 0.0, 2.0, 2.0))
+    comparison = compare(["s"])
+    claims = comparison.claims
+    assert claims is not None and claims.arms[-1].label == "tau=2" and claims.arms[-1].standing.verdict == "worse"
+    for run in comparison.ranked:
+        assert claims.own[run.key].value == pytest.approx(run.best_score(metric), abs=1e-3)
+    (kind,) = {metric.split("/")[1].removesuffix("_macro")}
+    for name, interval in claims.arms[0].findings.items():
+        assert interval.low < interval.value < interval.high
+        assert interval.value == pytest.approx(comparison.ranked[0].epochs[0][f"val/{kind}/{name}"], abs=1e-3)
+    show(comparison)
+    assert f"validation {kind.upper()} by finding" in capsys.readouterr().out
+
+
+def test_runs_that_may_not_be_compared_have_intervals_of_their_own(taught: RunConfig) -> None:
+    finished_study("s", taught, TAUS, (2.0, 0.0, 2.0, 2.0))
+    finished_study("other", taught.with_settings({"batch_size": 8}), [{"kd.tau": 3.0}], (1.0,))
+    comparison = compare(["s", "other"])
+    claims = comparison.claims
+    assert claims is not None and comparison.confounded and len(claims.arms) == 4
+    (apart,) = (run for run in comparison.ranked if run.label == "tau=3" or run.config["batch_size"] == 8)
+    assert claims.own[apart.key].low < apart.best_score(comparison.metric) < claims.own[apart.key].high
+    assert len(claims.own) == 5 and claims.law is not None and len(claims.law.covariance) == 4
+    pairs = study_pairs(comparison)
+    assert all(np.isfinite(pair.low) == pair.found.fair for pair in pairs.pairs)
 
 
 def test_a_study_ends_with_its_claim(taught: RunConfig) -> None:

@@ -1,44 +1,137 @@
-"""Gaps over folds: the corrected resampled variance, by hand."""
+"""Gaps over folds: the corrected resampled variance by hand and by simulation, and what is said of a study of folds."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from finished import finished_study
+from test_cli import call
 
-from xlite_search.errors import BadInput
-from xlite_search.results.folds import over_folds
+from xlite_search.config import RunConfig
+from xlite_search.results import folds, seeds
+from xlite_search.results.best import best, read_best, write_best
+from xlite_search.results.compare import Comparison, as_json, compare, show
+from xlite_search.results.report.build import report
+from xlite_search.results.run_facts import study_pairs
+from xlite_search.results.ties import ties
+
+STRENGTHS = (1.0, 2.5)
+POINTS = [{"optimizer.lr": lr, "data.split.fold": fold} for lr in (1e-3, 1e-2) for fold in (0, 1, 2)]
+
+
+def two(one: list[float], other: list[float]) -> tuple[list[dict[int, int]], list[tuple[list[int], ...]], np.ndarray]:
+    """Two settings in as many folds: places, the pair's sides, scores."""
+    many = len(one)
+    places = [dict(enumerate(range(many))), dict(enumerate(range(many, 2 * many)))]
+    return places, [(list(range(many)), list(range(many, 2 * many)))], np.array([*one, *other])
 
 
 def test_five_folds_by_hand() -> None:
-    """Mean 3, variance 2.5, each fold a fifth: 2.5 (1/5 + 1/4) = 1.125; t of 4 degrees is 2.776."""
-    found = over_folds(np.array([1.0, 2, 3, 4, 5]), train=80, test=20)
-    assert (found.gap, found.folds) == (3.0, 5)
-    assert found.error == pytest.approx(1.125**0.5)
-    assert [found.low, found.high] == pytest.approx([3 - 2.7764451 * 1.125**0.5, 3 + 2.7764451 * 1.125**0.5])
-    assert found.p == pytest.approx(2 * (0.5 - 3 / 8 * (8 / 3) ** 0.5 * (1 - 8 / 36)))
-    assert json.loads(json.dumps(found.as_json()))["folds"] == 5
+    """Gaps 1 to 5, mean 3, variance 2.5; each fold a fifth: 2.5 (1/5 + 1/4) = 1.125; t of 4 degrees is 2.776."""
+    places, sides, scores = two([11.0, 12, 13, 14, 15], [10.0] * 5)
+    found = folds.of_gaps(places, sides, scores, 5)
+    assert (found.variance.tolist(), found.sampling.tolist(), found.dof) == ([pytest.approx(1.125)], [0.0], 4)
+    contrasts = seeds.contrasts(sides, 10)
+    tied = ties([(0, 1)], contrasts @ scores, contrasts, folds.no_patients(10), found, draws=200_000)
+    behind = tied.standings[1]
+    assert tied.best == 0 and behind.gap == pytest.approx(-3)
+    assert [behind.low, behind.high] == pytest.approx([-3 - 2.776 * 1.125**0.5, -3 + 2.776 * 1.125**0.5], abs=0.03)
 
 
-def test_the_plain_variance_is_less_than_half_of_it() -> None:
-    gaps = np.array([0.01, 0.02, 0.00, 0.03, 0.01])
-    assert over_folds(gaps, 80, 20).error ** 2 / (gaps.var(ddof=1) / 5) == pytest.approx(2.25)
+def test_three_of_five_folds_have_the_overlap_of_five() -> None:
+    places, sides, scores = two([1.0, 2, 3], [0.0] * 3)
+    assert folds.of_gaps(places, sides, scores, 5).variance == pytest.approx([1 * (1 / 3 + 1 / 4)])
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9))
-@settings(max_examples=40, deadline=None)
-def test_the_other_way_round_is_the_same_gap_with_its_sign_turned(gaps: list[float]) -> None:
-    one, other = (over_folds(sign * np.array(gaps), 4, 1) for sign in (1, -1))
-    assert (one.gap, one.low, one.error, one.p) == pytest.approx((-other.gap, -other.high, other.error, other.p))
+def test_the_mean_of_a_setting_by_hand() -> None:
+    """Of one setting: variance 2.5 (1/5 + 1/4), four degrees of freedom."""
+    (found,) = folds.own([dict(enumerate(range(5)))], np.array([1.0, 2, 3, 4, 5]), 5)
+    reach = 2.7764451 * 1.125**0.5
+    assert [found.value, found.low, found.high, found.error] == pytest.approx([3, 3 - reach, 3 + reach, 1.125**0.5])
 
 
-def test_equal_folds_have_no_chance() -> None:
-    assert [over_folds(np.full(3, gap), 2, 1).p for gap in (0.0, 0.25)] == [1.0, 0.0]
+@pytest.mark.parametrize("settings", [2, 6])
+def test_equal_settings_are_seldom_called_different(settings: int) -> None:
+    """Errors of overlapping trainings, correlated by 1/k from fold to fold: uncorrected it would be far more."""
+    random, of, studies = np.random.default_rng(0), 5, 300
+    places = [{fold: number * of + fold for fold in range(of)} for number in range(settings)]
+    pairs = list(itertools.combinations(range(settings), 2))
+    sides = [tuple(list(places[each].values()) for each in pair) for pair in pairs]
+    contrasts = seeds.contrasts(sides, settings * of)
+    wrong, kept = 0, 0
+    for _ in range(studies):
+        common = random.normal(size=(settings, 1)) * math.sqrt(1 / of)
+        own = random.normal(size=(settings, of)) * math.sqrt(1 - 1 / of)
+        scores = (common + own + 3 * random.normal(size=of)).ravel()
+        training = folds.of_gaps(places, sides, scores, of)
+        law = folds.no_patients(len(scores))
+        found = ties(pairs, contrasts @ scores, contrasts, law, training, margin=0, draws=2000)
+        wrong += any(each.verdict in ("better", "worse") for each in found.standings)
+        kept += len(found.set)
+    assert wrong <= studies * 0.05 + 3 * math.sqrt(studies * 0.05 * 0.95)
+    assert kept >= settings * studies * 0.92
 
 
-def test_one_fold_is_refused() -> None:
-    with pytest.raises(BadInput, match="two folds at least, not 1"):
-        over_folds(np.array([0.1]), 4, 1)
+@pytest.fixture
+def crossed(tiny: RunConfig) -> Comparison:
+    """Two learning rates in three folds; the larger tells more."""
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 3}})
+    finished_study("s", base, POINTS, [STRENGTHS[0]] * 3 + [STRENGTHS[1]] * 3)
+    return compare(["s"])
+
+
+def test_settings_over_folds_are_claims_about_the_recipe(
+    crossed: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = crossed.claims
+    assert claims is not None and (claims.about, claims.folds, claims.images) == ("recipe", 3, 240)
+    first, second = claims.arms
+    assert (first.label, second.label, first.folds) == ("lr=0.01", "lr=0.001", [0, 1, 2])
+    scores = np.array([[run.best_score(crossed.metric) for run in arm.runs] for arm in claims.arms])
+    gaps = scores[0] - scores[1]
+    assert [first.score, second.standing.gap] == pytest.approx([scores[0].mean(), -gaps.mean()])
+    assert second.gaps == pytest.approx(-gaps)
+    error = math.sqrt(gaps.var(ddof=1) * (1 / 3 + 1 / 2))
+    assert second.standing.high - second.standing.gap == pytest.approx(4.303 * error, rel=0.03)
+    assert set(claims.own) == {run.key for run in crossed.ranked}, "each run has an interval by its own images"
+    assert claims.sentence().startswith("In 3 folds, all 240 validation images of ")
+    show(crossed)
+    out = capsys.readouterr().out
+    assert "over the folds, the recipe" in out and "of each fold" in out and " # " not in out.split("over the")[0]
+    found = json.loads(json.dumps(as_json(crossed), allow_nan=False))["claims"]
+    assert (found["folds"], found["arms"][0]["folds"]) == (3, [0, 1, 2])
+
+
+def test_runs_of_different_folds_are_no_pair(crossed: Comparison) -> None:
+    pairs = study_pairs(crossed)
+    for pair in pairs.pairs:
+        one, other = ("fold=" + name.split("fold=")[1] for name in (pair.found.a, pair.found.b))
+        assert pair.found.fair == (one == other), pair.sentence()
+
+
+def test_the_best_over_folds_is_exported_and_reported(crossed: Comparison, tmp_path: Path) -> None:
+    found = best("s")
+    assert found["chosen"] | {"by": "mean over folds", "of": 2, "seeds": 1, "folds": 3} == found["chosen"]
+    assert crossed.best.settings["optimizer.lr"] == 1e-2
+    write_best("s", tmp_path / "best.yaml")
+    assert read_best(tmp_path / "best.yaml")["chosen"]["folds"] == 3
+    page = report("s")
+    assert page.effects is not None and {each.factor for each in page.effects.effects} == {"optimizer.lr"}
+    assert page.matrix is None, "a fold is no factor"
+    assert page.gaps is not None and "fold" in page.gaps.one
+    assert any("Nadeau" in paragraph for paragraph in page.methods)
+    assert "3 folds" in page.said.sentence
+
+
+def test_a_fold_each_says_nothing(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 3}})
+    finished_study("s", base, [POINTS[0], POINTS[4]], STRENGTHS)
+    found = compare(["s"])
+    assert found.claims is None and "no setting was run in two of them" in found.unclaimed
+    code, _, err = call(capsys, "compare", "s", "--against", found.ranked[1].key)
+    assert code == 2 and "validated on other images" in err

@@ -21,7 +21,7 @@ from xlite_search.data.dataset import Data, open_data
 from xlite_search.places import study_folder
 from xlite_search.records import ARTIFACTS, RunRecord, StoredFile
 from xlite_search.results import inference
-from xlite_search.results.claims import Arm
+from xlite_search.results.arms import Arm
 from xlite_search.results.compare import Comparison, as_json, compare, show
 from xlite_search.results.inference import Patients, Training, half_widths, joint
 from xlite_search.results.influence import Influence, influence

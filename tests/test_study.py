@@ -436,8 +436,28 @@ def test_weights_that_do_not_fit_are_refused_before_anything_starts(tiny: RunCon
 def test_only_the_fraction_of_the_data_can_be_swept(tiny: RunConfig, phantom: PackedSet) -> None:
     trials = study_of(tiny, {"data.fraction": grid_search([0.25, 1.0])}).trials("")
     assert [trial.label for trial in trials] == ["fraction=0.25", "fraction=1"]
-    with pytest.raises(BadInput, match=r"data\.split\.fold cannot be swept"):
-        study_of(tiny, {"data.split.fold": grid_search([0, 1])})
+
+
+def test_folds_are_swept_for_chance(tiny: RunConfig) -> None:
+    """By other images each: a teacher would know some of them, and no rung or suggestion compares them."""
+    folds: dict[str, object] = {"data.split.fold": grid_search([0, 1])}
+    with pytest.raises(BadInput, match=r"data\.split\.fold"):
+        study_of(tiny, folds)
+    in_folds = tiny.with_settings({"data.split": "folds"})
+    plan = make_plan(study_of(in_folds, folds), "s")
+    assert [trial.label for trial in plan.trials] == ["fold=0", "fold=1"]
+    parts = [set(plan.data(trial.config).val.rows) for trial in plan.trials]
+    assert parts[0] and parts[1] and not parts[0] & parts[1]
+    with pytest.raises(BadInput, match="patients that the teacher was trained on"):
+        study_of(in_folds, folds, teacher=in_folds)
+    with pytest.raises(BadInput, match="a scheduler would stop runs by scores on other images"):
+        study_of(in_folds, folds, scheduler=ASHA(grace=1, reduction=2))
+
+    def suggested(trial: optuna.Trial) -> None:
+        trial.suggest_categorical("data.split.fold", [0, 1])
+
+    with pytest.raises(BadInput, match="a search cannot suggest it"):
+        study_of(in_folds, suggested)
 
 
 def test_what_could_spoil_the_night_is_said_before_it(tiny: RunConfig, tmp_path: Path) -> None:

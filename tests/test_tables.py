@@ -18,7 +18,8 @@ from xlite_search.data.packed import FORMAT
 from xlite_search.errors import BadInput
 from xlite_search.places import study_folder
 from xlite_search.records import RunRecord, StoredFile
-from xlite_search.results.claims import Arm, Claims
+from xlite_search.results.arms import Arm
+from xlite_search.results.claims import Claims
 from xlite_search.results.compare import Comparison, as_json, compare, show, summary
 from xlite_search.results.intervals import Interval
 from xlite_search.results.selection import Winner
@@ -173,7 +174,7 @@ def test_an_incomplete_data_set_is_told_under_every_table(
     def lost(_: object) -> Data:
         raise BadInput("its images are not here")
 
-    monkeypatch.setattr("xlite_search.results.compare._data", lost)
+    monkeypatch.setattr("xlite_search.results.compare.open_data", lost)
     a_grid("s")
     where = places.data_folder("part") / "manifest.json"
     about = {"format": FORMAT, "source": {}, "expected": 112_120}

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from xlite_search.storage import digest
 
+#: swept for chance, as a seed is: which fold of a split judges
+FOLD = "data.split.fold"
 #: a factor of more values than this, each met once, is drawn at random: nobody compares its values in pairs
 FEW = 4
 

@@ -65,7 +65,6 @@ def against(one: RunRecord, other: RunRecord, names: Sequence[str], margin: floa
     if not same:
         raise BadInput(f"{names[0]} and {names[1]} were validated on other images, and cannot be compared")
     judge = Judge(data, MACRO)
-    findings = [name for name, there in zip(data.classes, judge.findings, strict=True) if there]
     positives = judge.truth[:, judge.findings].sum(axis=0).tolist()
-    gaps = by_finding(judge.of(one), judge.of(other), findings, positives, margin)
+    gaps = by_finding(judge.of(one), judge.of(other), judge.names, positives, margin)
     return Against(names[0], names[1], judge.images, judge.many, tuple(gaps))

@@ -25,6 +25,7 @@ from xlite_search.model_folder import expect_loadable, publish, read_model
 from xlite_search.places import FINAL
 from xlite_search.records import RunRecord
 from xlite_search.results.compare import Comparison, compare, open_study
+from xlite_search.results.paired import seed_of
 from xlite_search.spec import Spec, parse
 from xlite_search.storage import alone
 from xlite_search.tracking.recorder import Recorder
@@ -52,14 +53,16 @@ class _Code(Spec):
 
 
 class _Chosen(Spec):
-    """How the config was chosen: by its score, or by the mean of `seeds` runs; of so many; unknown is null.
+    """How the config was chosen: by its score, or by the mean over seeds, or folds (0: of one split); of so many;
+    unknown is null.
 
     low, high  95 % interval of the mean, or of the score; `corrected` is what it is worth, had it not been chosen
     """
 
-    by: Literal["score", "mean over seeds"]
+    by: Literal["score", "mean over seeds", "mean over folds"]
     of: int = Field(ge=1)
     seeds: int = Field(1, ge=1)
+    folds: int = Field(0, ge=0)
     mean: float | None = None
     sd: float | None = None
     low: float | None = None
@@ -126,8 +129,9 @@ def _chosen(comparison: Comparison) -> dict[str, Any]:
     known = {"mean": arm.score, "sd": arm.spread, "low": arm.interval.low, "high": arm.interval.high}
     known |= {"corrected": claims.winner.corrected}
     finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
-    by: Literal["score", "mean over seeds"] = "mean over seeds" if recipe else "score"
-    return _Chosen(by=by, of=claims.of, seeds=len(arm.runs), **finite).model_dump()
+    by: Literal["score", "mean over seeds", "mean over folds"] = "mean over seeds" if recipe else "score"
+    by, seeds = ("mean over folds", len(set(map(seed_of, arm.runs)))) if claims.folds else (by, len(arm.runs))
+    return _Chosen(by=by, of=claims.of, seeds=seeds, folds=claims.folds, **finite).model_dump()
 
 
 def write_best(study_name: str, path: Path) -> dict[str, Any]:

@@ -4,43 +4,43 @@ Where settings were run with several seeds in common, the claims are about the *
 chance of training beside that of the patients. With one seed each they are about *these weights*, and have the
 patients' chance alone. Chance comes from two sides (Bouthillier et al. 2021):
 
-    patients   `inference.py`: DeLong's variance of a gap, a patient's images taken together
-    training   `seeds.py`: the variance of a run's AUROC that neither its setting nor its seed explains, pooled over all
+    patients   `influence.py`: DeLong's variance of a gap, a patient's images taken together
+    training   `seeds.py`: the variance of a run's score that neither its setting nor its seed explains, pooled over all
                settings, or that of the pair's own gaps where it is larger
+
+Where a study sweeps the folds of a split, the claims are about the recipe too, and both chances are in the variance
+over folds (`folds.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
+from xlite_search.results.arms import Arm, by_gap, over_folds, over_seeds
 from xlite_search.results.columns import ends
 from xlite_search.results.inference import Patients, joint
-from xlite_search.results.influence import Array
+from xlite_search.results.influence import Array, Influence
 from xlite_search.results.intervals import Interval, own
 from xlite_search.results.paired import (
-    MACRO,
-    OF_FINDING,
-    OF_SUPPORTED,
+    FEWEST_SEEDS,
     Judge,
     Seeds,
-    common_seeds,
-    names_of,
+    fold_of,
     pairs_of,
+    recipe_of,
+    seed_of,
     settings_of,
 )
 from xlite_search.results.selection import Winner, winner
-from xlite_search.results.ties import MARGIN, Standing, among, ties
-
-if TYPE_CHECKING:
-    from xlite_search.data.dataset import Data
+from xlite_search.results.ties import MARGIN, among
 
 #: runs that are compared at most, those that scored best
 MOST = 60
@@ -51,48 +51,18 @@ class Unclaimed(XliteError):
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A run, or a setting over its seeds.
-
-    score     its AUROC, or the mean over its seeds, as its kept predictions have it
-    spread    standard deviation over its seeds; NaN of one
-    gaps      to the best, of each common seed; empty for the best itself, and for a run
-    interval  of the score alone, not of all at once
-    standing  against the one that scored best
-    """
-
-    label: str
-    runs: tuple[RunRecord, ...]
-    score: float
-    spread: float
-    interval: Interval
-    standing: Standing
-    gaps: tuple[float, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "runs": [run.key for run in self.runs],
-            "seeds": [int(run.config.get("seed", 0)) for run in self.runs],
-            "score": self.score,
-            "spread": self.spread if math.isfinite(self.spread) else None,
-            "gaps": list(self.gaps),
-            "interval": self.interval.as_json(),
-            **self.standing.as_json(),
-        }
-
-
-@dataclass(frozen=True)
 class Claims:
     """What may be said of some runs on the same images.
 
     about     "weights" or "recipe"
     arms      the best first, then the others by their gaps to it
     of        runs that could have been compared; more than `MOST` are not
-    own       of each run's AUROC by its key, alone; what its patients make uncertain
+    own       of each run's score by its key, alone; what its patients make uncertain. Those that are compared, in the
+              order of `law`, then those that may not be
     winner    by how much the best score is too good, for having been chosen
     single    every setting has one seed
-    law       the joint law of these AUROCs, in the order of `own`, for gaps between any two
+    law       the joint law of these scores, for gaps between any two; None over folds
+    folds     that the scores are means over; 0 where all runs have the same validation images
     """
 
     about: Literal["weights", "recipe"]
@@ -106,6 +76,7 @@ class Claims:
     winner: Winner
     single: bool = True
     law: Patients | None = None
+    folds: int = 0
 
     @property
     def tied(self) -> list[Arm]:
@@ -116,7 +87,10 @@ class Claims:
     def usual(self) -> RunRecord:
         """Of the best arm the run whose score is nearest to its mean."""
         arm = self.arms[0]
-        return min(arm.runs, key=lambda run: abs(self.own[run.key].value - arm.score))
+        return min(arm.runs, key=lambda run: abs(self._score(run) - arm.score))
+
+    def _score(self, run: RunRecord) -> float:
+        return run.best_score(self.metric) if self.folds else self.own[run.key].value
 
     def sentence(self) -> str:
         """What a careful reader could sign."""
@@ -130,7 +104,8 @@ class Claims:
         else:
             of = f"none of the {many} {what} can" if tied == many else f"{tied} of {many} {what} cannot"
             said = f"{of} be told from the best, {best.label} ({told})"
-        said = f"On {self.images:,} validation images of {self.patients:,} patients, {said}"
+        where = f"In {self.folds} folds, all" if self.folds else "On"
+        said = f"{where} {self.images:,} validation images of {self.patients:,} patients, {said}"
         if many > 1:
             said += "; 95 % for all comparisons at once"
         if self.about == "recipe":
@@ -157,6 +132,7 @@ class Claims:
     def as_json(self) -> dict[str, Any]:
         return {
             "about": self.about,
+            **({"folds": self.folds} if self.folds else {}),
             "metric": self.metric,
             "margin": self.margin,
             "images": self.images,
@@ -174,13 +150,14 @@ def claims_of(
     runs: Sequence[RunRecord],
     labels: Sequence[str],
     metric: str,
-    data: Callable[[], Data],
+    judge: Callable[[RunRecord], Judge],
     maker: Callable[[RunRecord], str],
     margin: float = MARGIN,
 ) -> Claims:
-    """Of runs, the best first, on the same validation images.
+    """Of runs, the best first, on the same validation images, or on all folds of a split.
 
     Settings are told apart by the resolved configs of their runs and by who trained them (`maker`), never by labels.
+    `judge` gives the validation part of a run.
 
     Raises:
         Unclaimed: there is no law of this metric's chance, or nothing to compare.
@@ -188,10 +165,10 @@ def claims_of(
     """
     if not runs:
         raise Unclaimed("no run was trained to its end")
-    if metric not in (MACRO, OF_SUPPORTED) and not metric.startswith(OF_FINDING):
-        raise Unclaimed(f"intervals are of mean AUROCs alone, and this study is ranked by {metric}")
+    if len({fold_of(run) for run in runs}) > 1:
+        return _of_folds(runs, metric, judge, maker, margin)
     settings = settings_of(runs, maker)
-    groups = [group for group in settings if len(group) > 1]
+    groups = [group for group in settings if len(group) >= FEWEST_SEEDS]
     pairs = pairs_of(groups)
     recipe = bool(pairs) or len(groups) == len(settings) == 1
     if recipe:
@@ -199,67 +176,82 @@ def claims_of(
         chosen = list({run.key: run for group in groups for run in group.values()}.values())
     else:
         chosen = list({run.key: run for run in runs}.values())[:MOST]
-    judge = Judge(data(), metric)
-    if not judge.findings.any():
+    on = judge(chosen[0])
+    if not on.findings.any():
         raise Unclaimed(f"no finding has the images that {metric} needs")
-    best = [judge.of(run) for run in chosen]
+    best = [on.of(run) for run in chosen]
     areas, patients = np.array([one.score.mean() for one in best]), joint(best)
     own_of = dict(zip((run.key for run in chosen), own(areas, patients), strict=True))
-    whole = judge.images, judge.many
+    whole, names = (on.images, on.many), on.names
     if recipe:
         arms, first = over_seeds(groups, [run.key for run in chosen], areas, patients, margin)
+        arms = _with_findings(arms, chosen, best, names)
         return Claims("recipe", metric, margin, *whole, arms, len(groups), own_of, first, law=patients)
     found = among(areas, patients, margin)
-    kept = joint([*best, *(judge.of_last(run) or of_best for run, of_best in zip(chosen, best, strict=True))])
+    kept = joint([*best, *(on.of_last(run) or of_best for run, of_best in zip(chosen, best, strict=True))])
     first = winner([_curve(run, metric) for run in chosen], kept.covariance)
     called = dict(zip((run.key for run in runs), labels, strict=True))
     alone = [
         Arm(called[run.key], (run,), float(area), math.nan, own_of[run.key], standing)
         for run, area, standing in zip(chosen, areas, found.standings, strict=True)
     ]
-    arms = _sorted(alone, found.best)
+    arms = _with_findings(by_gap(alone, found.best), chosen, best, names)
     return Claims("weights", metric, margin, *whole, arms, len(runs), own_of, first, not groups, patients)
 
 
-def over_seeds(
-    groups: Sequence[Seeds], keys: Sequence[str], areas: Array, patients: Patients, margin: float = MARGIN
-) -> tuple[tuple[Arm, ...], Winner]:
-    """Settings as arms, the best first, and what the best mean is worth. `keys` are the runs', `[run]` as `areas`."""
-    place_of = {key: place for place, key in enumerate(keys)}
-    places = [{seed: place_of[run.key] for seed, run in group.items()} for group in groups]
-    pairs = pairs_of(groups)
-    common = [common_seeds(groups[one], groups[other]) for one, other in pairs]
-    sides = [
-        tuple([places[group][seed] for seed in shared] for group in pair)
-        for pair, shared in zip(pairs, common, strict=True)
-    ]
-    contrasts, weights = seeds.contrasts(sides, len(areas)), seeds.means(places, len(areas))
-    training = seeds.of_gaps(places, sides, areas, patients.covariance) if pairs else None
-    found = ties(pairs, contrasts @ areas, contrasts, patients, training, margin=margin)
-    of_means = seeds.of_means(places, areas, patients.covariance)
-    means, of_best, arms = weights @ areas, places[found.best], []
-    rows = zip(
-        names_of(groups), groups, places, means, own(areas, patients, weights, of_means), found.standings, strict=True
+def _with_findings(
+    arms: Sequence[Arm], runs: Sequence[RunRecord], scored: Sequence[Influence], names: Sequence[str]
+) -> tuple[Arm, ...]:
+    """The arms with the intervals of each finding's score, as `own` makes those of the mean. `scored` is `[run]`."""
+    place_of = {run.key: place for place, run in enumerate(runs)}
+    places = [{seed_of(run): place_of[run.key] for run in arm.runs} for arm in arms]
+    weights, found = seeds.means(places, len(runs)), list[list[Interval]]()
+    for finding in range(len(names)):
+        chosen = np.arange(len(names)) == finding
+        patients, scores = joint([one.of(chosen) for one in scored]), np.array([one.score[finding] for one in scored])
+        recipe = len(arms) < len(runs)
+        training = seeds.of_means(places, scores, patients.covariance) if recipe else None
+        found.append(own(scores, patients, weights, training))
+    return tuple(
+        replace(arm, findings=dict(zip(names, of_arm, strict=True)))
+        for arm, of_arm in zip(arms, zip(*found, strict=True), strict=True)
     )
-    for name, group, of, mean, interval, standing in rows:
-        gaps = (
-            () if of is of_best else tuple(float(areas[of[s]] - areas[of_best[s]]) for s in sorted(of) if s in of_best)
-        )
-        spread = _spread(areas[list(of.values())])
-        runs = tuple(group[seed] for seed in sorted(group))
-        arms.append(Arm(name, runs, float(mean), spread, interval, standing, gaps))
-    law = weights @ patients.covariance @ weights.T + np.diag(of_means.variance - of_means.sampling)
-    return _sorted(arms, found.best), winner([np.array([mean]) for mean in means], np.tile(law, (2, 2)))
 
 
-def _spread(areas: Array) -> float:
-    return float(areas.std(ddof=1)) if len(areas) > 1 else math.nan
+def _of_folds(
+    runs: Sequence[RunRecord],
+    metric: str,
+    judge: Callable[[RunRecord], Judge],
+    maker: Callable[[RunRecord], str],
+    margin: float,
+) -> Claims:
+    """Of runs in several folds of a split."""
+    found: dict[str, dict[int, Seeds]] = {}
+    for run in runs:
+        fold = fold_of(run)
+        if fold is not None:
+            found.setdefault(recipe_of(run, maker), {}).setdefault(fold, {}).setdefault(seed_of(run), run)
+    groups = [group for group in found.values() if len(group) > 1]
+    if not groups:
+        raise Unclaimed("the runs are of several folds, which have other images, and no setting was run in two of them")
+    arms, first = over_folds(groups, metric, margin)
+    chosen = [run for group in groups for of_fold in group.values() for run in of_fold.values()]
+    parts = {fold_of(run): judge(run) for run in chosen}
+    whole = sum(part.images for part in parts.values()), sum(part.many for part in parts.values())
+    alone = own_intervals(chosen, judge)
+    return Claims("recipe", metric, margin, *whole, arms, len(groups), alone, first, False, None, len(parts))
 
 
-def _sorted(arms: Sequence[Arm], best: int) -> tuple[Arm, ...]:
-    """The best, then the others by their gaps to it; those that have none, for want of common seeds, last."""
-    others = [arm for place, arm in enumerate(arms) if place != best]
-    return (arms[best], *sorted(others, key=lambda arm: (math.isnan(arm.standing.gap), -arm.standing.gap)))
+def own_intervals(runs: Iterable[RunRecord], judge: Callable[[RunRecord], Judge]) -> dict[str, Interval]:
+    """Of each run's score alone, by its key; without those that cannot be read."""
+    found: dict[str, Interval] = {}
+    for run in runs:
+        try:
+            one = judge(run).of(run)
+        except XliteError:
+            continue
+        (found[run.key],) = own(np.array([one.score.mean()]), joint([one]))
+    return found
 
 
 def _curve(run: RunRecord, metric: str) -> Array:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search import places
-from xlite_search.data.dataset import Data, open_data
+from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
+from xlite_search.data.splits import AnySplit
 from xlite_search.errors import BadInput, XliteError, did_you_mean
 from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
@@ -25,11 +26,13 @@ from xlite_search.results import columns
 from xlite_search.results.against import Against
 from xlite_search.results.against import against as gaps_of
 from xlite_search.results.between import between
-from xlite_search.results.claims import Claims, claims_of
+from xlite_search.results.claims import MOST, Claims, claims_of, own_intervals
 from xlite_search.results.confounders import RunFacts
 from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
-from xlite_search.results.guarded import guarded, looked_at
+from xlite_search.results.guarded import Guarded, guarded, looked_at
+from xlite_search.results.influence import Figure
+from xlite_search.results.paired import Judge, figure_of, fold_of
 from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.tables import tables
 from xlite_search.results.teachers import Distillation, TeacherCost, cost_of, distillation
@@ -97,6 +100,11 @@ class Comparison:
         """Epochs whose energy is not known."""
         epochs = [epoch for run in (*self.ranked, *self.others) for epoch in run.epochs]
         return sum("energy/gpu_wh" not in epoch for epoch in epochs)
+
+    @property
+    def figure(self) -> Figure:
+        """What is told of single findings: that which the metric is the mean of."""
+        return figure_of(self.metric)
 
     @property
     def best(self) -> RunRecord:
@@ -177,7 +185,7 @@ def compare(names: list[str], margin: float = MARGIN) -> Comparison:
     found = Comparison(called, metric, shared, ranked, others, images, support, teaching, facts=facts)
     found = replace(found, distillation=distillation(studies, ranked, metric))
     looked = of_comparison(found, looked_at(len(ranked)))
-    guard, apart = guarded(looked, len(ranked)), _apart(looked, ranked, studies)
+    guard, apart = _guarded(looked, ranked), _apart(looked, ranked, studies)
     claims, unclaimed = _claims(found, studies, margin, guard.fair)
     return replace(found, claims=claims, unclaimed=unclaimed, confounded=(*apart, *guard.reasons))
 
@@ -189,21 +197,42 @@ def _apart(looked: Sequence[RunFacts], ranked: Sequence[RunRecord], studies: Seq
     return [said] if said else []
 
 
+def _guarded(looked: Sequence[RunFacts], ranked: Sequence[RunRecord]) -> Guarded:
+    """Which runs may be compared with the best one of their fold, and why the others may not."""
+    fair, told = [False] * len(ranked), list[tuple[str, ...]]()
+    for fold in dict.fromkeys(fold_of(run) for run in ranked):
+        places = [place for place, run in enumerate(ranked) if fold_of(run) == fold]
+        found = guarded([looked[place] for place in places if place < len(looked)], len(places))
+        for place, kept in zip(places, found.fair, strict=False):
+            fair[place] = kept
+        told += [found.reasons] if found.reasons else []
+    more = [f"so it is in {len(told) - 1} more folds: --json says why"] if len(told) > 1 else []
+    return Guarded(tuple(fair), (*(told[0] if told else ()), *more))
+
+
 def _claims(
     found: Comparison, studies: list[StudyRecord], margin: float, fair: Sequence[bool]
 ) -> tuple[Claims | None, str]:
-    """What may be claimed of the runs that may be compared, or why nothing may."""
+    """What may be claimed of the runs that may be compared, or why nothing may; and the others' own intervals."""
     makers = {study.folder: study.maker or str(study.definition.get("code", "")) for study in studies}
     ranked = [run for run, kept in zip(found.ranked, fair, strict=True) if kept]
-    labels = found.labels(ranked)
+    apart = [run for run, kept in zip(found.ranked[:MOST], fair, strict=False) if not kept]
+    opened: dict[tuple[str, AnySplit], Judge] = {}
+
+    def judge(run: RunRecord) -> Judge:
+        data = config_of(run).data
+        of = data.name, data.split
+        opened[of] = opened.get(of) or Judge(open_data(data), found.metric)
+        return opened[of]
 
     def maker(run: RunRecord) -> str:
         return makers[run.folder.parents[1]]
 
     try:
-        return claims_of(ranked, labels, found.metric, lambda: _data(ranked), maker, margin), ""
+        claims = claims_of(ranked, found.labels(ranked), found.metric, judge, maker, margin)
     except XliteError as error:
         return None, str(error)
+    return replace(claims, own=claims.own | own_intervals(apart, judge)), ""
 
 
 def _facts(runs: list[RunRecord]) -> tuple[str, ...]:
@@ -300,17 +329,19 @@ def show(
     columns.show(found, width)
 
 
-def _data(runs: list[RunRecord]) -> Data:
-    """What the runs were validated on. Raises BadInput or Damaged if it is not here any more."""
-    return open_data(config_of(runs[0]).data)
-
-
 def _support(runs: list[RunRecord]) -> tuple[int, dict[str, int]]:
-    """Validation images, and the positives of each finding, as the first run that began wrote them down."""
+    """Validation images, and the positives of each finding, as the first run that began wrote them down; of a study
+    over folds, of all of them."""
+    of_fold: dict[int | None, tuple[int, dict[str, int]]] = {}
     for run in runs:
+        if fold_of(run) in of_fold:
+            continue
         try:
             said = json.loads((run.folder / ARTIFACTS / "environment.json").read_bytes())["run"]
-            return int(said["images"]["val"]), {name: int(n["val"]) for name, n in said["findings"].items()}
+            support = {name: int(n["val"]) for name, n in said["findings"].items()}
+            of_fold[fold_of(run)] = int(said["images"]["val"]), support
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return 0, {}
+    names = dict.fromkeys(name for _, support in of_fold.values() for name in support)
+    total = {name: sum(support.get(name, 0) for _, support in of_fold.values()) for name in names}
+    return sum(images for images, _ in of_fold.values()), total

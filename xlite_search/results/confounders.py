@@ -26,6 +26,7 @@ from xlite_search.results.roles import (
     FINISHED,
     FOLLOWS,
     PROVENANCE,
+    REPLICATES,
     backbone_of,
     is_below,
     role_of,
@@ -184,7 +185,8 @@ def comparability(a: RunFacts, b: RunFacts, factors: Sequence[str] | None = None
 
 def swept_by_both(a: RunFacts, b: RunFacts) -> list[str] | None:
     """The settings that the studies of two runs both sweep, chance aside: what a claim about them is about."""
-    return [name for name in a.swept if name in b.swept and role_of(name) != "nuisance"] or None
+    chance = {name for name in a.swept if role_of(name) == "nuisance" or name in REPLICATES}
+    return [name for name in a.swept if name in b.swept and name not in chance] or None
 
 
 def _named(factors: Sequence[str] | None, own: Sequence[str], differing: _Values, unknown: _Values) -> list[str]:

@@ -1,49 +1,65 @@
-"""Folds of a cross-validation: the gap between two settings, with the variance that overlapping training sets have.
+"""Folds of a cross-validation: gaps between settings with the variance that overlapping training sets have.
 
 The k folds' gaps are not independent, since each pair of trainings shares patients, so that their variance over k is
-too small. Nadeau and Bengio (2003) add what the overlap is worth: the corrected resampled variance is
-S^2 (1/k + n_test / n_train), with k - 1 degrees of freedom.
+too small. Nadeau and Bengio (2003) add what the overlap is worth: the corrected resampled variance of a mean over k
+folds is S^2 (1/k + n_test / n_train). Of k folds of equal size n_test / n_train is 1 / (k - 1).
+
+S^2 is what neither the setting nor the fold explains, pooled over all settings, (settings - 1)(folds - 1) degrees of
+freedom; of two settings alone it is theirs, and the interval is Nadeau and Bengio's. The patients' chance is in it:
+each fold has others.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
-from xlite_search.errors import BadInput
+from xlite_search.results import seeds
+from xlite_search.results.inference import Patients, Training
 from xlite_search.results.influence import Array
-from xlite_search.results.intervals import student, two_sided
+from xlite_search.results.intervals import Interval, student
+from xlite_search.results.seeds import Places
+
+#: two settings are compared on so many common folds at least
+FEWEST_FOLDS = 2
 
 
-@dataclass(frozen=True)
-class FoldGap:
-    """The mean over folds of one setting's score less another's, with its 95 % interval and its p-value.
-
-    error  standard error
-    """
-
-    gap: float
-    low: float
-    high: float
-    error: float
-    p: float
-    folds: int
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+def pairs_of(places: Places) -> list[tuple[int, int]]:
+    """Which settings are compared: the numbers of those with enough folds in common."""
+    pairs = itertools.combinations(range(len(places)), 2)
+    return [(a, b) for a, b in pairs if len(places[a].keys() & places[b].keys()) >= FEWEST_FOLDS]
 
 
-def over_folds(gaps: Array, train: float, test: float) -> FoldGap:
-    """Of the gaps of each fold, `[fold]`; `train` and `test` count the images (or patients) of a fold on average.
+def no_patients(scores: int) -> Patients:
+    """The law of scores whose variance over folds has the patients' in it."""
+    return Patients(np.zeros((scores, scores)), np.zeros((0, scores, scores)), np.zeros(0))
 
-    Raises BadInput for fewer than two folds.
-    """
-    many = len(gaps)
-    if many < 2:
-        raise BadInput(f"a gap over folds needs two folds at least, not {many}")
-    gap, error = float(np.mean(gaps)), float(np.sqrt(np.var(gaps, ddof=1) * (1 / many + test / train)))
-    reach = float(student(many - 1)) * error
-    p = float(two_sided(np.asarray(gap / error), many - 1)) if error else float(gap == 0)
-    return FoldGap(gap, gap - reach, gap + reach, error, p, many)
+
+def of_gaps(places: Places, sides: Sequence[tuple[list[int], ...]], scores: Array, folds: int) -> Training:
+    """The variance of each pair's mean gap; `folds` are those of the split, of which these may be a part."""
+    plain = seeds.of_gaps(places, sides, scores, np.zeros((len(scores), len(scores))))
+    many = np.array([len(one) for one, _ in sides])
+    return Training(plain.variance * _overlap(many, folds), np.zeros(len(sides)), plain.dof)
+
+
+def own(places: Places, scores: Array, folds: int) -> list[Interval]:
+    """Of each setting's mean over its folds alone, one interval each."""
+    found = seeds.of_means(places, scores, np.zeros((len(scores), len(scores))))
+    many = np.array([len(of) for of in places])
+    errors = np.sqrt(found.variance * _overlap(many, folds))
+    means, reach = seeds.means(places, len(scores)) @ scores, student(found.dof) * errors
+    return [Interval(*row) for row in np.column_stack([means, means - reach, means + reach, errors]).tolist()]
+
+
+def rest(places: Places, scores: Array, folds: int) -> Array:
+    """The variance of each setting's mean that it does not share with the others, `[setting]`."""
+    variance, _, _ = seeds.unexplained(places, scores, np.zeros((len(scores), len(scores))))
+    many = np.array([len(of) for of in places])
+    return np.asarray(variance / many * _overlap(many, folds))
+
+
+def _overlap(many: Array, folds: int) -> Array:
+    """By what the variance of a mean over so many folds is larger than that of independent ones."""
+    return 1 + many / (folds - 1)

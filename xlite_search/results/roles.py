@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from xlite_search.factors import FOLD
 from xlite_search.provenance import RESULT_LIBRARIES
 from xlite_search.spec import specs_in
 
@@ -74,6 +75,8 @@ ELSEWHERE: Mapping[str, Role] = {
     **_as("nuisance", "workers num_workers n_workers pin_memory prefetch_factor persistent_workers"),
     **_as("place", "output_dir out_dir log_dir logdir save_dir checkpoint_dir experiment_name run_name run_id"),
 }
+#: swept for chance as a seed is, but runs that differ in one were judged by other images
+REPLICATES = (FOLD,)
 #: what can but follow from other settings, or from what is below them: a difference in it is no other difference
 FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "epochs_done": ("epochs", "stop_after", "early_stopping"),

@@ -52,10 +52,10 @@ def law_of(comparison: Comparison) -> Law | None:
     claims = comparison.claims
     if claims is None or claims.law is None:
         return None
-    number = {key: place for place, key in enumerate(claims.own)}
+    number = dict(zip(claims.own, range(len(claims.law.covariance)), strict=False))
     named = zip(comparison.labels(comparison.ranked), comparison.ranked, strict=True)
     place = {name: number[run.key] for name, run in named if run.key in number}
-    return Law(place, np.array([each.value for each in claims.own.values()]), claims.law)
+    return Law(place, np.array([claims.own[key].value for key in number]), claims.law)
 
 
 def facts_of(study: StudyRecord, runs: Sequence[RunRecord], names: Sequence[str] = ()) -> list[RunFacts]:

@@ -39,11 +39,8 @@ def of_gaps(places: Places, sides: Sequence[tuple[list[int], ...]], areas: Array
     A run's AUROC is its setting's, and its seed's, and the rest: the rest's variance is pooled over all settings, whose
     trainings are taken for equally uncertain; a pair whose own gaps vary more counts by its own.
     """
-    order, by_setting, by_seed = _designs(places)
-    rest, dof = _residual(np.hstack([by_setting, by_seed]))
-    values, sampling = areas[order], covariance[np.ix_(order, order)]
-    pooled = (2 * float(values @ rest @ values) / dof, 2 * float(np.trace(rest @ sampling)) / dof)
-    found = []
+    variance, by_patients, dof = unexplained(places, areas, covariance)
+    pooled, found = (2 * variance, 2 * by_patients), []
     for one, other in sides:
         gaps = contrasts([([a], [b]) for a, b in zip(one, other, strict=True)], len(areas))
         own = (areas[one] - areas[other]).var(ddof=1), np.cov(np.eye(len(one)), ddof=1)
@@ -51,6 +48,15 @@ def of_gaps(places: Places, sides: Sequence[tuple[list[int], ...]], areas: Array
         found.append((*max(pooled, (float(own[0]), by_chance)), len(one)))
     seen, by_chance_of, many = (np.array(column) for column in zip(*found, strict=True))
     return Training(np.maximum(seen, by_chance_of) / many, by_chance_of / many, dof)
+
+
+def unexplained(places: Places, areas: Array, covariance: Array) -> tuple[float, float, int]:
+    """The variance of a run's AUROC that neither its setting nor its seed explains; what of it the patients' chance
+    makes by `covariance`, `[run, run]`; and its degrees of freedom."""
+    order, by_setting, by_seed = _designs(places)
+    rest, dof = _residual(np.hstack([by_setting, by_seed]))
+    values, sampling = areas[order], covariance[np.ix_(order, order)]
+    return float(values @ rest @ values) / dof, float(np.trace(rest @ sampling)) / dof, dof
 
 
 def of_means(places: Places, areas: Array, covariance: Array) -> Training:

@@ -10,10 +10,14 @@ from xlite_search import places
 from xlite_search.console import clock
 from xlite_search.labels import short, texts
 from xlite_search.records import RunRecord
-from xlite_search.results.claims import Arm, Claims
+from xlite_search.results.arms import Arm
+from xlite_search.results.claims import Claims
 from xlite_search.results.columns import ABSENT, Column, Table, ends, number
 from xlite_search.results.front import measure
+from xlite_search.results.influence import Figure
+from xlite_search.results.paired import fold_of
 from xlite_search.study_record import homes
+from xlite_search.training.metrics import SUPPORT
 
 if TYPE_CHECKING:
     from xlite_search.results.compare import Comparison
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 COLUMNS_OF_CLASSES = 4
 #: runs that a table shows where a study may have a thousand
 ROWS = 60
+FIGURES: Mapping[Figure, str] = {"auroc": "AUROC", "ap": "AP", "f1": "F1"}
 MACRO, SUPPORTED = "val/auroc_macro", "val/auroc_supported"
 WHY = {
     "waiting": "not begun",
@@ -34,10 +39,11 @@ WHY = {
 
 def tables(comparison: Comparison, *, classes: bool = True) -> Iterator[Table | str]:
     """All that there is to show, tables and sentences, in the order of reading; AUROC by finding only if `classes`."""
+    recipe = comparison.claims if comparison.claims and comparison.claims.about == "recipe" else None
     if comparison.ranked:
         yield ranking(comparison)
-    if comparison.claims and comparison.claims.about == "recipe":
-        yield recipes(comparison.claims, comparison.facts)
+    if recipe:
+        yield recipes(recipe, comparison.facts)
     if comparison.claims:
         yield comparison.claims.sentence()
     elif comparison.ranked:
@@ -68,7 +74,8 @@ def ranking(comparison: Comparison) -> Table:
     marks = [f"{'* ' if kept else ''}{rank}" for rank, kept in enumerate(comparison.on_front(), start=1)]
     if arms:
         marks = [f"{mark} {'=' if _tied(arms.get(run.key)) else ' '}" for mark, run in zip(marks, runs, strict=True)]
-    columns = [Column("#", marks), *factors(runs, comparison.labels(runs))]
+    rank = [] if _in_folds(runs) else [Column("#", marks)]
+    columns = [*rank, *factors(runs, comparison.labels(runs))]
     columns.append(Column("best", [number(run.best_score(name)) for run in runs]))
     if claims:
         own = [claims.own.get(run.key) for run in runs]
@@ -88,9 +95,14 @@ def ranking(comparison: Comparison) -> Table:
         sizes = [epoch.get("model/parameters") for epoch in at_best]
         columns.append(Column("params", [f"{size / 1e6:.2f} M" if size else ABSENT for size in sizes], spare=4))
     columns.append(Column("time", [clock(run.seconds) for run in runs], spare=3))
-    title = f"{', '.join(comparison.names)}: trained to the end, ranked by {name}"
+    how = "each fold has other images; sorted by" if _in_folds(runs) else "ranked by"
+    title = f"{', '.join(comparison.names)}: trained to the end, {how} {name}"
     notes = [*_shared(runs), *(of_weights.notes() if of_weights else ()), *_notes(comparison), *comparison.facts]
     return Table(title, columns, notes)
+
+
+def _in_folds(runs: Sequence[RunRecord]) -> bool:
+    return len({fold_of(run) for run in runs}) > 1
 
 
 def factors(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Column]:
@@ -147,23 +159,22 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def recipes(claims: Claims, facts: Sequence[str]) -> Table:
-    """The settings over their seeds, with their gaps to the best."""
-    arms = claims.arms
+    """The settings over their seeds, or folds, with their gaps to the best."""
+    arms, each = claims.arms, "fold" if claims.folds else "seed"
     columns = [
         Column("", ["=" if _tied(arm) else "" for arm in arms]),
         Column("setting", [arm.label for arm in arms], text=True),
-        Column("seeds", [str(len(arm.runs)) for arm in arms], spare=1),
+        Column(f"{each}s", [str(len(set(arm.folds) or arm.runs)) for arm in arms], spare=1),
         Column("mean", [number(arm.score) for arm in arms]),
         Column("sd", [number(arm.spread) for arm in arms], spare=2),
         Column("95 %", [ends(arm.interval.low, arm.interval.high) for arm in arms]),
         *_gaps(arms, arms[0]),
-        Column("of each seed", ["  ".join(f"{gap:+.4f}" for gap in arm.gaps) for arm in arms], spare=4),
+        Column(f"of each {each}", ["  ".join(f"{gap:+.4f}" for gap in arm.gaps) for arm in arms], spare=4),
     ]
-    return Table(
-        "over the seeds, on the same images: the recipe, with the chance of training",
-        columns,
-        [*claims.notes(), *facts],
-    )
+    where = "on the same images: the recipe, with the chance of training"
+    if claims.folds:
+        where = "the recipe; the variance over folds is corrected for their common training images (Nadeau and Bengio)"
+    return Table(f"over the {each}s, {where}", columns, [*claims.notes(), *facts])
 
 
 def _gaps(arms: Sequence[Arm | None], best: Arm) -> list[Column]:
@@ -222,21 +233,35 @@ def _why(run: RunRecord) -> str:
 
 
 def by_finding(comparison: Comparison) -> Table:
-    """AUROC by finding, the rarest first, of the leading runs."""
-    shown = comparison.ranked[:COLUMNS_OF_CLASSES]
-    at_best = [run.epochs[run.best.epoch - 1] for run in shown if run.best]
-    there = {n.removeprefix("val/auroc/") for metrics in at_best for n in metrics if n.startswith("val/auroc/")}
-    support = comparison.support
+    """The score by finding, the rarest first, of the leading runs, or settings; the first one's with its interval."""
+    kind, arms = comparison.figure, comparison.claims.arms if comparison.claims else ()
+    by_arm = comparison.claims is not None and comparison.claims.about == "recipe"
+    leading = [arm.runs for arm in arms] if by_arm else [(run,) for run in comparison.ranked]
+    at_best = [[run.epochs[run.best.epoch - 1] for run in runs if run.best] for runs in leading[:COLUMNS_OF_CLASSES]]
+    head, support = f"val/{kind}/", comparison.support
+    there = {n.removeprefix(head) for of in at_best for metrics in of for n in metrics if n.startswith(head)}
     names = sorted(there | set(support), key=lambda name: (support.get(name, 0), name))
     columns = [
-        Column("finding", names, text=True),
+        Column("finding", [f"({n})" if support.get(n, SUPPORT) < SUPPORT else n for n in names], text=True),
         Column("positives", [f"{support[name]:,}" if name in support else "?" for name in names]),
     ]
-    for rank, metrics in enumerate(at_best, start=1):
-        columns.append(Column(f"#{rank}", [number(metrics.get(f"val/auroc/{name}")) for name in names]))
-    note = f"{comparison.images:,} validation images; '-': no positives, so no AUROC, and not in the mean"
-    title = "validation AUROC by finding at the best epoch, the rarest first"
-    return Table(title, columns, [note, *comparison.facts])
+    first = next((arm.findings for arm in arms if arm.runs == tuple(leading[0])), {})
+    for place, of in enumerate(at_best):
+        means = [[metrics[f"{head}{name}"] for metrics in of if f"{head}{name}" in metrics] for name in names]
+        cells = [number(sum(each) / len(each)) if each else ABSENT for each in means]
+        columns.append(Column(f"#{place + 1}", cells, spare=place))
+        if first and not place:
+            own = [first.get(name) for name in names]
+            columns.append(Column("95 % of #1", [ends(each.low, each.high) if each else ABSENT for each in own]))
+    what = "settings as in the table over seeds or folds" if by_arm else "runs as they are ranked"
+    notes = [
+        f"#: {what}",
+        f"{comparison.images:,} validation images; '-': no positives, so no figure, and not in the mean",
+    ]
+    if any(0 < support[name] < SUPPORT for name in names if name in support):
+        notes.append(f"(finding): under {SUPPORT} positives; its figure is hardly more than luck")
+    title = f"validation {FIGURES[kind]} by finding at the best epoch, the rarest first"
+    return Table(title, columns, [*notes, *comparison.facts])
 
 
 def closing_lines(comparison: Comparison) -> Iterator[str]:
@@ -251,7 +276,8 @@ def closing_lines(comparison: Comparison) -> Iterator[str]:
         settings = " ".join(f"{setting}={value}" for setting, value in winner.settings.items())
         score = f"{comparison.metric} {winner.best_score(comparison.metric):.4f}"
         if claims and claims.about == "recipe":
-            score = f"the usual run of the best mean over {len(claims.arms[0].runs)} seeds; {score}"
+            over = f"{claims.folds} folds" if claims.folds else f"{len(claims.arms[0].runs)} seeds"
+            score = f"the usual run of the best mean over {over}; {score}"
         yield f"\nBest config: {settings}  ({score})"
         yield f"Export it:   python -m xlite_search best {name} -o best.yaml"
         yield f"By finding:  python -m xlite_search compare {name}"

@@ -16,6 +16,7 @@ import numpy as np
 from xlite_search.config import RunConfig, fingerprints, resolve, run_key
 from xlite_search.data.splits import AnySplit
 from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.factors import FOLD
 from xlite_search.models.hybrid import timm_name
 from xlite_search.search import space as spaces
 from xlite_search.search import suggest
@@ -132,6 +133,7 @@ class Study:
             for grid in self.grids:
                 for point in spaces.probes(grid):
                     self._expect_point(point)
+        self._expect_folds()
 
     def _expect_kinds(self) -> None:
         expect_trainable(self.trainable)
@@ -149,11 +151,25 @@ class Study:
         if not all(isinstance(name, str) for name in self.minimize):
             raise BadInput(f"minimize: expected names, such as ({PARAMETERS!r},)")
 
+    def _expect_folds(self) -> None:
+        """Runs of several folds are judged by other images each, some of which a common teacher was trained on."""
+        if not any(FOLD in names for names in (*self.grids, self.ranges)):
+            return
+        if self.suggester:
+            raise BadInput(f"{FOLD}: a search cannot suggest it; sweep it in a grid, with grid_search([0, 1, ...])")
+        if self.teacher is not None:
+            raise BadInput(
+                f"{FOLD} is swept, and each fold's students would be judged by patients that the teacher was trained on; "
+                f"leave the teacher out, or make a study of each fold"
+            )
+        if self.scheduler:
+            raise BadInput(f"{FOLD} is swept, and a scheduler would stop runs by scores on other images; leave it out")
+
     def _expect_point(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
             if name == "monitor":
                 raise BadInput("monitor cannot be swept: it is what the study ranks by; say it as the study's metric")
-            if name.startswith("data.") and name != "data.fraction":
+            if name.startswith("data.") and name not in ("data.fraction", FOLD):
                 raise BadInput(f"{name} cannot be swept: trials on other images do not compare; make a study of each")
         try:
             self.base.with_settings(settings)

@@ -12,9 +12,12 @@ import numpy as np
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.labels import texts
 from xlite_search.records import RunRecord
+from xlite_search.results.roles import REPLICATES
 
 #: values that an axis of a heat map has room for; a factor of more was drawn at random
 MOST = 12
+#: what is swept for chance, and averaged over
+CHANCE = ("seed", *REPLICATES)
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
 
 def is_grid(found: dict[str, list[Any]]) -> bool:
     """Whether all factors have a few values each; what a search suggests has as many as runs, and no main effects."""
-    return all(len(values) <= MOST for name, values in found.items() if name != "seed")
+    return all(len(values) <= MOST for name, values in found.items() if name not in CHANCE)
 
 
 def choose(found: dict[str, list[Any]], wanted: Sequence[str] = ()) -> tuple[str, str] | None:
-    """The two factors with most values, numbers before names, the seed never; None without two that make a grid.
+    """The two factors with most values, numbers before names, seed and fold never; None without two that make a grid.
 
     Raises:
         BadInput: `wanted` are not two factors of the study.
@@ -77,7 +80,7 @@ def choose(found: dict[str, list[Any]], wanted: Sequence[str] = ()) -> tuple[str
         if len(set(wanted)) != 2:
             raise BadInput(f"--factors {','.join(wanted)}: expected two factors, such as kd.tau,kd.alpha")
         return wanted[0], wanted[1]
-    fit = {name: values for name, values in found.items() if name != "seed" and is_grid({name: values})}
+    fit = {name: values for name, values in found.items() if name not in CHANCE and is_grid({name: values})}
     numbers = {name: all(isinstance(value, int | float) for value in values) for name, values in fit.items()}
     best = sorted(fit, key=lambda name: (-len(fit[name]), not numbers[name]))[:2]
     if len(best) < 2:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from xlite_search.results.claims import Arm
+from xlite_search.results.arms import Arm
 from xlite_search.results.compare import Comparison
 from xlite_search.results.confounders import Comparability, comparability, swept_by_both
 from xlite_search.results.missing import missing
+from xlite_search.results.paired import seed_of
 from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.ties import Standing, Verdict
 
@@ -50,6 +51,7 @@ class Said:
     caveats    what the sentence leaves out
     about      "weights": `claims` are of runs; "recipe": of settings over their seeds; empty without claims
     unknown    why there are none
+    folds      that the scores are means over; 0 where all runs have the same validation images
     corrected  the best score without the luck of having been chosen from `chosen_from`; NaN where it is not known
     """
 
@@ -62,6 +64,7 @@ class Said:
     patients: int = 0
     corrected: float = math.nan
     chosen_from: int = 0
+    folds: int = 0
 
 
 def said_of(comparison: Comparison, margin: float) -> Said:
@@ -73,13 +76,14 @@ def said_of(comparison: Comparison, margin: float) -> Said:
     claims = tuple(_claim(arm, arm is found.arms[0]) for arm in found.arms)
     winner = found.winner
     about, corrected = found.about, winner.corrected
-    return Said(found.sentence(), caveats, about, margin, claims, "", found.patients, corrected, winner.scores)
+    more = (found.patients, corrected, winner.scores, found.folds)
+    return Said(found.sentence(), caveats, about, margin, claims, "", *more)
 
 
 def _claim(arm: Arm, is_best: bool) -> Claim:
     own, gap = arm.interval, arm.standing
     gaps = (0.0, 0.0, 0.0) if is_best else (gap.gap, gap.low, gap.high)
-    seeds, keys = zip(*sorted((int(run.config.get("seed", 0)), run.key) for run in arm.runs), strict=True)
+    seeds, keys = zip(*((seed_of(run), run.key) for run in arm.runs), strict=True)
     verdict: Verdict = "tied" if is_best else gap.verdict
     return Claim(
         arm.label, keys, seeds, arm.score, arm.spread, own.low, own.high, *gaps, verdict, gap.may_be_best or is_best
