@@ -24,7 +24,7 @@ from xlite_search.factors import aliased
 from xlite_search.records import RunRecord
 from xlite_search.results.columns import Column, Table, ends
 from xlite_search.results.intervals import student
-from xlite_search.results.roles import FINISHED, role_of
+from xlite_search.results.roles import FINISHED, REPLICATES, role_of
 from xlite_search.storage import digest
 
 Array = NDArray[np.float64]
@@ -143,7 +143,7 @@ def main_effects(
 ) -> Effects | None:
     """Of runs by their swept settings, `[run]`; None without two runs and a factor that has two values."""
     levels = {name: found for name in _names(settings) if len(found := _levels(name, settings)) > 1}
-    if len(scores) < 2 or not any(role_of(name) == "factor" for name in levels):
+    if len(scores) < 2 or not any(_is_factor(name) for name in levels):
         return None
     blocks = [_coded(name, found, settings) for name, found in levels.items()]
     design = np.hstack([np.ones((len(scores), 1)), *blocks])
@@ -162,10 +162,15 @@ def main_effects(
             error = float(np.linalg.norm(contrast @ inverse))
             runs = sum(_key(one[name]) == level for one in settings if name in one)
             figures = (float(contrast @ estimates), half * error) if known else (math.nan, math.nan)
-            if role_of(name) == "factor":
+            if _is_factor(name):
                 effects.append(Effect(name, found[level], runs, *figures))
         first += width
     return Effects(tuple(effects), len(scores), rung, dof, by_seed)
+
+
+def _is_factor(name: str) -> bool:
+    """Not swept for chance: a seed's or a fold's effect is taken out, and told to nobody."""
+    return role_of(name) == "factor" and name not in REPLICATES
 
 
 def _names(settings: Sequence[Mapping[str, Any]]) -> list[str]:

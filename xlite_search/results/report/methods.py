@@ -24,6 +24,7 @@ REFERENCES = (
     "Westfall PH, Young SS (1993). Resampling-based multiple testing. Wiley.",
     "Holm S (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6.",
     "Bouthillier X et al. (2021). Accounting for variance in machine learning benchmarks. MLSys 3.",
+    "Nadeau C, Bengio Y (2003). Inference for the generalization error. Machine Learning 52.",
     "Tsamardinos I, Greasidou E, Borboudakis G (2018). Bootstrapping the out-of-sample predictions for efficient and "
     "accurate cross-validation. Machine Learning 107.",
     "Watanabe S, Bansal A, Hutter F (2023). PED-ANOVA: efficiently quantifying hyperparameter importance in arbitrary "
@@ -134,9 +135,10 @@ def _data(runs: Sequence[RunRecord], report: Report) -> Iterator[str]:
     if not report.images:
         return
     patients = f" of {report.said.patients:,} patients" if report.said.patients else ""
+    within = f", in {report.said.folds} folds" if report.said.folds else ""
     yield (
         f"Data set {data.get('name')}: {report.trained_on:,} images to train on and {report.images:,} validation images"
-        f"{patients}; the split ({split.get('name')}{_ratios(split)}) never divides a patient."
+        f"{patients}{within}; the split ({split.get('name')}{_ratios(split)}) never divides a patient."
     )
     yield from (f"{fact[0].upper()}{fact[1:]}." for fact in report.facts)
     yield f"A run's score is {report.metric} at its best epoch; the test part was not looked at."
@@ -155,7 +157,12 @@ def _statistics(report: Report) -> Iterator[str]:
         f"Intervals of AUROCs are {level}; their unit is the patient, whose images are taken together (influence "
         f"values; DeLong et al. 1988; Obuchowski 1997)."
     )
-    if said.about == "recipe":
+    if said.folds:
+        yield (
+            f"Claims are about settings over {said.folds} folds: the variance over folds, pooled over all settings, is "
+            f"corrected for the images that the trainings share (Nadeau and Bengio 2003)."
+        )
+    elif said.about == "recipe":
         yield (
             "Claims are about settings over their seeds: the variance of training is pooled over all settings with "
             "several seeds and added to that of the patients (Bouthillier et al. 2021)."
