@@ -17,7 +17,7 @@ RULES += [(part, ("xlite_search.config", "trainables", "search_spaces")) for par
 RULES += [("xlite_search/data", ("xlite_search.training", "xlite_search.models", "xlite_search.distill"))]
 RULES += [("xlite_search/models", ("xlite_search.training", "xlite_search.data", "xlite_search.distill"))]
 RULES += [("xlite_search/training", ("xlite_search.models", "xlite_search.distill"))]
-RULES += [("xlite_search/results", ("xlite_search.search", "ray", "optuna"))]
+RULES += [("xlite_search/results", ("xlite_search.search", "ray"))]  # optuna has the importances of what it suggested
 RULES += [("xlite_search/records.py", ENGINES), ("xlite_search/config.py", (*ENGINES, *ABOVE))]
 RULES += [("xlite_search", ("search_spaces", "trainables", "tests", "benchmarks"))]
 

@@ -184,7 +184,7 @@ def test_an_incomplete_data_set_is_told_under_every_table(
     show(comparison, width=120)
     told = "incomplete: data set 'part' has 4,999 of its label table's 112,120 images"
     printed = capsys.readouterr().out
-    assert printed.count(told) == printed.count("┏") == 5
+    assert printed.count(told) == printed.count("┏") == 6
     assert as_json(comparison)["facts"] == [told]
     assert any(told in content.decode() for name, content in summary("s").items() if name.endswith(".md"))
     write_manifest(where, about | {"images": 112_120})

@@ -28,9 +28,11 @@ from xlite_search.results.against import against as gaps_of
 from xlite_search.results.between import between
 from xlite_search.results.claims import MOST, Claims, claims_of, own_intervals
 from xlite_search.results.confounders import RunFacts
+from xlite_search.results.effects import Effects, study_effects
 from xlite_search.results.formats import markdown
 from xlite_search.results.front import figure, front
 from xlite_search.results.guarded import Guarded, guarded, looked_at
+from xlite_search.results.importance import Importances, importances_of
 from xlite_search.results.influence import Figure
 from xlite_search.results.paired import Judge, figure_of, fold_of
 from xlite_search.results.run_facts import of_comparison
@@ -127,6 +129,17 @@ class Comparison:
         """What the ranked runs reached, `[run, objective]`: the metric and what is to be low."""
         names = (self.metric, *self.minimize)
         return np.array([[run.objective(name) for name in names] for run in self.ranked]).reshape(-1, len(names))
+
+    def effects(self) -> Effects | None:
+        """Main effects of a grid's factors; None of several studies, of which each has its own."""
+        everyone = [*self.ranked, *self.others]
+        return study_effects(everyone, self.metric) if len(self.names) == 1 else None
+
+    def importances(self) -> Importances | None:
+        """What decides whether a run of a search is a good one; None of several studies, and of grids."""
+        if len(self.names) > 1:
+            return None
+        return importances_of(open_study(self.names[0]), [*self.ranked, *self.others])
 
     def on_front(self) -> list[bool]:
         """Which of the ranked runs no other is better than; none if there is a single objective."""
@@ -296,6 +309,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         **({"confounded": list(comparison.confounded)} if comparison.confounded else {}),
         **({"distillation": comparison.distillation.as_json()} if comparison.distillation else {}),
         **({"facts": list(comparison.facts)} if comparison.facts else {}),
+        **({"effects": effects.as_json()} if (effects := comparison.effects()) else {}),
+        **({"importances": shares.as_json()} if (shares := comparison.importances()) else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
         **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),
         "trials": ranked + [entry(run, None) for run in comparison.others],

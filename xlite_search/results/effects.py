@@ -29,6 +29,10 @@ from xlite_search.storage import digest
 
 Array = NDArray[np.float64]
 SEED = "seed"
+#: what is swept for chance, and averaged over
+CHANCE = (SEED, *REPLICATES)
+#: values that a factor of a grid has at most; one of more was drawn at random
+MOST = 12
 #: part of a contrast that the design does not tell, above which its effect is not told either
 ALIASED = 1e-8
 
@@ -121,8 +125,30 @@ def when(rung: int | None) -> str:
     return f"at epoch {rung}, the first rung, where all were" if rung else "at the best epochs"
 
 
+def levels(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """The values that each swept setting takes in these runs, in order; those with one alone are none."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    found = {name: _distinct([run.settings[name] for run in runs if name in run.settings]) for name in names}
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    by_text = {repr(float(v)) if isinstance(v, int | float) and not isinstance(v, bool) else repr(v): v for v in values}
+    found = list(by_text.values())
+    if all(isinstance(value, int | float) for value in found):
+        return sorted(found)
+    return found
+
+
+def is_grid(found: dict[str, list[Any]]) -> bool:
+    """Whether all factors have a few values each; what a search suggests has as many as runs, and no main effects."""
+    return all(len(values) <= MOST for name, values in found.items() if name not in CHANCE)
+
+
 def study_effects(runs: Sequence[RunRecord], metric: str) -> Effects | None:
-    """Of a study's runs that `scored` takes; None if no factor has two values."""
+    """Of a study's runs that `scored` takes; None if they are no grid, or no factor has two values."""
+    if not is_grid(levels(runs)):
+        return None
     known = scored(runs, metric)
     found = main_effects(known.settings, known.scores, known.rung)
     if found is None or known.rung is None:
@@ -170,7 +196,7 @@ def main_effects(
 
 def _is_factor(name: str) -> bool:
     """Not swept for chance: a seed's or a fold's effect is taken out, and told to nobody."""
-    return role_of(name) == "factor" and name not in REPLICATES
+    return role_of(name) == "factor" and name not in CHANCE
 
 
 def _names(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xlite_search import places
@@ -60,8 +61,16 @@ def tables(comparison: Comparison, *, classes: bool = True) -> Iterator[Table | 
     if comparison.energy_wh:
         unread = f", and what {comparison.unread} epochs without a reading took" if comparison.unread else ""
         yield f"energy of the GPUs: {comparison.energy_wh / 1000:.3g} kWh{unread}"
+    if classes and (effects := comparison.effects()):
+        yield _with(effects.table(), comparison.facts)
+    if classes and (importances := comparison.importances()):
+        yield _with(importances.table(), comparison.facts)
     if classes and comparison.ranked:
         yield by_finding(comparison)
+
+
+def _with(table: Table, facts: Sequence[str]) -> Table:
+    return replace(table, notes=[*table.notes, *facts])
 
 
 def ranking(comparison: Comparison) -> Table:

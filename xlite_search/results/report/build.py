@@ -14,13 +14,13 @@ from xlite_search.records import RunRecord
 from xlite_search.results import compare as comparing
 from xlite_search.results.against import against as gaps_of
 from xlite_search.results.compare import Comparison, open_study
-from xlite_search.results.effects import study_effects
-from xlite_search.results.importance import FEWEST, Importances, importances_of
+from xlite_search.results.effects import levels
+from xlite_search.results.importance import FEWEST, Importances
 from xlite_search.results.outputs import expect_writable
 from xlite_search.results.paired import fold_of, seed_of
 from xlite_search.results.report.content import Gaps, Report
 from xlite_search.results.report.gather import of_records
-from xlite_search.results.report.matrix import choose, is_grid, levels, matrix
+from xlite_search.results.report.matrix import choose, matrix
 from xlite_search.results.report.methods import REFERENCES, methods
 from xlite_search.results.report.predicted import FindingCurves, curves
 from xlite_search.results.report.said import against_best, said_of
@@ -57,8 +57,8 @@ def report_of(
     found = replace(
         of_records(study, comparison, said_of(comparison, margin)),
         matrix=cells,
-        effects=study_effects(everyone, comparison.metric) if is_grid(swept) else None,
-        importances=_importances(study, everyone, missing),
+        effects=comparison.effects(),
+        importances=_importances(study, comparison, missing),
         gaps=_gaps(comparison, margin, against, missing),
         curves=_curves(comparison, missing),
         against_best=tuple(against_best(comparison)),
@@ -101,8 +101,8 @@ def _cited(paragraphs: Sequence[str]) -> tuple[str, ...]:
     return tuple(reference for reference in REFERENCES if reference.split()[0] in text)
 
 
-def _importances(study: StudyRecord, runs: Sequence[RunRecord], missing: dict[str, str]) -> Importances | None:
-    found = importances_of(study, runs)
+def _importances(study: StudyRecord, comparison: Comparison, missing: dict[str, str]) -> Importances | None:
+    found = comparison.importances()
     if found is None and study.distributions:
         missing["importances"] = f"they take {FEWEST} runs with scores that differ"
     return found

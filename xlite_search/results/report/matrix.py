@@ -12,12 +12,7 @@ import numpy as np
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.labels import texts
 from xlite_search.records import RunRecord
-from xlite_search.results.roles import REPLICATES
-
-#: values that an axis of a heat map has room for; a factor of more was drawn at random
-MOST = 12
-#: what is swept for chance, and averaged over
-CHANCE = ("seed", *REPLICATES)
+from xlite_search.results.effects import CHANCE, is_grid
 
 
 @dataclass(frozen=True)
@@ -42,26 +37,6 @@ class Matrix:
     def even(self) -> bool:
         """Whether every pair of values has as many runs."""
         return len({count for row in self.counts for count in row}) == 1
-
-
-def levels(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """The values that each swept setting takes in these runs, in order; those with one alone are none."""
-    names = dict.fromkeys(name for run in runs for name in run.settings)
-    found = {name: _distinct([run.settings[name] for run in runs if name in run.settings]) for name in names}
-    return {name: values for name, values in found.items() if len(values) > 1}
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    by_text = {repr(float(v)) if isinstance(v, int | float) and not isinstance(v, bool) else repr(v): v for v in values}
-    found = list(by_text.values())
-    if all(isinstance(value, int | float) for value in found):
-        return sorted(found)
-    return found
-
-
-def is_grid(found: dict[str, list[Any]]) -> bool:
-    """Whether all factors have a few values each; what a search suggests has as many as runs, and no main effects."""
-    return all(len(values) <= MOST for name, values in found.items() if name not in CHANCE)
 
 
 def choose(found: dict[str, list[Any]], wanted: Sequence[str] = ()) -> tuple[str, str] | None:
