@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xlite_search.reports.curves import LearningCurve, Panel, learning, multiples
-from xlite_search.reports.drawing import WIDTH, inline
+from xlite_search.reports.drawing import GRAY, WIDTH, inline, wrapped
 from xlite_search.reports.forest import Estimate, forest
 from xlite_search.reports.heatmap import heatmap
 from xlite_search.reports.shares import Share, shares
@@ -92,7 +92,7 @@ def test_what_is_faded_is_gray_and_what_is_unknown_has_no_interval() -> None:
     unknown = forest([Estimate("a", 0.5, NAN, NAN)], "h", "x")
     faded = forest([Estimate("a", 0.5, 0.4, 0.6, faded=True)], "h", "x")
     assert known.count(b"line2d") > unknown.count(b"line2d")
-    assert faded.count(b"#8a8a8a") > known.count(b"#8a8a8a") == 0
+    assert faded.count(GRAY.lower().encode()) > known.count(GRAY.lower().encode()) == 0
 
 
 def test_only_four_courses_have_colours_and_names() -> None:
@@ -100,3 +100,11 @@ def test_only_four_courses_have_colours_and_names() -> None:
     written = {"".join(text.itertext()) for text in ElementTree.fromstring(drawn).iter(TEXT)}
     assert {f"run {n}" for n in range(4)} | {"the other runs"} <= written
     assert not {"run 4", "run 5"} & written
+
+
+def test_a_long_word_is_cut_after_a_mark_and_the_first_line_leaves_room() -> None:
+    assert wrapped("mobilenetv3_large_100", 16) == ["mobilenetv3_", "large_100"]
+    assert wrapped("a loss=focal(gamma=2)", 20) == ["a", "loss=focal(gamma=2)"], "what fits in a line is not cut"
+    assert wrapped("x" * 21, 10) == ["x" * 10, "x" * 10, "x"]
+    assert wrapped("b0_mhsa lr=0.001 seed=0", 20, 10) == ["b0_mhsa", "lr=0.001 seed=0"]
+    assert wrapped("", 10) == wrapped(" ", 10, 5) == [""]

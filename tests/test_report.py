@@ -328,7 +328,7 @@ def test_sixty_runs_have_a_page_and_the_first_of_them_figures(tiny: RunConfig) -
     looked, about = shown("many")
     assert about["counts"]["ranked"] == 60 == len(about["said"]["claims"])
     assert len(about["against_best"]) == 30 and "(the first 30 runs)" in looked.text
-    assert "The first 30 of 60." in looked.text
+    assert "The first 20 of 60." in looked.text
     assert unknown_numbers(looked.text, about) == set()
     assert about["effects"] is None, "sixty values of one factor are no levels"
     assert about["matrix"] is None and "No heat map: the study has no two factors with a few values each" in looked.text

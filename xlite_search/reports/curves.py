@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 #: small multiples: columns, points of a panel's side and around it
-COLUMNS, SIDE, ACROSS, DOWN, HEADS = 3, 92.0, 114.0, 134.0, 26.0
-NAME_LETTERS = 21
-LEGEND_LETTERS = 56
+COLUMNS, SIDE, ACROSS, DOWN, HEADS = 3, 76.0, 93.0, 118.0, 26.0
+NAME_LETTERS = 18
+LEGEND_LETTERS = 50
 #: points of the learning curves' axes
 HIGH = 190.0
 

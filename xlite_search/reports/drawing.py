@@ -1,6 +1,7 @@
 """SVG figures for a page and for a file: one width, text as text, marks that differ in shape and not in colour alone.
 
-A figure is 480 CSS pixels wide (360 points), so that it is legible on a telephone and two stand side by side on a desk.
+A figure is 400 CSS pixels wide (300 points): hardly less than a telephone, whose 366 leave the text its size, and two
+stand side by side on a desk and on paper.
 The bytes of a figure are a function of what is drawn: no date, no random names.
 """
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's blue and vermilion; grays that a printer keeps apart
-BLUE, RED, BLACK, DARK, GRAY, LIGHT = "#0072B2", "#D55E00", "#1A1A1A", "#555555", "#8A8A8A", "#E4E4E4"
+BLUE, RED, BLACK, DARK, GRAY, LIGHT = "#0072B2", "#D55E00", "#1A1A1A", "#555555", "#767676", "#E4E4E4"
 #: points; CSS pixels are 3/4 of them
-WIDTH, POINTS = 360.0, 72.0
+WIDTH, POINTS = 300.0, 72.0
 SMALL, TEXT, TITLE = 7.5, 8.5, 10.0
 #: how the first lines of several differ: colour, dashes, marker
 LINES: tuple[tuple[str, Any, str], ...] = (
@@ -31,10 +32,12 @@ LINES: tuple[tuple[str, Any, str], ...] = (
     (BLACK, (0, (5, 1.2, 1.2, 1.2)), "D"),
 )
 #: letters of a title's line
-HEAD_LETTERS = 54
+HEAD_LETTERS = 52
 #: what matplotlib writes that belongs to a page's own style sheet, or to nobody
 OWN_STYLE = re.compile(r"\s*<style type=\"text/css\">.*?</style>", re.DOTALL)
 COMMENT = re.compile(r"\s*<!--.*?-->", re.DOTALL)
+#: where a long word may be cut, and what says so in a text: no letter that `shown` lets through
+MARKS, CUT = re.compile(r"(?<=[_(=,/])(?=.)"), "\0"
 ELEMENT_ID = re.compile(r" id=\"([^\"]*)\"")
 
 
@@ -91,9 +94,18 @@ def shown(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
 
 
-def wrapped(text: str, letters: int) -> list[str]:
-    """Text in lines of so many letters; what has no blanks is cut where it must be."""
-    return textwrap.wrap(shown(text), letters, break_on_hyphens=False) or [""]
+class _Wrapper(textwrap.TextWrapper):
+    """Cuts at blanks, and at a `CUT`, which nobody sees."""
+
+    wordsep_simple_re = re.compile(rf"( +)|{CUT}")
+
+
+def wrapped(text: str, letters: int, first: int = 0) -> list[str]:
+    """Text in lines of so many letters, the first of `first`; a word that is longer is cut after one of its marks, and
+    anywhere if it has none."""
+    lead = " " * (letters - first if first else 0)
+    text = re.sub(rf"\S{{{letters + 1},}}", lambda word: MARKS.sub(CUT, word[0]), shown(text))
+    return [line.strip() for line in _Wrapper(letters, lead, break_on_hyphens=False).wrap(text)] or [""]
 
 
 def svg(page: Figure) -> bytes:

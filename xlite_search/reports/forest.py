@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 #: points: of a line of text, of the bar below it, and of the axis at the foot
 LINE, BAR, FOOT, LEFT, RIGHT = 11.0, 13.0, 36.0, 8.0, 8.0
-LETTERS = 44
+#: letters of a name's first line, which ends where the row's figures begin, and of the others
+FIRST, LETTERS = 40, 58
+#: points of a letter, with little to spare
+LETTER = 4.7
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def forest(
     margin     half the width of the band around it that matters to nobody
     sides      what the left and the right of the reference mean
     """
-    names = [wrapped(row.name, LETTERS) for row in rows]
+    names = [wrapped(row.name, LETTERS, FIRST) for row in rows]
     heights = [LINE * len(lines) + BAR for lines in names]
     over = 12.0 if any(sides) else 0.0
     page, top = sheet(head, over + sum(heights) + 4 + FOOT)
@@ -107,13 +110,14 @@ def _row(axes: Axes, row: Estimate, lines: Sequence[str], y: float) -> None:
     ink = GRAY if row.faded else BLACK
     colour = BLUE if row.strong and not row.faded else ink
     left, right = axes.get_xlim()
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for number, line in enumerate(lines):
         at = y + LINE * (number + 0.5)
         weight = "bold" if row.strong else "normal"
-        in_axes(axes, left, at, line, color=ink, weight=weight, bbox=box)
+        _blank(axes, left, LETTER * len(line), at)
+        in_axes(axes, left, at, line, color=ink, weight=weight)
         if not number and row.says:
-            in_axes(axes, right, at, row.says, color=ink, ha="right", bbox=box)
+            _blank(axes, right, -LETTER * len(row.says), at)
+            in_axes(axes, right, at, row.says, color=ink, ha="right")
     bar = y + LINE * len(lines) + BAR / 2 - 2
     if math.isfinite(row.low) and math.isfinite(row.high):
         axes.plot([row.low, row.high], [bar, bar], color=colour, linewidth=1.6 if row.strong else 1.1)
@@ -122,3 +126,12 @@ def _row(axes: Axes, row: Estimate, lines: Sequence[str], y: float) -> None:
     if math.isfinite(row.value):
         face = colour if row.strong else "white"
         axes.plot([row.value], [bar], marker="o", markersize=5, color=colour, markerfacecolor=face, zorder=3)
+
+
+def _blank(axes: Axes, x: float, points: float, y: float) -> None:
+    """White behind a text, over the grid and the reference and under all texts: how wide these are, a reader's fonts
+    say, so that a white box of its own could hide its neighbour's end."""
+    left, right = axes.get_xlim()
+    end = x + points * (right - left) / (WIDTH - LEFT - RIGHT)
+    low, high = y - LINE / 2, y + LINE / 2
+    axes.fill([x, end, end, x], [low, low, high, high], facecolor="white", linewidth=0, zorder=0.8)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.reports.drawing import BLACK, DARK, SMALL, TEXT, WIDTH, in_axes, panel, sheet, svg, words, wrapped
+from xlite_search.reports.drawing import BLACK, DARK, SMALL, WIDTH, in_axes, panel, sheet, svg, words, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: points
-CELL, LETTER = 44.0, 5.2
+CELL, LETTER, LINE = 44.0, 5.2, 11.0
 #: letters of a row's line
 ROW_LETTERS = 16
 #: below so many points of width a cell's figures must be smaller
@@ -51,10 +51,17 @@ def heatmap(
     for row, column in np.ndindex(many, wide):
         cell = _Cell(float(values[row, column]), int(counts[row, column]), float(shade[row, column]), room > NARROW)
         cell.draw(axes, row, column)
-    axes.set_xticks(np.arange(wide) + 0.5, ["\n".join(lines) for lines in heads], parse_math=False)
-    axes.set_yticks(np.arange(many) + 0.5, ["\n".join(lines) for lines in names], parse_math=False)
-    axes.tick_params(length=0, labelsize=TEXT, pad=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for row, lines in enumerate(names):
+        for down, line in enumerate(lines):
+            y = row + 0.5 + (down - (len(lines) - 1) / 2) * LINE / CELL
+            in_axes(axes, -4 / room, y, line, ha="right")
+    for column, lines in enumerate(heads):
+        for down, line in enumerate(lines):
+            in_axes(axes, column + 0.5, many + (8 + LINE * down) / CELL, line, ha="center")
     words(axes, columns[0], rows[0])
+    axes.xaxis.labelpad, axes.yaxis.labelpad = 3 + LINE * max(map(len, heads)), left - 20
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_fontweight("bold")
     for spine in axes.spines.values():

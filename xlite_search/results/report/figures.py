@@ -19,8 +19,8 @@ from xlite_search.results.importance import Importances
 from xlite_search.results.report.content import Report
 from xlite_search.results.report.predicted import Curve, FindingCurves
 
-#: rows of a forest plot, and samplers that have a figure
-ROWS, SAMPLERS = 30, 3
+#: rows of a forest plot of runs, which a page of paper holds, those of effects, and samplers that have a figure
+ROWS, EFFECTS, SAMPLERS = 20, 30, 3
 #: curves with colours of their own
 COLOURED = 4
 #: curves in all
@@ -163,7 +163,7 @@ def _effects(report: Report, found: Effects) -> Figure:
             f"{each.effect:+.4f}" if math.isfinite(each.effect) else "aliased",
             abs(each.effect) > each.half,
         )
-        for each in found.effects[:ROWS]
+        for each in found.effects[:EFFECTS]
     ]
     error = "of seeds within settings" if found.by_seed else "of what an additive model leaves over"
     return Figure(

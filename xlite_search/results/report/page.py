@@ -23,25 +23,26 @@ if TYPE_CHECKING:
 
 #: runs whose rows are shown, and those of them that stand first; a thousand would hide everything else
 ROWS, LEADING = 100, 20
-#: letters of a run's name that stand beside its figures
-WIDE = 48
+#: letters of a name that have room beside its figures: where these are all, and where they are as many as of settings
+WIDE, WIDER = 24, 60
 
 
 def page(report: Report) -> str:
     """The whole file. Every text of a study is escaped."""
     from markupsafe import Markup
 
+    of_runs = _of_runs(report)
     drawn = {name: (Markup(inline(one.svg, name, one.label)), one.caption) for name, one in figures(report).items()}
     first, _, rest = report.question.partition("\n\n")
     return _template().render(
         report=report,
-        of_runs=_of_runs(report),
+        of_runs=of_runs,
         figures=drawn,
         lead=" ".join(first.split()) or report.study,
         rest=_paragraphs(rest),
         rows=ROWS,
         leading=LEADING,
-        wide=WIDE,
+        wide=WIDE if of_runs else WIDER,
         supported=any(abs(run.supported - run.score) > 5e-5 for run in report.ranked),
         front=_data_uri(report.front),
     )
