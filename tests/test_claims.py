@@ -263,6 +263,16 @@ def test_best_exports_the_setting_whose_mean_is_best_not_the_luckiest_seed(taugh
     assert abs(usual - chosen["mean"]) == min(abs(score - chosen["mean"]) for score in scores)
 
 
+def test_best_of_a_study_that_goes_on_says_so(
+    taught: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = finished_study("s", taught, TAUS, (2.0, 0.0, 2.0, 2.0))
+    replace(study.run("tau=2"), status="running").save()
+    code, _, err = call(capsys, "best", "s", "-o", str(tmp_path / "best.yaml"))
+    assert (code, err) == (0, "1 run of study 's' not over: a better one may come yet\n")
+    assert read_best(tmp_path / "best.yaml")["chosen"]["unfinished"] == 1
+
+
 def test_best_of_one_seed_says_that_it_was_chosen_by_its_score(taught: RunConfig, tmp_path: Path) -> None:
     comparison = four(taught)
     found = write_best("s", tmp_path / "best.yaml")

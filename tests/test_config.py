@@ -66,6 +66,7 @@ def test_every_name_of_a_config_is_a_setting() -> None:
     [
         ({"kd.tua": 4}, "unknown setting 'kd.tua'; did you mean 'kd.tau'?"),
         ({"optimiser.lr": 1e-3}, "unknown setting 'optimiser.lr'; did you mean 'optimizer.lr'?"),
+        ({"lr": 1e-3}, "unknown setting 'lr'; did you mean 'optimizer.lr'?"),
         ({"epoch": 3}, "unknown setting 'epoch'; did you mean 'epochs'?"),
         ({"qqqqqqqq": 3}, "unknown setting 'qqqqqqqq'"),
         (

@@ -297,6 +297,7 @@ def expect_sentence(ended: tuple[int, str, str], sentence: str) -> None:
         (["--mlflow", "nowhere", "--experiment", "x"], "--mlflow nowhere: there is no MLflow database"),
         (["--mlflow", "sqlite:///no.db", "--experiment", "x"], "--mlflow sqlite:///no.db: there is no MLflow database"),
         (["--csv", str(LAB_LOG), "--metric", "val/auroc_marco"], "did you mean 'val/auroc_macro'?"),
+        (["--csv", str(LAB_LOG), "--factor", "lr"], "no run has such a setting; did you mean 'optimizer.lr'?"),
         (["--csv", str(LAB_LOG), "--against", "EXP-05"], "--against EXP-05: there is no such run; did you mean"),
         (["--csv", str(LAB_LOG), "-o", "x.csv"], "-o x.csv: other people's runs are written as .md or .tex"),
         (["--csv", str(LAB_LOG), "--factor", "lear"], "--factor lear: no run has such a setting"),

@@ -15,6 +15,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: names that a suggestion has at most
+AT_MOST = 3
+
 
 class XliteError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -65,6 +68,9 @@ class Interrupted(BaseException):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """`; did you mean 'x'?` for the nearest known name, or those that end so, `optimizer.lr` for `lr`; else nothing."""
+    names = list(dict.fromkeys(known))
+    close = [each for each in names if each.rpartition(".")[2] == name] if name else []
+    close = close[:AT_MOST] or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    quoted = " or ".join(f"'{each}'" for each in close)
+    return f"; did you mean {quoted}?" if close else ""

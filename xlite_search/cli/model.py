@@ -42,6 +42,9 @@ def best(
 
     found = write_best(study, output)
     print(f"{output}: {found['label']}, {found['metric']} {found['score']:.4f} at epoch {found['best_epoch']}")
+    if unfinished := found["chosen"]["unfinished"]:
+        runs = "run" if unfinished == 1 else "runs"
+        print(f"{unfinished:,} {runs} of study '{study}' not over: a better one may come yet", file=sys.stderr)
 
 
 def train(

@@ -56,6 +56,7 @@ class _Chosen(Spec):
     """How the config was chosen: by its score, or by the mean over seeds, or folds (0: of one split); of so many;
     unknown is null.
 
+    unfinished runs that were not over, one of which may be better yet
     low, high  95 % interval of the mean, or of the score; `corrected` is what it is worth, had it not been chosen
     """
 
@@ -63,6 +64,7 @@ class _Chosen(Spec):
     of: int = Field(ge=1)
     seeds: int = Field(1, ge=1)
     folds: int = Field(0, ge=0)
+    unfinished: int = Field(0, ge=0)
     mean: float | None = None
     sd: float | None = None
     low: float | None = None
@@ -120,9 +122,9 @@ def best(study_name: str) -> dict[str, Any]:
 
 def _chosen(comparison: Comparison) -> dict[str, Any]:
     """What `_Chosen` says."""
-    claims = comparison.claims
+    claims, unfinished = comparison.claims, sum(not run.over for run in comparison.others)
     if claims is None:
-        return _Chosen(by="score", of=len(comparison.ranked)).model_dump()
+        return _Chosen(by="score", of=len(comparison.ranked), unfinished=unfinished).model_dump()
     best = comparison.best.key
     arm = next(arm for arm in claims.arms if best in [run.key for run in arm.runs])
     recipe = claims.about == "recipe"
@@ -131,7 +133,7 @@ def _chosen(comparison: Comparison) -> dict[str, Any]:
     finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
     by: Literal["score", "mean over seeds", "mean over folds"] = "mean over seeds" if recipe else "score"
     by, seeds = ("mean over folds", len(set(map(seed_of, arm.runs)))) if claims.folds else (by, len(arm.runs))
-    return _Chosen(by=by, of=claims.of, seeds=seeds, folds=claims.folds, **finite).model_dump()
+    return _Chosen(by=by, of=claims.of, seeds=seeds, folds=claims.folds, unfinished=unfinished, **finite).model_dump()
 
 
 def write_best(study_name: str, path: Path) -> dict[str, Any]:
