@@ -10,8 +10,8 @@ from xlite_search.reports.drawing import (
     BLUE,
     DARK,
     SMALL,
-    TEXT,
     WIDTH,
+    beside,
     panel,
     plain_axes,
     sheet,
@@ -41,7 +41,6 @@ def bars(rows: Sequence[tuple[str, float]], head: str, axis: str) -> bytes:
         )
     axes.set_xlim(0, 1.02 * max(parts))
     axes.set_ylim(high, 0)
-    axes.set_yticks(middle, ["\n".join(lines) for lines in names], parse_math=False)
-    axes.tick_params(axis="y", labelsize=TEXT, length=0)
+    beside(axes, names, middle.tolist(), LINE)
     words(axes, axis)
     return svg(page)

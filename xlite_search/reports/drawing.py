@@ -74,6 +74,21 @@ def in_axes(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, shown(text), **own | style)
 
 
+def beside(axes: Axes, names: Sequence[Sequence[str]], middle: Sequence[float], line: float) -> None:
+    """Names left of the axes, each in its lines around a height; `line` is how high a line is, in the axes' units.
+
+    Ticks do not serve: matplotlib sets the lines of their labels by its own font's widths, and no reader has that one.
+    """
+    left, right = axes.get_xlim()
+    points = WIDTH * axes.get_position().width
+    axes.set_yticks([])
+    for lines, at in zip(names, middle, strict=True):
+        for down, text in enumerate(lines):
+            in_axes(
+                axes, left - 4 * (right - left) / points, at + line * (down - (len(lines) - 1) / 2), text, ha="right"
+            )
+
+
 def words(axes: Axes, across: str = "", up: str = "", size: float = TEXT) -> None:
     """What the axes are of."""
     axes.set_xlabel(shown(across), size=size, labelpad=2, parse_math=False)

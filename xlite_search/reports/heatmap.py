@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.reports.drawing import BLACK, DARK, SMALL, WIDTH, in_axes, panel, sheet, svg, words, wrapped
+from xlite_search.reports.drawing import BLACK, DARK, SMALL, WIDTH, beside, in_axes, panel, sheet, svg, words, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,11 +52,7 @@ def heatmap(
         cell = _Cell(float(values[row, column]), int(counts[row, column]), float(shade[row, column]), room > NARROW)
         cell.draw(axes, row, column)
     axes.set_xticks([])
-    axes.set_yticks([])
-    for row, lines in enumerate(names):
-        for down, line in enumerate(lines):
-            y = row + 0.5 + (down - (len(lines) - 1) / 2) * LINE / CELL
-            in_axes(axes, -4 / room, y, line, ha="right")
+    beside(axes, names, [row + 0.5 for row in range(many)], LINE / CELL)
     for column, lines in enumerate(heads):
         for down, line in enumerate(lines):
             in_axes(axes, column + 0.5, many + (8 + LINE * down) / CELL, line, ha="center")

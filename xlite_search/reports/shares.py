@@ -13,8 +13,8 @@ from xlite_search.reports.drawing import (
     DARK,
     POINTS,
     SMALL,
-    TEXT,
     WIDTH,
+    beside,
     panel,
     plain_axes,
     sheet,
@@ -57,8 +57,7 @@ def shares(rows: Sequence[Share], head: str, axis: str) -> bytes:
         )
     axes.set_xlim(0, 1.02 * float(furthest.max() or 1))
     axes.set_ylim(float(heights.sum()), 0)
-    axes.set_yticks(middle, ["\n".join(lines) for lines in names], parse_math=False)
-    axes.tick_params(axis="y", labelsize=TEXT, length=0)
+    beside(axes, names, middle.tolist(), 9.0)
     words(axes, "%")
     high = page.get_figheight() * POINTS
     axes.legend(
