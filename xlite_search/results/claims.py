@@ -90,7 +90,8 @@ class Claims:
         return min(arm.runs, key=lambda run: abs(self._score(run) - arm.score))
 
     def _score(self, run: RunRecord) -> float:
-        return run.best_score(self.metric) if self.folds else self.own[run.key].value
+        kept = self.own.get(run.key)
+        return run.best_score(self.metric) if self.folds or kept is None else kept.value
 
     def sentence(self) -> str:
         """What a careful reader could sign."""

@@ -35,6 +35,7 @@ from xlite_search.results.guarded import Guarded, guarded, looked_at
 from xlite_search.results.importance import Importances, importances_of
 from xlite_search.results.influence import Figure
 from xlite_search.results.paired import Judge, figure_of, fold_of
+from xlite_search.results.reached import Reached, reached
 from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.tables import tables
 from xlite_search.results.teachers import Distillation, TeacherCost, cost_of, distillation
@@ -140,6 +141,16 @@ class Comparison:
         if len(self.names) > 1:
             return None
         return importances_of(open_study(self.names[0]), [*self.ranked, *self.others])
+
+    def reached(self) -> Reached | None:
+        """AP, F1, Brier score and calibration error of the best run; None where predictions or data are not there."""
+        if not self.ranked:
+            return None
+        try:
+            judge = Judge(open_data(config_of(self.best).data))
+            return reached(self.best, self.labels([self.best])[0], judge) if judge.findings.any() else None
+        except XliteError:
+            return None
 
     def on_front(self) -> list[bool]:
         """Which of the ranked runs no other is better than; none if there is a single objective."""
@@ -311,6 +322,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         **({"facts": list(comparison.facts)} if comparison.facts else {}),
         **({"effects": effects.as_json()} if (effects := comparison.effects()) else {}),
         **({"importances": shares.as_json()} if (shares := comparison.importances()) else {}),
+        **({"reached": found.as_json()} if (found := comparison.reached()) else {}),
         "validation": {"images": comparison.images, "positives": comparison.support},
         **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),
         "trials": ranked + [entry(run, None) for run in comparison.others],

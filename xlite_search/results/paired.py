@@ -79,12 +79,22 @@ class Judge:
         return None if path is None or path == run.predictions_path() else self._of(run, path)
 
     def _of(self, run: RunRecord, path: Path) -> Influence:
+        return influence(self._read(run, path), self.truth[:, self.findings], self.patients, self.figure)
+
+    def logits(self, run: RunRecord) -> NDArray[np.float16]:
+        """Of a run's best epoch, `[image, finding]`: the validation part's images, the metric's findings.
+
+        Raises Damaged as `of`.
+        """
+        return self._read(run, run.predictions_path())
+
+    def _read(self, run: RunRecord, path: Path) -> NDArray[np.float16]:
         kept = Predictions.load(path)
         if set(kept.images) != self.rows.keys() or not np.isfinite(kept.logits).all():
             raise Damaged(f"the predictions of {run.label} are not numbers, or not of these validation images")
-        places = [self.rows[name] for name in kept.images]
-        logits, truth = kept.logits[:, self.findings], self.truth[places][:, self.findings]
-        return influence(logits, truth, self.patients[places], self.figure)
+        logits = np.empty_like(kept.logits)
+        logits[[self.rows[name] for name in kept.images]] = kept.logits
+        return logits[:, self.findings]
 
 
 def _findings(metric: str, classes: Sequence[str], truth: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -67,6 +67,8 @@ def tables(comparison: Comparison, *, classes: bool = True) -> Iterator[Table | 
         yield _with(importances.table(), comparison.facts)
     if classes and comparison.ranked:
         yield by_finding(comparison)
+        if reached := comparison.reached():
+            yield _with(reached.table(), comparison.facts)
 
 
 def _with(table: Table, facts: Sequence[str]) -> Table:

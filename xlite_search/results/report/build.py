@@ -61,6 +61,7 @@ def report_of(
         importances=_importances(study, comparison, missing),
         gaps=_gaps(comparison, margin, against, missing),
         curves=_curves(comparison, missing),
+        reached=comparison.reached(),
         against_best=tuple(against_best(comparison)),
         missing=missing,
     )

@@ -11,6 +11,7 @@ from xlite_search.results.by_finding import FindingGap
 from xlite_search.results.columns import Table
 from xlite_search.results.effects import Effects
 from xlite_search.results.importance import Importances
+from xlite_search.results.reached import Reached
 from xlite_search.results.report.matrix import Matrix
 from xlite_search.results.report.predicted import FindingCurves
 from xlite_search.results.report.said import Against, Said
@@ -131,6 +132,7 @@ class Report:
     importances: Importances | None = None
     gaps: Gaps | None = None
     curves: tuple[FindingCurves, ...] = ()
+    reached: Reached | None = None
     against_best: tuple[Against, ...] = ()
     methods: tuple[str, ...] = ()
     references: tuple[str, ...] = ()

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.dataset import Data
-from xlite_search.errors import Damaged
 from xlite_search.records import RunRecord
 from xlite_search.results import intervals
 from xlite_search.results.bootstrap import bootstrap
 from xlite_search.results.inference import CONFIDENCE, joint
 from xlite_search.results.influence import influence
+from xlite_search.results.paired import Judge
 from xlite_search.training.metrics import SUPPORT
-from xlite_search.training.predictions import Predictions
 
 Array = NDArray[np.float64]
 #: draws of the patients for the bands, places that a band is known at, and points that a curve is drawn with at most
@@ -70,17 +69,9 @@ def curves(run: RunRecord, data: Data) -> list[FindingCurves]:
     Raises:
         Damaged: the run's predictions are missing or damaged, or of other images.
     """
-    kept = Predictions.load(run.predictions_path())
-    table = data.packed.table
-    rows = {table.names[row]: place for place, row in enumerate(data.val.rows)}
-    if set(kept.images) != rows.keys() or not np.isfinite(kept.logits).all():
-        raise Damaged(f"the predictions of {run.label} are not numbers, or not of these validation images")
-    places = [rows[name] for name in kept.images]
-    truth = data.val.labels[places] > 0
-    groups = np.unique([table.groups[row] for row in data.val.rows], return_inverse=True)[1][places]
-    known = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
-    logits, truth = kept.logits[:, known].astype(np.float64), truth[:, known]
-    names = [data.classes[column] for column in known]
+    judge = Judge(data)
+    logits, truth = judge.logits(run).astype(np.float64), judge.truth[:, judge.findings]
+    groups, names = judge.patients, judge.names
     areas = influence(logits, truth, groups)
     precisions = bootstrap(logits[None], truth, groups, names, figures=("ap",)).by_finding("ap", 0)
     weights = _drawn(int(groups.max()) + 1)

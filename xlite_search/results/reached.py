@@ -1,0 +1,66 @@
+"""What a run reaches beside its AUROC: AP, F1, Brier score and calibration error, with intervals by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xlite_search.records import RunRecord
+from xlite_search.results.bootstrap import FIGURES, Figure, bootstrap
+from xlite_search.results.columns import Column, Table, ends, number
+from xlite_search.results.intervals import Interval
+from xlite_search.results.paired import Judge
+
+WORDS: Mapping[Figure, str] = {
+    "auroc": "AUROC",
+    "ap": "average precision",
+    "f1": "F1 at 0.5",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Means over findings of a run's best epoch, each with its 95 % interval: percentiles of `draws` of the patients.
+
+    left_out  findings that have lost their positives in more than 5 % of the draws; they are in the means of Brier
+              score and calibration error alone
+    """
+
+    run: str
+    figures: Mapping[Figure, Interval]
+    draws: int
+    left_out: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        figures = {figure: interval.as_json() for figure, interval in self.figures.items()}
+        return {"run": self.run, "draws": self.draws, "left_out": list(self.left_out), "figures": figures}
+
+    @property
+    def notes(self) -> list[str]:
+        """How to read the table."""
+        found = [f"means over findings; {self.draws:,} draws of the patients, with all their images"]
+        if self.left_out:
+            found.append(f"in too few draws to be in the means that need positives: {', '.join(self.left_out)}")
+        return found
+
+    def table(self) -> Table:
+        """A row for each figure."""
+        columns = [
+            Column("", [WORDS[figure] for figure in self.figures], text=True),
+            Column("mean", [number(each.value) for each in self.figures.values()]),
+            Column("95 %", [ends(each.low, each.high) for each in self.figures.values()]),
+        ]
+        return Table(f"what {self.run} reaches", columns, self.notes)
+
+
+def reached(run: RunRecord, name: str, judge: Judge) -> Reached:
+    """Of a run that is called `name`, on the images and findings of its judge.
+
+    Raises Damaged as `Judge.of`.
+    """
+    truth = judge.truth[:, judge.findings]
+    found = bootstrap(judge.logits(run)[None], truth, judge.patients, judge.names)
+    return Reached(name, {figure: found.macro(figure, 0) for figure in FIGURES}, found.size, tuple(found.left_out))
