@@ -28,6 +28,7 @@ bench: .venv/.installed
 	$(PY) benchmarks/kd_grid.py
 	$(PY) benchmarks/asha.py
 	$(PY) benchmarks/claims.py
+	$(PY) benchmarks/few_positives.py
 	$(PY) benchmarks/figures.py
 
 figures: .venv/.installed

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 
 import claims
+import few_positives
 import numpy as np
 import pytest
 import simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
 from xlite_search.results import seeds
 from xlite_search.results.inference import Patients, Training, joint
-from xlite_search.results.influence import Influence, influence
+from xlite_search.results.influence import Figure, Influence, influence
 from xlite_search.results.intervals import Interval, own
 
 
@@ -64,13 +66,99 @@ def test_an_interval_has_its_value_within_and_stays_between_0_and_1(seed: int, a
     assert 0 <= interval.low <= area <= interval.high <= 1
 
 
+def of_finding(area: float, positives: int, negatives: int, findings: int = 1, variance: float = 1e-12) -> Interval:
+    """What is said of a mean AUROC whose estimated variance is so small; of so many patients for each finding."""
+    parts = np.full((2 * findings, 1, 1), variance / (2 * findings))
+    dof = np.tile([positives - 1.0, negatives - 1.0], findings)
+    return own(np.array([area]), Patients(parts.sum(axis=0), parts, dof))[0]
+
+
 @pytest.mark.parametrize("shift", [9.0, -9.0])
-def test_what_ranks_all_right_or_all_wrong_has_no_interval(shift: float) -> None:
+def test_what_ranks_all_right_or_all_wrong_has_one_end_by_hand(shift: float) -> None:
+    """Wilson's lower end for n of n is n / (n + z^2), here of three times the patients' harmonic sum."""
     scores, truth = drawn(1, classes=1)
     found = alone(scores + shift * truth, truth)
     (interval,) = own(found.score, joint([found]))
-    assert interval.as_json() == {"value": float(shift > 0), "low": None, "high": None, "error": None}
+    many = 3 / (1 / truth.sum() + 1 / (~truth).sum())
+    low = many / (many + norm.ppf(0.975) ** 2)
+    ends = (low, 1.0) if shift > 0 else (0.0, 1 - low)
+    assert (interval.low, interval.high) == pytest.approx(ends)
+    assert interval.value == float(shift > 0) and np.isnan(interval.error)
     json.dumps(interval.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("runs", [3, 6, 7, 49])
+def test_a_setting_whose_runs_rank_all_right_has_a_lower_end(runs: int) -> None:
+    nothing = Patients(np.zeros((runs, runs)), np.zeros((2, runs, runs)), np.array([7.0, 199.0]))
+    (interval,) = own(np.ones(runs), nothing, np.full((1, runs), 1 / runs))
+    assert 0.8 < interval.low < interval.value <= interval.high + 1e-12
+
+
+def test_where_nearly_all_are_ranked_right_the_ends_are_of_the_patients_numbers_by_hand() -> None:
+    """(A - L)^2 = z^2 L (1 - L) / (3 m (1 + m A (1 - A))), m of 8 and 200; training's variance beside it."""
+    many = 1 / (1 / 8 + 1 / 200)
+    parts = np.full((2, 1, 1), 1e-9)
+    patients, training = (
+        Patients(parts.sum(axis=0), parts, np.array([7.0, 199.0])),
+        Training(np.full(1, 1e-4), np.zeros(1), 9.0),
+    )
+    for beside, trained in ((0.0, None), (1e-4, training)):
+        (interval,) = own(np.array([0.97]), patients, training=trained)
+
+        def off(end: float, beside: float = beside) -> float:
+            of_patients = end * (1 - end) / (3 * many * (1 + many * 0.97 * 0.03))
+            return float((0.97 - end) ** 2 - norm.ppf(0.975) ** 2 * (of_patients + beside))
+
+        assert interval.low == pytest.approx(brentq(off, 0.1, 0.97))
+        assert interval.high == pytest.approx(min(1.0, brentq(off, 0.97, 1.5)))
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.0001, 0.009), st.integers(2, 300), st.integers(2, 3000))
+@settings(max_examples=100, deadline=None)
+def test_a_higher_auroc_has_higher_ends_and_fewer_positives_wider_ones(
+    area: float, more: float, positives: int, negatives: int
+) -> None:
+    one, higher = of_finding(area, positives, negatives), of_finding(area + more, positives, negatives)
+    assert 0 <= one.low < one.value < one.high <= 1
+    assert one.low < higher.low and one.high < higher.high
+    more_positives = of_finding(area, positives + 1, negatives)
+    assert one.low < more_positives.low and more_positives.high < one.high
+    assert one.error == pytest.approx(1e-6)
+
+
+def test_where_the_variance_is_known_well_the_patients_numbers_say_nothing() -> None:
+    """DeLong's variance of binormal scores: of a single frequent finding, or of many rare ones."""
+    for area, positives, findings in ((0.97, 200, 1), (0.9, 50, 1), (0.6, 8, 1), (0.9, 20, 14)):
+        found = of_finding(area, positives, 2000, findings, 0.235 * area * (1 - area) / positives / findings)
+        named = Patients(
+            np.full((1, 1), found.error**2),
+            np.full((2 * findings, 1, 1), found.error**2 / 2 / findings),
+            np.tile([positives - 1.0, 1999.0], findings),
+            "ap",
+        )
+        assert own(np.array([area]), named) == [found]
+
+
+@pytest.mark.parametrize("figure", ["ap", "f1"])
+def test_other_figures_have_no_interval_of_the_numbers_alone(figure: Figure) -> None:
+    scores, truth = drawn(1, classes=1)
+    found = influence(18 * truth - 9 + scores % 1, truth, np.arange(len(truth)), figure)
+    assert found.score == pytest.approx(1)
+    (interval,) = own(found.score, joint([found]))
+    assert np.isnan([interval.low, interval.high, interval.error]).all()
+
+
+def test_constant_scores_have_no_interval() -> None:
+    found = alone(np.zeros((200, 1)), drawn(1, classes=1)[1])
+    (interval,) = own(found.score, joint([found]))
+    assert interval.value == 0.5 and np.isnan([interval.low, interval.high, interval.error]).all()
+
+
+@pytest.mark.parametrize("case", few_positives.CASES, ids=lambda case: case.name)
+def test_eight_positives_are_covered_too(case: few_positives.Case) -> None:
+    """The benchmark's simulation, small; without what the numbers of patients say, 0.58 to 0.95."""
+    seen = few_positives.intervals(case, draws=300)
+    assert np.mean([each.low <= case.area <= each.high for each in seen]) >= 0.90
 
 
 def test_a_finding_of_a_single_patient_has_no_interval() -> None:
@@ -123,12 +211,12 @@ def test_one_seed_each_tells_nothing_of_training() -> None:
 
 def test_training_widens_a_settings_interval_by_hand() -> None:
     """Patients' variance of a mean of two 0.0001, of which 0.00002 is what the seeds' runs differ by."""
-    patients = Patients(np.full((2, 2), 1e-4), np.full((1, 2, 2), 1e-4), np.array([50.0]))
+    patients = Patients(np.full((2, 2), 1e-4), np.full((2, 2, 2), 5e-5), np.array([500.0, 500.0]))
     training = Training(np.array([3e-4]), np.array([2e-5]), 14.0)
     half = np.array([[0.5, 0.5]])
     (narrow,), (wide,) = (own(np.array([0.7, 0.8]), patients, half, each) for each in (None, training))
     assert (narrow.error, wide.error) == pytest.approx((1e-2, 3.8e-4**0.5))
-    dof = 3.8e-4**2 / (8e-5**2 / 50 + 3e-4**2 / 14)
+    dof = 3.8e-4**2 / (8e-5**2 / 1000 + 3e-4**2 / 14)
     reach = student_t.ppf(0.975, dof) * 3.8e-4**0.5 / (0.75 * 0.25)
     assert wide.low == pytest.approx(1 / (1 + np.exp(reach) / 3))
     assert wide.low < narrow.low < 0.75 < narrow.high < wide.high

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.results.influence import Array, Influence
+from xlite_search.results.influence import Array, Figure, Influence
 
 CONFIDENCE, DRAWS = 0.95, 10_000
 #: part of the runs' variance below which a gap's is that of equal runs, zero
@@ -28,11 +28,13 @@ class Patients:
     covariance  `[run, run]`
     parts       the same of each finding's positives and of its negatives alone, `[part, run, run]`
     dof         of each part
+    figure      that the scores are
     """
 
     covariance: Array
     parts: Array
     dof: Array
+    figure: Figure = "auroc"
 
     def variance(self, contrasts: Array) -> Array:
         """Of contrasts `[pair, run]`: `[pair]`. NaN if a finding has no variance that could be known."""
@@ -54,7 +56,7 @@ def joint(runs: list[Influence]) -> Patients:
         whole += values.sum(axis=1)
         parts += [kind @ kind.T for kind in values.transpose(1, 0, 2)]
     shape = (len(parts), many, many)
-    return Patients(whole @ whole.T, np.array(parts).reshape(shape), runs[0].dof.reshape(-1))
+    return Patients(whole @ whole.T, np.array(parts).reshape(shape), runs[0].dof.reshape(-1), runs[0].figure)
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,11 @@ class Influence:
     score: Array
     values: Array
     dof: Array
+    figure: Figure = "auroc"
 
     def of(self, findings: NDArray[np.bool_]) -> Influence:
         """Of some findings alone."""
-        return Influence(self.score[findings], self.values[findings], self.dof[findings])
+        return Influence(self.score[findings], self.values[findings], self.dof[findings], self.figure)
 
 
 def influence(
@@ -59,7 +60,7 @@ def influence(
     columns = zip(np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T), strict=True)
     found = [_by_group(column, there, groups, many, DERIVED[figure]) for column, there in columns]
     score, values, dof = zip(*found, strict=True)
-    return Influence(np.array(score), np.array(values), np.array(dof))
+    return Influence(np.array(score), np.array(values), np.array(dof), figure)
 
 
 def _by_group(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from xlite_search.results.inference import CONFIDENCE, Patients, Training, standard_errors
+from xlite_search.results.inference import CONFIDENCE, ROUNDING, Patients, Training, standard_errors
 from xlite_search.results.influence import Array
 
 
@@ -48,20 +48,52 @@ def own(
     Without `training` an interval says nothing of how the same recipe would have done with another seed.
 
     The interval is made on the scale of log(AUROC / (1 - AUROC)), which ends at 0 and 1 (Pepe 2003), with Student's
-    quantile, since the variance is estimated of few patients (degrees of freedom: Satterthwaite 1946). Unknown for an
-    AUROC of 0 or 1, which has no variance that could be estimated.
+    quantile, since the variance is estimated of few patients (degrees of freedom: Satterthwaite 1946). It never ends
+    nearer than `_least`: where nearly all positives are above nearly all negatives, the estimated variance is much too
+    small. An AUROC of 0 or 1 has `_least` alone, and no standard error; other figures have no `_least`.
 
     weights   `[setting, run]`: 1/n for each of its n runs; default: each run alone
     training  of means over seeds, `[setting]`: `seeds.of_means`
     """
     weights = np.eye(len(areas)) if weights is None else weights
     values, errors = weights @ areas, standard_errors(weights, patients, training)
-    known = np.isfinite(errors) & (errors > 0) & (values > 0) & (values < 1)
+    inside = values * (1 - values) > ROUNDING
+    known = np.isfinite(errors) & (errors > 0) & inside
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         reach = student(_dof(weights, patients, training)) * errors / (values * (1 - values))
-        ends = 1 / (1 + (1 - values) / values * np.exp(np.stack([reach, -reach])))
-    rows = np.column_stack([values, *np.where(known, [*ends, errors], np.nan)])
+        ends = np.where(known, 1 / (1 + (1 - values) / values * np.exp(np.stack([reach, -reach]))), np.nan)
+    of_areas = np.isfinite(errors) & (known | ~inside) & (patients.figure == "auroc")
+    least = np.where(of_areas, _least(values, patients, training), np.nan)
+    low, high = np.fmin(ends[0], least[0]), np.fmax(ends[1], least[1])
+    rows = np.column_stack([values, low, high, np.where(known, errors, np.nan)])
     return [Interval(*row) for row in rows.tolist()]
+
+
+def _least(values: Array, patients: Patients, training: Training | None) -> Array:
+    """The ends `[end, setting]` that an interval reaches at least, from the AUROC and the numbers of patients alone.
+
+    A score interval (Wilson 1927), as Newcombe's (2006, method 5) for an AUROC: the end L is where (A - L)^2 is
+    z^2 V(L), so that A may be 1. One patient's part in the variance is taken for L (1 - L) / 3: exact for scores that
+    say nothing; binormal scores have less, exponential ones up to L (1 - L) / 2 (Hanley and McNeil 1982). With m
+    patients, the harmonic sum of positive and negative ones over the findings,
+
+        V(L) = L (1 - L) / (3 m (1 + m A (1 - A)))
+
+    whose last factor, about one more than the patients that are ranked wrong, leaves it to the estimated variance as
+    soon as there are some. It was found by simulation, of one finding: 5 to 200 positive patients, 200 and 2,000
+    negative, AUROC 0.6 to 0.99, exponential and binormal scores (standard deviation of the positives 2/3, 1 and 3/2),
+    also with 1 to 4 images a patient. The interval had the truth in 0.93 of 2,000 draws or more in 357 of 360 such
+    cases, at least in 0.91; without it in 203, at least in 0.24. In the 164 that had it in 0.94 without, it is 3.5 %
+    wider on average. `benchmarks/few_positives.py` has some of them.
+    """
+    many = (len(patients.dof) / 2) ** 2 / (1 / (patients.dof + 1)).sum()
+    trained = 0.0 if training is None else training.variance - training.sampling
+    squared, spread = student(np.inf) ** 2, values * (1 - values)
+    part = squared / (3 * many * (1 + many * spread))
+    reach = np.sqrt(part * spread + part**2 / 4 + (1 + part) * squared * trained)
+    middle = values + part / 2
+    ends = np.stack([middle - reach, middle + reach]) / (1 + part)
+    return np.stack([ends[0].clip(0, values), ends[1].clip(values, 1)])
 
 
 def _dof(weights: Array, patients: Patients, training: Training | None) -> Array:
