@@ -23,7 +23,7 @@ WORDS: Mapping[Figure, str] = {
 
 @dataclass(frozen=True)
 class Reached:
-    """Means over findings of a run's best epoch, each with its 95 % interval: percentiles of `draws` of the patients.
+    """Means over findings of a run's best epoch, each with its 95 % interval, by `draws` of the patients.
 
     left_out  findings that have lost their positives in more than 5 % of the draws; they are in the means of Brier
               score and calibration error alone

@@ -159,8 +159,8 @@ class Study:
             raise BadInput(f"{FOLD}: a search cannot suggest it; sweep it in a grid, with grid_search([0, 1, ...])")
         if self.teacher is not None:
             raise BadInput(
-                f"{FOLD} is swept, and each fold's students would be judged by patients that the teacher was trained on; "
-                f"leave the teacher out, or make a study of each fold"
+                f"{FOLD} is swept, and students would be judged by patients that the teacher was trained on; leave the "
+                f"teacher out, or make a study of each fold"
             )
         if self.scheduler:
             raise BadInput(f"{FOLD} is swept, and a scheduler would stop runs by scores on other images; leave it out")

@@ -129,15 +129,15 @@ def _curve(x: Array, y: Array, band: tuple[Array, Array]) -> Curve:
 
 
 def _drawn(groups: int) -> NDArray[np.float32]:
-    """How often each patient is drawn, `[group, draw]`."""
+    """Each patient once, then how often each is drawn, `[group, draw]`."""
     random = np.random.default_rng(0)
-    return np.stack(
-        [np.bincount(random.integers(groups, size=groups), minlength=groups) for _ in range(DRAWS)], 1
-    ).astype(np.float32)
+    drawn = [np.bincount(random.integers(groups, size=groups), minlength=groups) for _ in range(DRAWS)]
+    return np.stack([np.ones(groups), *drawn], axis=1).astype(np.float32)
 
 
 def _bands(of: _Sorted, weights: NDArray[np.float32]) -> list[tuple[Array, Array]]:
-    """Pointwise intervals of sensitivity at each false positive rate, and of precision at each recall."""
+    """Pointwise intervals of sensitivity at each false positive rate, and of precision at each recall: percentiles of
+    the draws, moved by twice what these are above the curve on average (see `bootstrap._interval`)."""
     drawn = weights[of.groups]
     hits = np.cumsum(drawn * of.there[:, None], axis=0)[of.ends]
     false = np.cumsum(drawn * ~of.there[:, None], axis=0)[of.ends]
@@ -156,5 +156,10 @@ def _bands(of: _Sorted, weights: NDArray[np.float32]) -> list[tuple[Array, Array
     if not enough or len(np.unique(of.groups[of.there])) < 2:
         return [(np.full(PLACES, math.nan), np.full(PLACES, math.nan))] * 2
     ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-    quantiles = [np.nanquantile(one, ends, axis=1) for one in (sensitivity, precision)]
-    return [(low, high) for low, high in quantiles]
+    return [_moved(one[:, 0], one[:, 1:], ends) for one in (sensitivity, precision)]
+
+
+def _moved(values: Array, draws: Array, ends: tuple[float, float]) -> tuple[Array, Array]:
+    bias = np.nanmean(draws, axis=1) - values
+    low, high = np.nanquantile(draws, ends, axis=1) - 2 * bias
+    return np.minimum(low, values).clip(0, 1), np.maximum(high, values).clip(0, 1)
