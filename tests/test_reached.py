@@ -14,7 +14,7 @@ from xlite_search.results.compare import as_json, compare, show
 from xlite_search.results.report.build import report
 from xlite_search.results.report.page import page
 
-RECORDED = {"auroc": "val/auroc_macro", "ap": "val/ap_macro", "f1": "val/f1_macro", "brier": "val/brier"}
+RECORDED = {"ap": "val/ap_macro", "f1": "val/f1_macro", "brier": "val/brier"}
 
 
 @pytest.fixture
@@ -33,10 +33,7 @@ def test_the_best_runs_figures_are_those_of_training(study: str, capsys: pytest.
         name = RECORDED.get(figure, f"val/{figure}_macro")
         assert interval.value == pytest.approx(recorded[name], abs=2e-3), "kept as float16"
         assert interval.low < interval.value < interval.high or figure == "ece"
-    claims = comparison.claims
-    assert claims is not None
-    own = claims.own[comparison.best.key]
-    assert found.figures["auroc"].error == pytest.approx(own.error, rel=0.15), "two ways to one standard error"
+    assert "auroc" not in found.figures, "it has one interval, by its influence values"
     show(comparison)
     assert "average precision" in capsys.readouterr().out
     told = json.loads(json.dumps(as_json(comparison), allow_nan=False))["reached"]

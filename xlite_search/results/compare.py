@@ -148,7 +148,8 @@ class Comparison:
             return None
         try:
             judge = Judge(open_data(config_of(self.best).data))
-            return reached(self.best, self.labels([self.best])[0], judge) if judge.findings.any() else None
+            name = self.labels([self.best])[0]
+            return reached(self.best, name, judge, self.figure) if judge.findings.any() else None
         except XliteError:
             return None
 

@@ -1,4 +1,4 @@
-"""What a run reaches beside its AUROC: AP, F1, Brier score and calibration error, with intervals by patient."""
+"""What a run reaches beside the one that ranks it: AP, F1, Brier score, calibration error, with intervals by patient."""
 
 from __future__ import annotations
 
@@ -56,11 +56,13 @@ class Reached:
         return Table(f"what {self.run} reaches", columns, self.notes)
 
 
-def reached(run: RunRecord, name: str, judge: Judge) -> Reached:
-    """Of a run that is called `name`, on the images and findings of its judge.
+def reached(run: RunRecord, name: str, judge: Judge, ranked_by: Figure) -> Reached:
+    """Of a run that is called `name`, on the images and findings of its judge; without the figure that ranks it, which
+    has an interval by its influence values.
 
     Raises Damaged as `Judge.of`.
     """
+    figures = [figure for figure in FIGURES if figure != ranked_by]
     truth = judge.truth[:, judge.findings]
-    found = bootstrap(judge.logits(run)[None], truth, judge.patients, judge.names)
-    return Reached(name, {figure: found.macro(figure, 0) for figure in FIGURES}, found.size, tuple(found.left_out))
+    found = bootstrap(judge.logits(run)[None], truth, judge.patients, judge.names, figures=figures)
+    return Reached(name, {figure: found.macro(figure, 0) for figure in figures}, found.size, tuple(found.left_out))
