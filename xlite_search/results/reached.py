@@ -1,4 +1,4 @@
-"""What a run reaches beside the one that ranks it: AP, F1, Brier score, calibration error, with intervals by patient."""
+"""What a run reaches beside the figure that ranks it: AP, F1, Brier score, calibration error, intervals by patient."""
 
 from __future__ import annotations
 
