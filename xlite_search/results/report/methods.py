@@ -19,8 +19,8 @@ REFERENCES = (
     "DeLong ER, DeLong DM, Clarke-Pearson DL (1988). Comparing the areas under two or more correlated receiver "
     "operating characteristic curves. Biometrics 44.",
     "Obuchowski NA (1997). Nonparametric analysis of clustered ROC curve data. Biometrics 53.",
-    "Newcombe RG (2006). Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Statistics "
-    "in Medicine 25.",
+    "Newcombe RG (2006). Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2. "
+    "Statistics in Medicine 25.",
     "Hsu JC (1984). Constrained simultaneous confidence intervals for multiple comparisons with the best. Annals of "
     "Statistics 12.",
     "Westfall PH, Young SS (1993). Resampling-based multiple testing. Wiley.",
@@ -156,8 +156,8 @@ def _statistics(report: Report) -> Iterator[str]:
     if not said.claims:
         return
     yield (
-        f"Intervals are {level}; their unit is the patient, whose images are taken together (influence values; DeLong et "
-        f"al. 1988; Obuchowski 1997); that of an AUROC is at least a score interval (Newcombe 2006)."
+        f"Intervals are {level}; their unit is the patient, whose images are taken together (influence values; DeLong "
+        f"et al. 1988; Obuchowski 1997); that of an AUROC is at least a score interval (Newcombe 2006)."
     )
     if said.folds:
         yield (
