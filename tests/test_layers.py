@@ -18,6 +18,8 @@ RULES += [("xlite_search/data", ("xlite_search.training", "xlite_search.models",
 RULES += [("xlite_search/models", ("xlite_search.training", "xlite_search.data", "xlite_search.distill"))]
 RULES += [("xlite_search/training", ("xlite_search.models", "xlite_search.distill"))]
 RULES += [("xlite_search/results", ("xlite_search.search", "ray"))]  # optuna has the importances of what it suggested
+RULES += [("xlite_search/evaluation", ("xlite_search.search", "xlite_search.deploy", *ENGINES))]
+RULES += [("xlite_search/deploy", ("xlite_search.search", *ENGINES))]
 RULES += [("xlite_search/records.py", ENGINES), ("xlite_search/config.py", (*ENGINES, *ABOVE))]
 RULES += [("xlite_search", ("search_spaces", "trainables", "tests", "benchmarks"))]
 

@@ -81,14 +81,14 @@ class Judge:
     def _of(self, run: RunRecord, path: Path) -> Influence:
         return influence(self._read(run, path), self.truth[:, self.findings], self.patients, self.figure)
 
-    def logits(self, run: RunRecord) -> NDArray[np.float16]:
+    def logits(self, run: RunRecord) -> NDArray[np.floating]:
         """Of a run's best epoch, `[image, finding]`: the validation part's images, the metric's findings.
 
         Raises Damaged as `of`.
         """
         return self._read(run, run.predictions_path())
 
-    def _read(self, run: RunRecord, path: Path) -> NDArray[np.float16]:
+    def _read(self, run: RunRecord, path: Path) -> NDArray[np.floating]:
         kept = Predictions.load(path)
         if set(kept.images) != self.rows.keys() or not np.isfinite(kept.logits).all():
             raise Damaged(f"the predictions of {run.label} are not numbers, or not of these validation images")

@@ -1,4 +1,4 @@
-"""Predictions: a run's logits of every validation image, kept so that runs can be compared later.
+"""Predictions: logits of images, kept so that runs can be compared later, and a delivered model judged.
 
 An npz of plain arrays, the same bytes for the same content; it is read without pickle, so that such a file cannot run
 code.
@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 from xlite_search.errors import Damaged
 
 LIMIT = float(np.finfo(np.float16).max)
+TYPES = (np.float16, np.float32)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits float16 `[image, class]`, as far as float16 goes, with the names of the images and the findings."""
+    """Logits `[image, class]` with the names of the images and the findings.
 
-    logits: NDArray[np.float16]
+    Those of a run are float16, as far as that goes; those of a delivered model float32, for thresholds to be exact.
+    """
+
+    logits: NDArray[np.floating]
     images: tuple[str, ...]
     classes: tuple[str, ...]
 
@@ -46,6 +50,6 @@ class Predictions:
         except Exception as error:  # what zipfile and numpy raise depends on the byte that is wrong
             raise Damaged(f"{path} holds no predictions: {type(error).__name__}") from None
         named = all(names.ndim == 1 and names.dtype.kind == "U" for names in (images, classes))
-        if not named or logits.dtype != np.float16 or logits.shape != (len(images), len(classes)):
+        if not named or logits.dtype not in TYPES or logits.shape != (len(images), len(classes)):
             raise Damaged(f"{path} holds no predictions: {logits.dtype} of shape {logits.shape}, or no names for it")
         return cls(logits, tuple(images.tolist()), tuple(classes.tolist()))

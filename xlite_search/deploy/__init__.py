@@ -1,0 +1,1 @@
+"""Delivery of one model: export, answers from the exported folder, latency, cards."""
