@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import claims
 import few_positives
@@ -13,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
 from xlite_search.results import seeds
 from xlite_search.results.inference import Patients, Training, joint
 from xlite_search.results.influence import Figure, Influence, influence
-from xlite_search.results.intervals import Interval, own
+from xlite_search.results.intervals import Interval, own, share
 
 
 def drawn(seed: int, images: int = 200, classes: int = 3) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
@@ -243,3 +244,31 @@ def test_pooled_over_settings_three_seeds_cover_what_is_true(design: simulated.D
     """The benchmark's simulation, small: 60 studies of 8 settings; 0.95 less 3.5 standard errors."""
     gap, mean, whole = claims.pooled(design, studies=60, seed=1)
     assert min(gap.share, mean.share, whole.share) >= 0.85
+
+
+def test_a_share_of_single_images_is_clopper_and_pearsons() -> None:
+    chosen = np.arange(40) < 31
+    found = share(chosen, np.arange(40))
+    exact = binomtest(31, 40).proportion_ci(method="exact")
+    assert found.value == pytest.approx(31 / 40)
+    assert [found.low, found.high] == pytest.approx([exact.low, exact.high], rel=0.03), "n / (n - 1) apart"
+    assert found.error == pytest.approx(math.sqrt(31 / 40 * 9 / 40 / 39))
+
+
+def test_images_of_a_patient_that_say_the_same_are_one() -> None:
+    chosen = np.arange(40) < 31
+    single, double = share(chosen, np.arange(40)), share(np.repeat(chosen, 2), np.repeat(np.arange(40), 2))
+    assert [double.low, double.high] == pytest.approx([single.low, single.high])
+    whole = share(np.ones(60, bool), np.repeat(np.arange(20), 3))
+    assert (whole.low, whole.high) == (pytest.approx(0.025 ** (1 / 20)), 1.0), "of twenty patients"
+    assert np.isnan(share(np.zeros(0, bool), np.zeros(0, np.int64)).value)
+
+
+def test_a_share_has_the_truth() -> None:
+    random, had = np.random.default_rng(0), 0
+    groups = np.repeat(np.arange(60), 3)
+    for _ in range(400):
+        of_patient = random.beta(8, 2, 60)
+        found = share(random.random(180) < of_patient[groups], groups)
+        had += found.low <= 0.8 <= found.high
+    assert had >= 0.93 * 400

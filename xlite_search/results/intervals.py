@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from numpy.typing import NDArray
+from scipy.special import betaincinv, stdtr, stdtrit
 
 from xlite_search.results.inference import CONFIDENCE, ROUNDING, Patients, Training, standard_errors
 from xlite_search.results.influence import Array
@@ -30,9 +31,9 @@ class Interval:
         return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
-def student(dof: float | Array) -> Array:
-    """By how many standard errors a 95 % interval reaches to either side."""
-    return np.asarray(stdtrit(dof, (1 + CONFIDENCE) / 2))
+def student(dof: float | Array, confidence: float = CONFIDENCE) -> Array:
+    """By how many standard errors an interval reaches to either side."""
+    return np.asarray(stdtrit(dof, (1 + confidence) / 2))
 
 
 def two_sided(t: Array, dof: float | Array) -> Array:
@@ -40,8 +41,32 @@ def two_sided(t: Array, dof: float | Array) -> Array:
     return np.asarray(2 * stdtr(dof, -np.abs(t)))
 
 
+def share(chosen: NDArray[np.bool_], groups: NDArray[np.int64], confidence: float = CONFIDENCE) -> Interval:
+    """The share of images that are chosen, such as sensitivity among those with a finding; `[image]` twice.
+
+    Clopper and Pearson's interval of the effective number of images (Korn and Graubard 1998): as many independent ones
+    as would have the variance that the shares by group have. Where all or none are chosen that is not known, and is the
+    number of groups. Unknown without an image.
+    """
+    images, many = len(chosen), len(np.unique(groups))
+    if not images:
+        return Interval(np.nan, np.nan, np.nan, np.nan)
+    value = float(chosen.mean())
+    moved = np.bincount(groups, weights=chosen - value) / images
+    variance = float((moved**2).sum()) * many / max(many - 1, 1)
+    effective = min(value * (1 - value) / variance, images) if variance > 0 else many
+    hits, tail = value * effective, (1 - confidence) / 2
+    low = float(betaincinv(hits, effective - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, effective - hits, 1 - tail)) if hits < effective else 1.0
+    return Interval(value, low, high, math.sqrt(variance) if variance > 0 else math.nan)
+
+
 def own(
-    areas: Array, patients: Patients, weights: Array | None = None, training: Training | None = None
+    areas: Array,
+    patients: Patients,
+    weights: Array | None = None,
+    training: Training | None = None,
+    confidence: float = CONFIDENCE,
 ) -> list[Interval]:
     """Of mean AUROCs `[run]`, one interval each, not of all at once: what they would be with other patients.
 
@@ -60,16 +85,16 @@ def own(
     inside = values * (1 - values) > ROUNDING
     known = np.isfinite(errors) & (errors > 0) & inside
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        reach = student(_dof(weights, patients, training)) * errors / (values * (1 - values))
+        reach = student(_dof(weights, patients, training), confidence) * errors / (values * (1 - values))
         ends = np.where(known, 1 / (1 + (1 - values) / values * np.exp(np.stack([reach, -reach]))), np.nan)
     of_areas = np.isfinite(errors) & (known | ~inside) & (patients.figure == "auroc")
-    least = np.where(of_areas, _least(values, patients, training), np.nan)
+    least = np.where(of_areas, _least(values, patients, training, confidence), np.nan)
     low, high = np.fmin(ends[0], least[0]), np.fmax(ends[1], least[1])
     rows = np.column_stack([values, low, high, np.where(known, errors, np.nan)])
     return [Interval(*row) for row in rows.tolist()]
 
 
-def _least(values: Array, patients: Patients, training: Training | None) -> Array:
+def _least(values: Array, patients: Patients, training: Training | None, confidence: float) -> Array:
     """The ends `[end, setting]` that an interval reaches at least, from the AUROC and the numbers of patients alone.
 
     A score interval (Wilson 1927), as Newcombe's (2006, method 5) for an AUROC: the end L is where (A - L)^2 is
@@ -88,7 +113,7 @@ def _least(values: Array, patients: Patients, training: Training | None) -> Arra
     """
     many = (len(patients.dof) / 2) ** 2 / (1 / (patients.dof + 1)).sum()
     trained = 0.0 if training is None else training.variance - training.sampling
-    squared, spread = student(np.inf) ** 2, values * (1 - values)
+    squared, spread = student(np.inf, confidence) ** 2, values * (1 - values)
     part = squared / (3 * many * (1 + many * spread))
     reach = np.sqrt(part * spread + part**2 / 4 + (1 + part) * squared * trained)
     middle = values + part / 2
