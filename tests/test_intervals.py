@@ -260,7 +260,7 @@ def test_images_of_a_patient_that_say_the_same_are_one() -> None:
     single, double = share(chosen, np.arange(40)), share(np.repeat(chosen, 2), np.repeat(np.arange(40), 2))
     assert [double.low, double.high] == pytest.approx([single.low, single.high])
     whole = share(np.ones(60, bool), np.repeat(np.arange(20), 3))
-    assert (whole.low, whole.high) == (pytest.approx(0.025 ** (1 / 20)), 1.0), "of twenty patients"
+    assert [whole.low, whole.high] == pytest.approx([0.025 ** (1 / 20), 1.0]), "of twenty patients"
     assert np.isnan(share(np.zeros(0, bool), np.zeros(0, np.int64)).value)
 
 
