@@ -1,0 +1,114 @@
+"""The images that a model is calibrated on: its validation part, or the one that its study's trial left.
+
+A model that was trained on train+val has no image left that it has not seen. The trial whose config it has was trained
+on train alone, and its logits of the validation images are kept: another model's, but of the same recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xlite_search.data.dataset import Data, open_data
+from xlite_search.errors import BadInput, XliteError
+from xlite_search.evaluation.calibration import FittedOn
+from xlite_search.evaluation.scored import Scored, data_of, scored
+from xlite_search.model_folder import ModelManifest, read_model
+from xlite_search.training.predictions import Predictions
+
+if TYPE_CHECKING:
+    import torch
+
+    from xlite_search.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A model's manifest, its scored validation images, and what is to be said of them."""
+
+    about: ModelManifest
+    scored: Scored
+    on: FittedOn
+
+
+def validation_of(
+    folder: Path, name: str, device: torch.device, counter: Callable[[int, int], None] | None = None
+) -> Validation:
+    """Of a model folder; `name` is another data set than the one that it was trained on, or empty.
+
+    Raises:
+        BadInput: there is no validation image that the model has not seen, nor a trial's predictions of any.
+    """
+    about = read_model(folder)
+    data = data_of(about, name)
+    if not len(data.val):
+        return _of_trial(folder, about)
+    _expect_unseen(about, data)
+    found = scored(folder, data, "val", device, counter)
+    return Validation(about, found, _on(data, found))
+
+
+def _on(data: Data, found: Scored, study: str = "", trial: str = "") -> FittedOn:
+    return FittedOn(
+        data=data.packed.folder.name,
+        fingerprint=data.packed.fingerprint,
+        split=data.split.fingerprint,
+        images=len(found.rows),
+        patients=len(np.unique(found.groups)),
+        study=study,
+        trial=trial,
+    )
+
+
+def _expect_unseen(about: ModelManifest, data: Data) -> None:
+    """Raises BadInput if a validation patient is one that the model was trained on."""
+    if about.trained_on is None or about.trained_on.source != data.packed.manifest["source"]:
+        return
+    groups = data.packed.table.groups
+    seen = {groups[row] for row in data.val.rows} & set(about.trained_on.patients)
+    if seen:
+        raise BadInput(
+            f"'{about.model}' was trained on {len(seen)} of the patients of the validation part of data set "
+            f"'{data.packed.folder.name}', such as {min(seen)}: it can be calibrated on patients that it has not seen"
+        )
+
+
+def _of_trial(folder: Path, about: ModelManifest) -> Validation:
+    from xlite_search.results.compare import open_study
+    from xlite_search.trainable import config_of
+
+    study, key = (str(about.provenance.get(what, "")) for what in ("study", "trial"))
+    what = f"model '{folder.name}' was trained on train+val, so that no validation image is left to calibrate it on"
+    if not study or not key:
+        raise BadInput(f"{what}, and it does not say of which trial it is; name another data set, --on NAME")
+    try:
+        run = next((run for run in open_study(study).runs() if run.key == key), None)
+        if run is None:
+            raise BadInput(f"study '{study}' has no trial {key}")
+        kept = Predictions.load(run.predictions_path())
+        config = config_of(run)
+        data = open_data(config.data)
+    except XliteError as why:
+        raise BadInput(f"{what}, and its trial's predictions are not to be had: {why}") from None
+    weight = config.loss.pos_weight(data.train.positives, len(data.train))
+    shift = np.zeros(len(data.classes)) if weight is None else np.log(weight.numpy())
+    found = _scored(run, about, data, kept, shift)
+    return Validation(about, found, _on(data, found, study, key))
+
+
+def _scored(run: RunRecord, about: ModelManifest, data: Data, kept: Predictions, shift: np.ndarray) -> Scored:
+    """A trial's kept logits as the model's would be: log pos_weight undone, in the order of the part's rows."""
+    names = tuple(data.packed.table.names[row] for row in data.val.rows)
+    if kept.images != names or kept.classes != data.classes or about.classes != data.classes:
+        raise BadInput(
+            f"the kept predictions of trial {run.key} are of other images or findings than data set "
+            f"'{data.packed.folder.name}' has now; prepare it as it was, or name another, --on NAME"
+        )
+    groups = np.unique([data.packed.table.groups[row] for row in data.val.rows], return_inverse=True)[1].reshape(-1)
+    of = {"trial": run.key, "data": data.packed.fingerprint, "split": data.split.fingerprint, "part": "val"}
+    logits = np.asarray(kept.logits - shift, np.float32)
+    return Scored(logits, data.val.labels > 0, groups, data.val.rows, names, data.classes, of)
