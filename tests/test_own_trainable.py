@@ -26,7 +26,8 @@ from xlite_search.execution import drive
 from xlite_search.model_folder import publish
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord
-from xlite_search.results.best import config_in, final_config, read_best, write_best
+from xlite_search.results.best import config_in, read_best, write_best
+from xlite_search.results.final import final_config
 from xlite_search.results.tables import factors
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import begin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,18 +22,20 @@ from xlite_search.models.hybrid import build_model
 CPU = torch.device("cpu")
 
 
+def untrained(config: RunConfig, name: str, seed: int = 0, **about: Any) -> Path:
+    """The folder of a model that nobody trained."""
+    data, home = open_data(config.data), places.model_folder(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_model(config.model, classes=len(data.classes)).eval()
+    told = {"config": config.model_dump(mode="json"), "classes": data.classes, "input": input_of(data)} | about
+    write_model(home, weights_of(network), ModelManifest(**told))
+    return home
+
+
 @pytest.fixture
 def folder(tiny: RunConfig) -> Path:
-    """A model of the tiny data set that nobody trained."""
-    data, home = open_data(tiny.data), places.model_folder("m")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_model(tiny.model, classes=len(data.classes)).eval()
-    about = ModelManifest(
-        config=tiny.model_dump(mode="json"), classes=data.classes, input=input_of(data), pos_weight=(2.0,) * 14
-    )
-    write_model(home, weights_of(network), about)
-    return home
+    return untrained(tiny, "m", pos_weight=(2.0,) * 14)
 
 
 def test_logits_are_the_models_in_the_order_of_the_part(folder: Path) -> None:

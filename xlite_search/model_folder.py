@@ -171,16 +171,30 @@ def write_ensemble(folder: Path, members: Sequence[str]) -> None:
     abouts = [read_model(folder.parent / member) for member in members]
     if len({about.classes for about in abouts}) > 1:
         raise BadInput("teacher: the members of the ensemble know other findings, or in another order")
+    first = abouts[0]
+    config = {"model": " + ".join(about.model for about in abouts)}
+    same = first.data is not None and all(about.data == first.data for about in abouts)
     about = ModelManifest(
         members=tuple(members),
         sha256=storage.digest([about.sha256 for about in abouts]),
-        config={"model": " + ".join(about.model for about in abouts)},
-        classes=abouts[0].classes,
-        input=abouts[0].input,
+        config=config | ({"data": first.config["data"]} if same and "data" in first.config else {}),
+        classes=first.classes,
+        input=first.input,
+        parameters=sum(about.parameters for about in abouts),
         pos_weight=None,
         metrics={},
+        **({"data": first.data, "trained_on": _seen_by_any(abouts), "notice": first.notice} if same else {}),
     )
     storage.write_manifest(folder / MANIFEST, about.as_json())
+
+
+def _seen_by_any(abouts: Sequence[ModelManifest]) -> TrainedOn | None:
+    """Whom the members were trained on; None where one does not know, or they had several sources."""
+    seen = [about.trained_on for about in abouts]
+    known = [each for each in seen if each is not None and seen[0] is not None and each.source == seen[0].source]
+    if len(known) < len(seen):
+        return None
+    return TrainedOn(source=known[0].source, patients=tuple(sorted({who for each in known for who in each.patients})))
 
 
 def input_of(data: Data) -> dict[str, Any]:

@@ -49,25 +49,39 @@ def best(
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="BEST.YAML", help="What `best` exported.")],
-    split: Annotated[str, typer.Option(help="What to fit on: train, or train+val.")] = "train+val",
+    split: Annotated[
+        str, typer.Option(help="What to fit on: train, which leaves validation to calibrate on, or train+val.")
+    ] = "train",
+    seeds: Annotated[
+        int | None, typer.Option(help="Train an ensemble of so many seeds: the mean of their logits.")
+    ] = None,
     set_: Settings = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name; default: the study's, with the config's hash.")
     ] = None,
     cpu: Cpu = False,
 ) -> None:
-    """Final training of an exported config; leaves a model folder and an MLflow run."""
+    """Final training of an exported config; leaves a model folder and an MLflow run, or an ensemble of several."""
     from xlite_search import machine
-    from xlite_search.results.best import config_in, read_best, train_final
+    from xlite_search.results.best import config_in, read_best
+    from xlite_search.results.final import train_final, train_seeds
 
     machine.expect_gpu_support(cpu)
     settings_of(set_)  # what is wrong with them is told before anything of the file is
     document = read_best(config)
-    record = train_final(config, split=split, settings=settings_of(set_, config_in(document)), name=name)
-    metric = document["metric"]
+    settings, metric = settings_of(set_, config_in(document)), document["metric"]
+    if seeds is not None:
+        ensemble, members = train_seeds(config, split=split, settings=settings, seeds=seeds, name=name)
+        for member in members:
+            print(f"member: {member.folder}, {metric} {member.best_score(metric):.4f}")
+        print(f"model: {ensemble}")
+        print(f"next: python -m xlite_search calibrate {ensemble.name}")
+        return
+    record = train_final(config, split=split, settings=settings, name=name)
     print(f"model: {record.folder}")
     if record.config["data"]["fit"] == "train":
         print(f"{metric}: {record.best_score(metric)!r} at epoch {record.best.epoch if record.best else 0}")
         print(f"the study's trial: {document['score']!r} at epoch {document['best_epoch']}")
         if record.best_score(metric) != document["score"]:
             print("another score than the trial's: other code, settings, versions or processor?", file=sys.stderr)
+    print(f"next: python -m xlite_search calibrate {record.folder.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -56,11 +57,15 @@ def ensemble_key(members: list[str]) -> str:
 
 def shared_patients(seen: TrainedOn | None, data: Data) -> list[str]:
     """Patients that a teacher was trained on and that the student is judged by, in validation or test."""
+    return seen_among(seen, data, [row for name in ("val", "test") for row in data.split.rows.get(name, ())])
+
+
+def seen_among(seen: TrainedOn | None, data: Data, rows: Iterable[int]) -> list[str]:
+    """Patients of some rows that a model was trained on; nobody where that is not known, or of another source."""
     if seen is None or _source_of(seen.source) != _source_of(data.packed.manifest["source"]):
         return []
     patients = data.packed.table.groups
-    judged = {patients[row] for name in ("val", "test") for row in data.split.rows.get(name, ())}
-    return sorted(judged & set(seen.patients))
+    return sorted({patients[row] for row in rows} & set(seen.patients))
 
 
 def _source_of(about: Any) -> Any:

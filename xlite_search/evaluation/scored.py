@@ -27,7 +27,7 @@ from xlite_search.training.predictions import Predictions
 if TYPE_CHECKING:
     import torch
 
-PartName = Literal["train", "val", "test"]
+PartName = Literal["train", "val", "test", "all"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 FOLDER = "scores"
 #: images that go through the model at once
@@ -110,8 +110,9 @@ def _expect_its_images(about: ModelManifest, data: Data) -> None:
 
 
 def part_of(data: Data, part: PartName) -> Part:
-    """The images of a part. Raises BadInput if it has none."""
-    rows = data.split.rows.get(part, np.empty(0, np.int64))
+    """The images of a part, or of all parts together. Raises BadInput if it has none."""
+    parts = [rows for name, rows in data.split.rows.items() if part in (name, "all")]
+    rows = np.sort(np.concatenate([*parts, np.empty(0, np.int64)])).astype(np.int64)
     if not len(rows):
         raise BadInput(
             f"data set '{data.packed.folder.name}': the {part} part is empty; give data.split.ratios a share for it"

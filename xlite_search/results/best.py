@@ -1,4 +1,4 @@
-"""Best config: exported from a study with its provenance, and trained as the final model.
+"""Best config: exported from a study with its provenance.
 
 `best.yaml` holds the whole resolved config, where it comes from, and what it must find to be itself: fingerprints of
 data and split, the teacher's sha256. The final training refuses to start on anything else.
@@ -8,36 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, create_model
 
-from xlite_search import model_folder, places, progress, provenance, storage, written
-from xlite_search.config import RunConfig, fingerprints, run_key
-from xlite_search.console import EpochLine, say
-from xlite_search.data.dataset import open_data
+from xlite_search import storage, written
+from xlite_search.config import RunConfig
 from xlite_search.errors import BadInput
-from xlite_search.execution import drive
-from xlite_search.model_folder import expect_loadable, publish, read_model
-from xlite_search.places import FINAL
-from xlite_search.records import RunRecord
 from xlite_search.results.compare import Comparison, compare, open_study
 from xlite_search.results.paired import seed_of
 from xlite_search.spec import Spec, parse
-from xlite_search.storage import alone
-from xlite_search.tracking.recorder import Recorder
 from xlite_search.tracking.store import find_run
-from xlite_search.trainable import code_of, config_class, config_name, maker, trainable_at
-from xlite_search.training import balance
-from xlite_search.training.optim import Plateau, Recorded
+from xlite_search.trainable import config_class, trainable_at
 
 HEADER = """\
 # The best run of study {study}: {label}
-# Final training:  python -m xlite_search train {file}
-# The same run again, to the last digit on the same CPU:  python -m xlite_search train {file} --split train
+# Final training, the same run to the last digit on the same CPU:  python -m xlite_search train {file}
+# On the validation part too, which then can calibrate nothing:   python -m xlite_search train {file} --split train+val
 """
 
 
@@ -173,117 +162,5 @@ def config_in(document: Mapping[str, Any]) -> type[RunConfig]:
     return config_class(trainable_at(str(document["trainable"])))
 
 
-def final_config(
-    document: dict[str, Any], split: str, settings: dict[str, Any], where: str, own: type[RunConfig] = RunConfig
-) -> RunConfig:
-    """The config of the final training.
-
-    On train+val nothing is left to choose an epoch by: it trains for as many epochs as the best epoch of the trial, on
-    the learning rates of the trial (a plateau's decisions are taken from its record). Whoever sets `epochs` gets those.
-    """
-    config = parse(own, document["config"], f"{where}: config.")
-    if split == "train+val":
-        schedule = config.schedule
-        if isinstance(schedule, Plateau):
-            first = document["learning_rates"][0]
-            if not math.isclose(first, config.optimizer.lr):
-                raise BadInput(
-                    f"{where}: config.optimizer.lr is {config.optimizer.lr:g}, and the trial began with {first:g}, at "
-                    f"which the plateau's decisions were made; say --set optimizer.lr={config.optimizer.lr:g} instead"
-                )
-            schedule = Recorded(factors=tuple(rate / config.optimizer.lr for rate in document["learning_rates"]))
-        until = None if "epochs" in settings else document["best_epoch"]
-        changed = {"early_stopping": None, "stop_after": until, "schedule": schedule}
-        config = config.model_copy(update=changed | {"data": config.data.model_copy(update={"fit": "train+val"})})
-    return config.with_settings(settings).resolved()
-
-
-def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str | None = None) -> RunRecord:
-    """Trains the best config again, or goes on with it, and leaves a model folder and an MLflow run.
-
-    Raises:
-        BadInput: the file, the data, the split, the weights or the teacher are not what the study had; or the trainable
-            gives weights that are not the config's model's.
-        RunFailed: the training failed.
-    """
-    document = read_best(path)
-    if split not in ("train", "train+val"):
-        raise BadInput(f"--split {split}: expected train or train+val")
-    trainable = trainable_at(document["trainable"])
-    config = final_config(document, split, settings, str(path), config_class(trainable))
-    _expect_the_same(document, config, settings, path)
-    code = code_of(trainable).version
-    if code != document["code"]["version"]:
-        say("The code has changed since this config was found: expect another score than the study's")
-    data = open_data(config.data)
-    data.packed.verify()
-    folder = places.model_folder(name or f"{document['study']}-{run_key(config, maker(trainable))}")
-    record = _record(folder, config, document, code)
-    line = EpochLine(config.epochs)
-    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder, progress.listening(line):
-        if not record.over:
-            for after_epoch in drive(record, trainable, config):
-                if len(after_epoch.epochs) == 1:
-                    expect_loadable(after_epoch, len(data.classes))  # it would be refused in the end
-                line.end(_line(after_epoch, document["metric"]))
-                recorder.sync(after_epoch)
-        record = record.reload()
-        recorder.sync(record)
-        if not model_folder.exists(folder):
-            found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
-            publish(folder, record, config.loss, data, found | provenance.of_training(maker(trainable)))
-            recorder.sync(record)  # a model now, with its files
-    return record
-
-
-def _record(folder: Path, config: RunConfig, document: dict[str, Any], code: str) -> RunRecord:
-    """The training's record, begun or gone on with. Its key is its name: one MLflow run per model folder.
-
-    Raises:
-        BadInput: the folder holds the training of another config, or one by other code.
-    """
-    tree = config.model_dump(mode="json")
-    if not (folder / "run.json").exists():
-        label = f"{document['label']} in {document['study']}, on {config.data.fit}"
-        settings = {"study": document["study"], "trial": document["trial"], "data.fit": config.data.fit, "code": code}
-        balance.write_artifacts(folder, config.sampler, config.loss, open_data(config.data))
-        record = RunRecord(folder, folder.name, "final", label, settings, tree, batchwise=config.batchwise)
-        return replace(record, config_class=config_name(type(config))).save()
-    record = RunRecord.load(folder)
-    if record.config != tree:
-        raise BadInput(f"{folder} holds another training ({record.label}); give this one a --name of its own")
-    if record.settings.get("code") != code:
-        raise BadInput(f"{folder} holds a training by other code than today's; give this one a --name of its own")
-    if record.status == "failed":
-        record = replace(record, status="running")
-    return record
-
-
-def _expect_the_same(document: dict[str, Any], config: RunConfig, settings: dict[str, Any], path: Path) -> None:
-    """The data, split and weights that the score was reached with, unless --set asks for others."""
-    if not any(name.startswith("data.") for name in settings):
-        here = fingerprints(config)
-        for what in ("data", "split"):
-            if here[what] != document["data"]["fingerprint" if what == "data" else "split"]:
-                raise BadInput(
-                    f"{path}: the {what} of data set '{config.data.name}' is not the one that the study had; prepare "
-                    f"it as it was, or say --set data.name=... to train on other data"
-                )
-    was = document["config"]["weights"]
-    if was and config.weights and "weights" not in settings and config.weights.sha256 != was["sha256"]:
-        raise BadInput(f"{path}: {config.weights.path} is not the weights file that the study had (another sha256)")
-    if config.kd and read_model(places.teacher_folder(config.kd.teacher)).sha256 != document["teacher_sha256"]:
-        raise BadInput(f"{path}: teacher {config.kd.teacher} was trained again; its students would differ")
-
-
 def _pinned(definition: dict[str, Any]) -> dict[str, str]:
     return {"fingerprint": definition["data"], "split": definition["split"]}
-
-
-def _line(record: RunRecord, metric: str) -> str:
-    last = record.epochs[-1]
-    score = f", {metric} {last[metric]:.4f}" if metric in last else ""
-    until = record.config["stop_after"] or record.config["epochs"]
-    return (
-        f"  epoch {len(record.epochs)} of {until}: loss {last['train/loss']:.4f}{score}, {last['time/epoch_s']:.1f} s"
-    )

@@ -1,0 +1,158 @@
+"""A delivered model judged once: the look before the figures, figures of what is kept, criteria, strangers alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from test_scored import untrained
+
+from xlite_search.config import RunConfig
+from xlite_search.data.dataset import open_data
+from xlite_search.data.packed import PackedSet
+from xlite_search.errors import BadInput
+from xlite_search.evaluation import evaluate as module
+from xlite_search.evaluation.evaluate import evaluate
+from xlite_search.evaluation.looks import looks
+from xlite_search.evaluation.scored import data_of, scored
+from xlite_search.evaluation.success import success
+from xlite_search.model_folder import read_model, trained_on
+from xlite_search.results.columns import show
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def half(tiny: RunConfig) -> RunConfig:
+    """Half of the images to judge by."""
+    return tiny.with_settings({"data.split.ratios": [0.3, 0.2, 0.5]})
+
+
+def of_test(config: RunConfig) -> dict[str, str]:
+    data = open_data(config.data)
+    return {"data": data.packed.fingerprint, "split": data.split.fingerprint, "part": "test"}
+
+
+def test_figures_are_scikit_learns(half: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = untrained(half, "m", parameters=1000)
+    found = evaluate(folder, "test", CPU, baseline="resnet10t_none")
+    kept = scored(folder, data_of(read_model(folder)), "test", CPU)
+    areas = []
+    for row in found.findings:
+        place = kept.classes.index(row.finding)
+        truth, logits = kept.truth[:, place], kept.logits[:, place]
+        assert row.positives == truth.sum()
+        assert row.auroc.value == pytest.approx(roc_auc_score(truth, logits))
+        assert row.ap.value == pytest.approx(average_precision_score(truth, logits))
+        areas.append(row.auroc.value)
+    assert found.auroc.value == pytest.approx(np.mean(areas))
+    assert found.figures["brier"].value == pytest.approx(((1 / (1 + np.exp(-kept.logits)) - kept.truth) ** 2).mean())
+    assert [row.positives for row in found.findings] == sorted(row.positives for row in found.findings)
+    assert {each.criterion.split()[0]: each.verdict for each in found.success} == {
+        "AUROC": "not met",
+        "under": "met",
+    }, "it knows nothing, and is small and fast"
+    told = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert told["look"]["number"] == 1 and told["macro"]["auroc"]["value"] == found.auroc.value
+    show(found.tables(), width=80)
+    out = capsys.readouterr().out
+    assert "1st model judged on these images" in out and "not calibrated" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_same_model_is_looked_at_once_and_another_needs_a_reason(half: RunConfig) -> None:
+    one, other = untrained(half, "one"), untrained(half, "other", seed=1)
+    first = evaluate(one, "test", CPU)
+    assert evaluate(one, "test", CPU).look == first.look and len(looks(of_test(half))) == 1
+    with pytest.raises(BadInput, match="one model was judged on these images already, one"):
+        evaluate(other, "test", CPU)
+    again = evaluate(other, "test", CPU, reason="another seed")
+    assert again.look is not None and again.look.number == 2
+    assert "corrected for 2 looks" in again.success[0].found
+    assert evaluate(other, "val", CPU).look is None and len(looks(of_test(half))) == 2
+
+
+def test_no_figure_without_its_look(half: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails after the ledger's line, the look is counted; whatever fails before it, nothing is computed."""
+    folder = untrained(half, "m")
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "look", dies)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(folder, "test", CPU)
+    assert not (folder / "scores").exists() and not looks(of_test(half))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "scored", dies)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(folder, "test", CPU)
+    assert len(looks(of_test(half))) == 1
+    assert evaluate(folder, "test", CPU).look == looks(of_test(half))[0]
+
+
+def test_who_was_trained_on_is_no_stranger(half: RunConfig) -> None:
+    data = open_data(half.data)
+    judged = sorted({data.packed.table.groups[row] for row in data.split.rows["test"]})
+    folder = untrained(half, "m", trained_on=trained_on(data, judged[:2]))
+    with pytest.raises(BadInput, match=r"trained on 2 of these patients"):
+        evaluate(folder, "test", CPU)
+    assert not looks(of_test(half))
+    with pytest.raises(BadInput, match="say --on test, or --on val"):
+        evaluate(folder, half.data.name, CPU)
+
+
+def test_a_data_set_from_elsewhere_is_judged_whole(half: RunConfig, phantom: PackedSet) -> None:
+    """Findings are matched by name; what it says nothing of is named, and a look at it counts too."""
+    shutil.copytree(phantom.folder, phantom.folder.parent / "elsewhere")
+    folder = untrained(half, "m")
+    found = evaluate(folder, "elsewhere", CPU)
+    assert found.images == len(phantom) and found.look is not None and found.look.of["part"] == "all"
+    about = read_model(folder)
+    renamed = ("Fracture", *about.classes[1:])
+    strange = untrained(half, "strange", classes=renamed)
+    other = evaluate(strange, "elsewhere", CPU, reason="another model")
+    assert other.unjudged == ("Fracture",) and about.classes[0] not in {row.finding for row in other.findings}
+
+
+def test_criteria_say_what_they_do_not_know(half: RunConfig) -> None:
+    folder = untrained(half, "m")
+    found = evaluate(folder, "test", CPU)
+    assert [each.verdict for each in found.success] == ["not met", "met", "unknown"]
+    assert "--baseline MODEL" in found.success[2].found
+
+
+@pytest.mark.parametrize(("area", "verdict"), [(0.95, "met"), (0.6, "not met"), (0.80, "cannot tell")])
+def test_an_auroc_is_above_the_criterion_beyond_chance(half: RunConfig, area: float, verdict: str) -> None:
+    from scipy.stats import norm
+
+    from xlite_search.results.influence import influence
+
+    random = np.random.default_rng(0)
+    truth = random.random((600, 1)) < 0.3
+    scores = random.normal(size=truth.shape) + np.sqrt(2) * norm.ppf(area) * truth
+    about: Any = read_model(untrained(half, "m"))
+    found = list(success(about, influence(scores, truth, np.arange(600)), None, ""))
+    assert found[0].verdict == verdict
+
+
+def test_prevalence_that_moved_is_told(half: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xlite_search.results.intervals import Interval
+
+    folder = untrained(half, "m")
+    fitted = {"Effusion": Interval(0.9, 0.88, 0.92, 0.01)}
+    monkeypatch.setattr(module, "_fitted_prevalence", lambda *_: fitted)
+    found = evaluate(folder, "test", CPU)
+    (moved,) = found.moved
+    kept = scored(folder, data_of(read_model(folder)), "test", CPU)
+    place = kept.classes.index("Effusion")
+    here = kept.truth[:, place].mean()
+    logits = kept.logits[:, place] + np.log(here / (1 - here)) - np.log(0.9 / 0.1)
+    assert moved.corrected == pytest.approx((1 / (1 + np.exp(-logits))).mean(), rel=1e-5)
+    assert [moved.fitted, moved.here] == pytest.approx([0.9, here])

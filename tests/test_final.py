@@ -1,0 +1,51 @@
+"""Final training over several seeds: members beside an ensemble that knows its data and whom it has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finished import finished_study
+from test_cli import call
+
+from xlite_search import load_model
+from xlite_search.config import RunConfig
+from xlite_search.evaluation.scored import data_of, scored
+from xlite_search.model_folder import manifest_of, read_model
+from xlite_search.places import model_folder
+from xlite_search.results.best import write_best
+
+
+@pytest.fixture
+def exported(tiny: RunConfig, tmp_path: Path) -> Path:
+    finished_study("s", tiny, [{"optimizer.lr": 1e-3}], (1.0,))
+    write_best("s", tmp_path / "best.yaml")
+    return tmp_path / "best.yaml"
+
+
+def test_an_ensemble_of_seeds_is_a_model(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("train", str(exported), "--seeds", "2", "--name", "both", "--set", "epochs=1")
+    code, out, err = call(capsys, *arguments)
+    assert code == 0 and "member 2 of 2: seed 43" in err, err
+    assert out.splitlines()[-1] == "next: python -m xlite_search calibrate both"
+    about = read_model(model_folder("both"))
+    members = [manifest_of(model_folder(name)) for name in about.members]
+    assert about.members == ("both-seed42", "both-seed43")
+    assert [member.config["seed"] for member in members] == [42, 43]
+    assert about.parameters == sum(member.parameters for member in members)
+    assert about.data == members[0].data and about.trained_on == members[0].trained_on
+    data = data_of(about)
+    found, *apart = (
+        scored(model_folder(name), data, "val", torch.device("cpu")).logits for name in ("both", *about.members)
+    )
+    assert np.allclose(found, np.mean(apart, axis=0), atol=1e-5) and not np.allclose(*apart)
+    before = load_model(model_folder("both-seed43")).manifest.sha256
+    assert call(capsys, *arguments)[0] == 0, "the same command again trains nothing"
+    assert read_model(model_folder("both-seed43")).sha256 == before
+
+
+def test_one_seed_is_no_ensemble(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "train", str(exported), "--seeds", "1")
+    assert (code, err.count("\n")) == (2, 1) and "two members at least" in err

@@ -1,0 +1,271 @@
+"""A delivered model judged: on the test part, which is looked at once; on validation; or on a data set from elsewhere.
+
+In this order: the ledger has the look, the logits are computed and kept, figures are computed from what is kept. A
+process that dies in between leaves no figure without its look; the same command goes on.
+
+Figures are of the model as it is delivered: probabilities by its calibration, decisions by its thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xlite_search.data.dataset import Data
+from xlite_search.distill.teacher import seen_among
+from xlite_search.errors import BadInput
+from xlite_search.evaluation.calibration import Calibration, read_calibration
+from xlite_search.evaluation.evaluated import Evaluated, Moved, OfFinding
+from xlite_search.evaluation.looks import Judged, Look, look
+from xlite_search.evaluation.scored import PartName, Scored, data_of, part_of, scored
+from xlite_search.evaluation.subgroups import subgroups
+from xlite_search.evaluation.success import success
+from xlite_search.evaluation.thresholds import Thresholds, read_thresholds
+from xlite_search.model_folder import ModelManifest, read_model
+from xlite_search.results.bootstrap import Figure as Drawn
+from xlite_search.results.bootstrap import bootstrap
+from xlite_search.results.inference import joint
+from xlite_search.results.influence import Influence, influence
+from xlite_search.results.intervals import Interval, own, share
+from xlite_search.storage import digest
+from xlite_search.training.metrics import sigmoid
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.float64]
+TEST, VAL = "test", "val"
+MACRO: tuple[Drawn, ...] = ("ap", "f1", "brier", "ece")
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """How a model answers: the probability of each finding, and from which probability on it decides for one.
+
+    cuts  `[class]`, NaN where a finding has no threshold; None without any
+    """
+
+    calibration: Calibration | None = None
+    thresholds: Thresholds | None = None
+    cuts: Array | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Delivered:
+        """What lies in a model's folder. A finding whose sensitivity cannot be promised is decided by its best F1.
+
+        Raises:
+            BadInput: its calibration or its thresholds are another model's.
+            Damaged: they are not what was written.
+        """
+        calibration, thresholds = read_calibration(folder), read_thresholds(folder)
+        if thresholds is None:
+            return cls(calibration)
+        promised, best = (thresholds.probabilities(rule) for rule in ("sensitivity", "f1"))
+        return cls(calibration, thresholds, np.where(np.isfinite(promised), promised, best))
+
+    def probabilities(self, logits: NDArray[np.float32]) -> Array:
+        """Of logits `[image, class]` of all of the model's findings."""
+        return sigmoid(logits) if self.calibration is None else self.calibration.probabilities(logits)
+
+    def judged(self, sha256: str) -> Judged:
+        """By its hashes, with those of the weights."""
+        chosen = self.thresholds and digest(self.thresholds.model_dump(mode="json"))
+        return Judged(
+            sha256=sha256, calibration=self.calibration.hash if self.calibration else "", thresholds=chosen or ""
+        )
+
+
+def evaluate(
+    folder: Path,
+    on: str,
+    device: torch.device,
+    *,
+    reason: str = "",
+    baseline: str = "",
+    counter: Callable[[int, int], None] | None = None,
+) -> Evaluated:
+    """A model on `test`, `val`, or all images of a data set that was prepared from elsewhere.
+
+    reason    why these images are looked at again, once another model was judged on them
+    baseline  folder of a model, or a hybrid's name, whose size is the baseline's; else the teacher's
+
+    Raises:
+        BadInput: the images are not there or not the model's, it was trained on their patients, they have no finding of
+            its own, or they were looked at and no reason is given.
+        Damaged: the ledger, or kept logits, are not what was written.
+    """
+    about, delivered = read_model(folder), Delivered.of(folder)
+    data, part = _images(about, on)
+    _expect_strangers(about, data, part, on)
+    taken = None
+    if on != VAL:
+        of = {"data": data.packed.fingerprint, "split": data.split.fingerprint, "part": part}
+        _expect_common(about, data)
+        taken = look(of, folder.name, delivered.judged(about.sha256), reason)
+    found = scored(folder, data, part, device, counter)
+    return _evaluated(folder.name, about, on, data, found, delivered, taken, baseline)
+
+
+def _images(about: ModelManifest, on: str) -> tuple[Data, PartName]:
+    if on == TEST:
+        return data_of(about), "test"
+    if on == VAL:
+        return data_of(about), "val"
+    ours = about.config.get("data", {}).get("name")
+    if on == ours:
+        raise BadInput(f"--on {on}: the model was trained on it; say --on test, or --on val")
+    return data_of(about, on), "all"
+
+
+def _expect_strangers(about: ModelManifest, data: Data, part: PartName, on: str) -> None:
+    seen = seen_among(about.trained_on, data, part_of(data, part).rows.tolist())
+    if seen:
+        some = f"{', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}"
+        raise BadInput(
+            f"--on {on}: the model was trained on {len(seen):,} of these patients ({some}), and would be judged by "
+            f"what it knows; judge it on others"
+        )
+
+
+def _expect_common(about: ModelManifest, data: Data) -> None:
+    """Before a look is taken: that there is something to judge."""
+    if not set(about.classes) & set(data.classes):
+        raise BadInput(
+            f"data set '{data.packed.folder.name}' has none of the model's findings ({', '.join(about.classes)}); its "
+            f"own are {', '.join(data.classes)}"
+        )
+
+
+def _evaluated(
+    name: str,
+    about: ModelManifest,
+    on: str,
+    data: Data,
+    found: Scored,
+    delivered: Delivered,
+    taken: Look | None,
+    baseline: str,
+) -> Evaluated:
+    columns = np.array([about.classes.index(each) for each in found.classes])
+    probabilities = _probabilities(about, found, delivered, columns)
+    cuts = None if delivered.cuts is None else delivered.cuts[columns]
+    decisions = None if cuts is None else probabilities >= cuts
+    by_finding = influence(found.logits, found.truth, found.groups)
+    known = np.isfinite(by_finding.score)
+    if not known.any():
+        raise BadInput(f"--on {on}: no finding has images with it and images without it: there is nothing to judge")
+    macro = by_finding.of(known)
+    auroc = own(np.array([macro.score.mean()]), joint([macro]))[0]
+    rows = [_of_finding(found, place, by_finding, cuts, decisions) for place in range(len(found.classes))]
+    fitted = _fitted_prevalence(about, found.classes)
+    return Evaluated(
+        name,
+        on,
+        taken,
+        len(found.rows),
+        len(np.unique(found.groups)),
+        auroc,
+        _figures(found, probabilities, cuts, known),
+        tuple(sorted(rows, key=lambda row: row.positives)),
+        tuple(_moved(found, probabilities, fitted)) if on != VAL else (),
+        tuple(success(about, macro, taken, baseline)) if on != VAL else (),
+        subgroups(found, data.packed.table, decisions),
+        tuple(each for each in about.classes if each not in found.classes),
+        tuple(_notes(about, on, delivered, data)),
+        delivered.judged(about.sha256).model_dump(),
+    )
+
+
+def _probabilities(about: ModelManifest, found: Scored, delivered: Delivered, columns: NDArray[np.intp]) -> Array:
+    """Of the findings that are judged. A calibration has a line for each finding of the model."""
+    whole = np.zeros((len(found.rows), len(about.classes)), np.float32)
+    whole[:, columns] = found.logits
+    return np.asarray(delivered.probabilities(whole)[:, columns], np.float64)
+
+
+def _of_finding(
+    found: Scored, place: int, by_finding: Influence, cuts: Array | None, decisions: NDArray[np.bool_] | None
+) -> OfFinding:
+    truth, groups = found.truth[:, place], found.groups
+    chosen = np.arange(len(found.classes)) == place
+    one = by_finding.of(chosen)
+    precision = influence(found.logits[:, chosen], found.truth[:, chosen], groups, "ap")
+    areas = [own(each.score, joint([each]))[0] for each in (one, precision)]
+    counts = int(truth.sum()), len(np.unique(groups[truth]))
+    plain = OfFinding(found.classes[place], *counts, areas[0], areas[1], share(truth, groups))
+    if decisions is None or cuts is None or not math.isfinite(cuts[place]):
+        return plain
+    said = decisions[:, place]
+    rates = share(said[truth], groups[truth]), share(~said[~truth], groups[~truth]), share(truth[said], groups[said])
+    sensitivity, specificity, of_those_said = rates
+    return replace(
+        plain,
+        threshold=float(cuts[place]),
+        sensitivity=sensitivity,
+        specificity=specificity,
+        precision=of_those_said,
+    )
+
+
+def _figures(
+    found: Scored, probabilities: Array, cuts: Array | None, known: NDArray[np.bool_]
+) -> dict[Drawn, Interval]:
+    chances = probabilities[:, known].clip(1e-12, 1 - 1e-12)
+    logits = np.log(chances / (1 - chances))
+    at = 0.5 if cuts is None else np.where(np.isfinite(cuts[known]), cuts[known], 0.5)
+    names = [name for name, kept in zip(found.classes, known, strict=True) if kept]
+    drawn = bootstrap(logits[None], found.truth[:, known], found.groups, names, thresholds=at, figures=MACRO)
+    return {figure: drawn.macro(figure, 0) for figure in MACRO}
+
+
+def _fitted_prevalence(about: ModelManifest, classes: Sequence[str]) -> dict[str, Interval]:
+    """Of each finding where the model's calibration is fitted: its validation part; empty if that is not here."""
+    try:
+        data = data_of(about)
+        part = part_of(data, "val")
+    except (BadInput, OSError):
+        return {}
+    groups = np.unique([data.packed.table.groups[row] for row in part.rows], return_inverse=True)[1].reshape(-1)
+    return {
+        name: share(part.labels[:, data.classes.index(name)] > 0, groups) for name in classes if name in data.classes
+    }
+
+
+def _moved(found: Scored, probabilities: Array, fitted: Mapping[str, Interval]) -> Iterator[Moved]:
+    """Findings whose prevalence here and there have intervals apart."""
+    for place, name in enumerate(found.classes):
+        truth = found.truth[:, place]
+        there, here = fitted.get(name), share(truth, found.groups)
+        if there is None or not 0 < there.value < 1 or not 0 < here.value < 1:
+            continue
+        if here.low <= there.high and there.low <= here.high:
+            continue
+        chance = probabilities[:, place].clip(1e-12, 1 - 1e-12)
+        corrected = sigmoid(np.log(chance / (1 - chance)) + _log_odds(here.value) - _log_odds(there.value))
+        briers = [float(((each - truth) ** 2).mean()) for each in (chance, corrected)]
+        yield Moved(name, there.value, here.value, float(chance.mean()), float(corrected.mean()), *briers)
+
+
+def _log_odds(share_: float) -> float:
+    return math.log(share_ / (1 - share_))
+
+
+def _notes(about: ModelManifest, on: str, delivered: Delivered, data: Data) -> Iterator[str]:
+    if delivered.calibration is None:
+        yield "not calibrated: probabilities are the sigmoid of its logits; `calibrate` it before it is judged"
+    if delivered.cuts is None:
+        yield "no thresholds: sensitivity and specificity are not told; `calibrate` writes them"
+    if about.trained_on is None:
+        yield "whom the model was trained on is not known: it may have seen these patients"
+    if on == VAL:
+        yield "on validation, which chose the epoch and fits calibration and thresholds: too good by that"
+    if delivered.calibration is not None and delivered.calibration.caveat:
+        yield delivered.calibration.caveat
+    if data.packed.incomplete:
+        yield data.packed.incomplete
