@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from finished import finished_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from test_scored import folder as folder  # a model of the tiny data set that nobody trained
 
+from xlite_search.cli import main
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, Damaged
+from xlite_search.evaluation.calibrated import calibrated
 from xlite_search.evaluation.calibration import (
     FILE,
     FittedOn,
@@ -30,8 +36,12 @@ from xlite_search.evaluation.calibration import (
     write_calibration,
 )
 from xlite_search.evaluation.estimates import sigmoid
+from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.evaluation.thresholds import choose, read_thresholds, write_thresholds
-from xlite_search.model_folder import ModelManifest, input_of, read_model, write_model
+from xlite_search.evaluation.validation import validation_of
+from xlite_search.model_folder import WEIGHTS, ModelManifest, input_of, read_model, trained_on, write_model
+from xlite_search.trainable import config_of
+from xlite_search.training.predictions import Predictions
 
 ON = FittedOn(data="d", fingerprint="f", split="s", images=3000, patients=1000)
 
@@ -208,3 +218,118 @@ def test_probabilities_need_no_torch() -> None:
         "assert not {'torch', 'ray', 'mlflow', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """What a verb that ends with this code prints; MLflow is not asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["xlite_search", *arguments])
+        patch.setattr("xlite_search.tracking.models.log_files", lambda folder, names: "")
+        with pytest.raises(SystemExit) as ended:
+            main()
+    said = capsys.readouterr()
+    assert ended.value.code == code, said.err
+    return said.err if code else said.out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one sentence of a verb that takes none of it."""
+    error = told(capsys, *arguments, code=2)
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_calibrate_from_a_model_folder_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = told(capsys, "calibrate", "m", "--cpu", "--sensitivity", "0.5")
+    assert "calibration of m by Platt's line" in out and "not assessable, under 100 positives or negatives: " in out
+    assert "thresholds that keep a sensitivity of 0.5 with 95 % confidence" in out
+    assert "Hernia: no threshold" in out
+    assert out.rstrip().splitlines()[-1] == "next: python -m xlite_search evaluate m --on test"
+    kept, cuts = read_calibration(folder), read_thresholds(folder)
+    assert kept and cuts and kept.sha256 == read_model(folder).sha256 and cuts.calibration == kept.hash
+    assert cuts.at_least == 0.5
+    data = data_of(read_model(folder))
+    found = scored(folder, data, "val", torch.device("cpu"))
+    assert kept.on.images == len(found.rows) and kept.on.fingerprint == data.packed.fingerprint
+    positives = {each.finding: each.positives for each in kept.findings}
+    assert positives == found.positives
+    chance = kept.probabilities(found.logits)
+    for row, column in zip(cuts.findings, chance.T, strict=True):
+        if cut := row.youden:
+            assert (column >= cut.probability).mean() == cut.flagged
+    figures = folder / "artifacts" / "calibration"
+    assert {each.name for each in figures.iterdir()} == {"reliability.svg", "net_benefit.svg", "reliability.json"}
+
+
+def test_calibrate_for_a_machine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(told(capsys, "calibrate", str(folder), "--cpu", "--json", "--method", "temperature"))
+    assert found["model"] == "m" and found["calibration"]["method"] == "temperature"
+    assert found["thresholds"]["calibration"] == found["calibration"]["hash"]
+    assert set(found["not_assessable"]) == {each["finding"] for each in found["calibration"]["findings"]}
+    assert all(each["after"] is None for each in found["calibration"]["findings"])
+    assert all(Path(each).is_file() for each in found["files"])
+    assert set(found["reliability"]) == set(read_model(folder).classes)
+
+
+def test_calibrate_says_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no model 'n'" in refused(capsys, "calibrate", "n")
+    assert "--method isotonic: expected platt or temperature" in refused(
+        capsys, "calibrate", "m", "--method", "isotonic"
+    )
+    assert "expected a part between 0 and 1" in refused(capsys, "calibrate", "m", "--sensitivity", "90")
+    assert "data set 'other' is not prepared" in refused(capsys, "calibrate", "m", "--on", "other", "--cpu")
+
+
+def test_patients_that_the_model_was_trained_on_calibrate_nothing(folder: Path, tiny: RunConfig) -> None:
+    about, data = read_model(folder), open_data(tiny.data)
+    groups = data.packed.table.groups
+    seen = trained_on(data, [groups[data.val.rows[0]], groups[data.train.rows[0]]])
+    write_model(folder, (folder / WEIGHTS).read_bytes(), about.model_copy(update={"trained_on": seen}))
+    with pytest.raises(BadInput, match="was trained on 1 of the patients of the validation part"):
+        calibrated(folder, torch.device("cpu"))
+
+
+def on_everything(folder: Path, tiny: RunConfig, provenance: dict[str, str]) -> None:
+    config = tiny.with_settings({"data.fit": "train+val"}).model_dump(mode="json")
+    update = {"config": config, "provenance": provenance}
+    write_model(folder, (folder / WEIGHTS).read_bytes(), read_model(folder).model_copy(update=update))
+
+
+def test_a_model_of_train_and_val_has_its_trials_predictions(
+    folder: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = finished_study("s", tiny.with_settings({"loss": "weighted_bce"}), [{"seed": 0}], [2.0])
+    run = study.runs()[0]
+    on_everything(folder, tiny, {"study": "s", "trial": run.key})
+    out = told(capsys, "calibrate", "m", "--cpu")
+    caveat = f"fitted on the predictions of trial {run.key} of study 's', not this model's"
+    assert out.count(caveat) == 6  # each of five tables, and a warning
+    kept, cuts = read_calibration(folder), read_thresholds(folder)
+    assert kept and cuts and caveat in kept.caveat and caveat in cuts.caveat and kept.on.trial == run.key
+    data = open_data(tiny.data)
+    weight = config_of(run).loss.pos_weight(data.train.positives, len(data.train))
+    assert weight is not None
+    raw = Predictions.load(run.predictions_path()).logits
+    used = validation_of(folder, "", torch.device("cpu")).scored
+    assert np.allclose(used.logits, raw - np.log(weight.numpy()), atol=1e-6)
+    assert np.array_equal(used.truth, data.val.labels > 0)
+    assert caveat.split()[0] in (folder / "artifacts" / "calibration" / "reliability.svg").read_text()
+
+
+def test_a_model_of_train_and_val_without_its_trial_says_so(folder: Path, tiny: RunConfig) -> None:
+    cpu = torch.device("cpu")
+    on_everything(folder, tiny, {})
+    with pytest.raises(BadInput, match=r"trained on train\+val, .* does not say of which trial it is; name"):
+        validation_of(folder, "", cpu)
+    on_everything(folder, tiny, {"study": "gone", "trial": "0"})
+    with pytest.raises(BadInput, match=r"predictions are not to be had: no study 'gone'"):
+        validation_of(folder, "", cpu)
+    study = finished_study("s", tiny, [{"seed": 0}], [2.0])
+    on_everything(folder, tiny, {"study": "s", "trial": "0"})
+    with pytest.raises(BadInput, match=r"study 's' has no trial 0"):
+        validation_of(folder, "", cpu)
+    run = study.runs()[0]
+    run.predictions_path().unlink()
+    on_everything(folder, tiny, {"study": "s", "trial": run.key})
+    with pytest.raises(BadInput, match=r"predictions of .* are missing or damaged"):
+        validation_of(folder, "", cpu)

@@ -36,8 +36,8 @@ FILE = "thresholds.json"
 SENSITIVITY = 0.9
 Rule = Literal["sensitivity", "youden", "f1"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-#: points of a net benefit curve
-POINTS = 40
+#: points of a net benefit curve, and where it ends at the latest: at 1 a false positive costs infinitely much
+POINTS, HIGHEST = 40, 0.99
 
 
 class Threshold(Spec):
@@ -182,7 +182,7 @@ def of_finding(
     kept = by_sensitivity(scores, truth, groups, sensitivity)
     refused = "" if kept else too_few(name, patients, sensitivity)
     chosen = {rule: threshold(scores, truth, groups, by_counts(scores, truth, rule)) for rule in ("f1", "youden")}
-    grid = upper_end(sigmoid(crossed)) * np.arange(1, POINTS + 1) / (POINTS + 1)
+    grid = min(upper_end(sigmoid(crossed)), HIGHEST) * np.arange(1, POINTS + 1) / POINTS
     model, everyone = net_benefit(sigmoid(crossed), truth, groups, grid)
     curve = NetBenefit(thresholds=tuple(grid.tolist()), model=tuple(model), everyone=tuple(everyone))
     update = {"refused": refused, "net_benefit": curve, **chosen}

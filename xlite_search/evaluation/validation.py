@@ -17,7 +17,7 @@ from xlite_search.data.dataset import Data, open_data
 from xlite_search.errors import BadInput, XliteError
 from xlite_search.evaluation.calibration import FittedOn
 from xlite_search.evaluation.scored import Scored, data_of, scored
-from xlite_search.model_folder import ModelManifest, read_model
+from xlite_search.model_folder import ModelManifest, manifest_of, read_model
 from xlite_search.training.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def _of_trial(folder: Path, about: ModelManifest) -> Validation:
     from xlite_search.results.compare import open_study
     from xlite_search.trainable import config_of
 
-    study, key = (str(about.provenance.get(what, "")) for what in ("study", "trial"))
+    source = manifest_of(folder.parent / about.members[0]) if about.members else about
+    study, key = (str(source.provenance.get(what, "")) for what in ("study", "trial"))
     what = f"model '{folder.name}' was trained on train+val, so that no validation image is left to calibrate it on"
     if not study or not key:
         raise BadInput(f"{what}, and it does not say of which trial it is; name another data set, --on NAME")

@@ -1,0 +1,60 @@
+"""Verbs that judge a delivered model: calibrate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlite_search.cli.options import Cpu, Json
+from xlite_search.errors import BadInput, did_you_mean
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name in mlruns/models, or its folder.")],
+    on: Annotated[
+        str, typer.Option(metavar="NAME", help="A prepared data set.  [default: the model's own]", show_default=False)
+    ] = "",
+    sensitivity: Annotated[float, typer.Option(help="What a threshold shall keep, with 95 % confidence.")] = 0.9,
+    method: Annotated[str, typer.Option(help="platt (a line for each finding) or temperature (one slope).")] = "platt",
+    cpu: Cpu = False,
+    json_: Json = False,
+) -> None:
+    """Probabilities and thresholds for a model, fitted on its validation part and judged by patient."""
+    from xlite_search import console, machine
+    from xlite_search.evaluation.calibrated import FIGURES, FILES, calibrated
+    from xlite_search.evaluation.calibration import METHODS
+    from xlite_search.evaluation.scored import find_model
+    from xlite_search.evaluation.thresholds import expect_sensitivity
+    from xlite_search.results.columns import show
+
+    chosen = next((each for each in METHODS if each == method), None)
+    if chosen is None:
+        raise BadInput(f"--method {method}: expected {' or '.join(METHODS)}{did_you_mean(method, METHODS)}")
+    expect_sensitivity(sensitivity)
+    folder = find_model(model)
+    machine.expect_gpu_support(cpu)
+    counter = console.Counter("images scored")
+    found = calibrated(folder, machine.device(), on=on, sensitivity=sensitivity, method=chosen, counter=counter)
+    found.write()
+    _track(folder, FILES)
+    if json_:
+        print(json.dumps(found.as_json()))
+        return
+    show(found.tables())
+    print(f"written: {', '.join(FILES)} and figures in {folder / FIGURES}")
+    print(f"next: python -m xlite_search evaluate {model} --on test")
+
+
+def _track(folder: Path, names: Sequence[str]) -> None:
+    """Has MLflow hold what was written; its trouble is a line on stderr."""
+    from xlite_search import console
+    from xlite_search.tracking.models import log_files
+
+    with console.Wait("MLflow is being written"):
+        trouble = log_files(folder, names)
+    if trouble:
+        console.say(trouble)
