@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import PHANTOM
 from finished import finished_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +40,16 @@ from xlite_search.evaluation.estimates import sigmoid
 from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.evaluation.thresholds import choose, read_thresholds, write_thresholds
 from xlite_search.evaluation.validation import validation_of
-from xlite_search.model_folder import WEIGHTS, ModelManifest, input_of, read_model, trained_on, write_model
+from xlite_search.model_folder import (
+    WEIGHTS,
+    ModelManifest,
+    copy_model,
+    input_of,
+    read_model,
+    trained_on,
+    write_ensemble,
+    write_model,
+)
 from xlite_search.trainable import config_of
 from xlite_search.training.predictions import Predictions
 
@@ -287,6 +297,15 @@ def test_patients_that_the_model_was_trained_on_calibrate_nothing(folder: Path, 
     write_model(folder, (folder / WEIGHTS).read_bytes(), about.model_copy(update={"trained_on": seen}))
     with pytest.raises(BadInput, match="was trained on 1 of the patients of the validation part"):
         calibrated(folder, torch.device("cpu"))
+
+
+def test_an_ensemble_is_calibrated_as_one_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy_model(folder, folder.parent / "m2")
+    (folder.parent / "e").mkdir()
+    write_ensemble(folder.parent / "e", ["m", "m2"])
+    assert "calibration of e by Platt's line" in told(capsys, "calibrate", "e", "--cpu", "--on", PHANTOM)
+    kept = read_calibration(folder.parent / "e")
+    assert kept and kept.sha256 == read_model(folder.parent / "e").sha256 != read_model(folder).sha256
 
 
 def on_everything(folder: Path, tiny: RunConfig, provenance: dict[str, str]) -> None:

@@ -18,11 +18,10 @@ def log_files(folder: Path, names: Sequence[str]) -> str:
 
     Returns why it could not, a sentence, else nothing: what is written here does not depend on MLflow.
     """
-    try:
-        record = RunRecord.load(folder)
-    except FileNotFoundError:
+    if not (folder / "run.json").is_file():
         return f"not in MLflow: '{folder.name}' was not trained here, and has no run"
     try:
+        record = RunRecord.load(folder)
         experiment = TEACHERS if record.kind == "teacher" else FINAL
         run_id = find_run(experiment, record.key) or _made(experiment, record)
         client = connect()
@@ -30,7 +29,7 @@ def log_files(folder: Path, names: Sequence[str]) -> str:
             client.log_artifact(run_id, str(folder / name))
         if (folder / ARTIFACTS).is_dir():
             client.log_artifacts(run_id, str(folder / ARTIFACTS))
-    except Exception as error:  # whatever MLflow's trouble is, the files are there
+    except Exception as error:  # whatever the trouble is, the files are there
         return f"not in MLflow: {cause_of(error)}"
     return ""
 
