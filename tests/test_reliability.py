@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,6 +25,8 @@ from xlite_search.evaluation.reliability import (
     net_benefit,
     upper_end,
 )
+from xlite_search.reports.reliability import Benefit, Diagram, reliability
+from xlite_search.reports.reliability import net_benefit as net_benefit_figure
 
 
 def drawn(images: int, slope: float = 1.0, shift: float = 0.0, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -159,3 +163,31 @@ def test_an_axis_ends_at_the_99th_percentile() -> None:
     assert upper_end(np.full(100, 0.1234)) == pytest.approx(0.13)
     assert upper_end(np.full(100, 0.00201)) == pytest.approx(0.0021)
     assert upper_end(np.full(100, 0.999)) == upper_end(np.zeros(3)) == 1.0
+
+
+def a_diagram(name: str, *, faded: bool = False) -> Diagram:
+    z, truth, groups = drawn(400)
+    points = bins(sigmoid(z), truth, groups)
+    observed, low, high = (
+        np.array([getattr(each.observed, what) for each in points], np.float64) for what in ("value", "low", "high")
+    )
+    predicted = np.array([each.predicted for each in points])
+    before = (predicted, predicted)
+    return Diagram(name, "ECE 0.01", predicted, observed, low, high, before, np.arange(20.0), 0.47, faded)
+
+
+@pytest.mark.parametrize("many", [1, 3, 14])
+def test_a_figure_has_a_panel_for_each_finding_and_the_same_bytes_again(many: int) -> None:
+    names = [f"finding_{number} $x$ <&>" for number in range(many)]
+    made = reliability([a_diagram(name, faded=name == names[-1]) for name in names], "Reliability", "Dotted: ideal.")
+    assert made == reliability([a_diagram(n, faded=n == names[-1]) for n in names], "Reliability", "Dotted: ideal.")
+    text = "".join(ElementTree.fromstring(made).itertext())
+    assert all(f"finding_{number}" in text for number in range(many))
+    assert "Dotted: ideal." in text and ".47" in text and "predicted" in text and "observed" in text
+
+
+def test_a_net_benefit_figure_has_what_is_known() -> None:
+    grid, nothing = np.linspace(0.01, 0.4, 40), np.full(40, np.nan)
+    curves = [Benefit("Mass", "9 positives", grid, 0.1 - grid / 5, nothing, nothing, 0.1 - grid, True)] * 2
+    text = "".join(ElementTree.fromstring(net_benefit_figure(curves, "Net benefit", "Dotted: none.")).itertext())
+    assert "Mass" in text and "9 positives" in text and "threshold" in text and ".4" in text

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-#: small multiples: columns, points of a panel's side, of the histogram below it, and from panel to panel
+#: small multiples: columns; points of a panel's side, of the histogram below it, from panel to panel, above it
 COLUMNS, SIDE, BARS, ACROSS, HEADS = 3, 66.0, 16.0, 92.0, 38.0
-NAME_LETTERS, NOTE_LETTERS, LINE = 18, 66, 10.0
+NAME, NAME_LETTERS, NOTE_LETTERS, LINE = 8.0, 18, 66, 10.0
 LEFT, GAP, FOOT = 36.0, 3.0, 50.0
 
 
@@ -85,8 +85,8 @@ def reliability(diagrams: Sequence[Diagram], head: str, note: str) -> bytes:
         _draw_diagram(axes, one)
         below = panel(page, left, top + SIDE + GAP, left + SIDE, top + SIDE + GAP + BARS)
         _draw_counts(below, one)
-        _up(axes, "observed" if labels[0] else "")
-        words(below, across="predicted" if labels[1] else "", size=SMALL)
+        _label(axes, "", "observed" if labels[0] else "")
+        _label(below, "predicted" if labels[1] else "", "")
 
     return _multiples(diagrams, head, note, SIDE + GAP + BARS, draw)
 
@@ -97,8 +97,7 @@ def net_benefit(curves: Sequence[Benefit], head: str, note: str) -> bytes:
     def draw(page: Figure, one: Benefit, left: float, top: float, labels: tuple[bool, bool]) -> None:
         axes = panel(page, left, top, left + SIDE, top + SIDE)
         _draw_benefit(axes, one)
-        words(axes, across="threshold" if labels[1] else "", size=SMALL)
-        _up(axes, "net benefit" if labels[0] else "")
+        _label(axes, "threshold" if labels[1] else "", "net benefit" if labels[0] else "")
 
     return _multiples(curves, head, note, SIDE, draw)
 
@@ -121,7 +120,7 @@ def _multiples(
         left, y = LEFT + ACROSS * column, top + HEADS - 8 + row * down
         colour = GRAY if one.faded else BLACK
         first, *more = wrapped(one.name, NAME_LETTERS)
-        write(page, left - 4, y - 18, f"{first}…" if more else first, weight="bold", color=colour)
+        write(page, left - 4, y - 18, f"{first}…" if more else first, size=NAME, weight="bold", color=colour)
         write(page, left - 4, y - 8, one.says, size=SMALL, color=colour)
         draw(page, one, left, y, (column == 0, number + COLUMNS >= len(panels)))
     return svg(page)
@@ -136,9 +135,9 @@ def _short(value: float) -> str:
     return f"{value:.2g}".removeprefix("0")
 
 
-def _up(axes: Axes, text: str) -> None:
-    """What the axis is of, in the same place whatever its figures are."""
-    words(axes, up=text, size=SMALL)
+def _label(axes: Axes, across: str, up: str) -> None:
+    """What the axes are of; the left one in the same place whatever its figures are."""
+    words(axes, across, up, SMALL)
     axes.yaxis.set_label_coords(-24 / SIDE, 0.5)
 
 
