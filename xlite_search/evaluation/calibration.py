@@ -32,7 +32,7 @@ from xlite_search.spec import Spec, parse
 FILE = "calibration.json"
 Method = Literal["platt", "temperature"]
 METHODS: tuple[Method, ...] = get_args(Method)
-FOLDS = 5
+FOLDS, DIGITS = 5, 10
 #: spread of log slope and offset around the pooled line
 RIDGE = (0.3, 1.0)
 #: around the line as it is, of the pooled one: it decides only where the logits say nothing, or all
@@ -165,7 +165,7 @@ def platt(logits: Array, truth: Truth, towards: Line | None = None, spread: tupl
         return loss, gradient, hessian + np.diag(weight)
 
     log_slope, offset = minimum(objective, prior).tolist()
-    return Line(slope=math.exp(log_slope), offset=offset)
+    return _line(math.exp(log_slope), offset)
 
 
 def temperature(logits: Array, truth: Truth) -> Line:
@@ -179,7 +179,12 @@ def temperature(logits: Array, truth: Truth) -> Line:
         loss = entropy + weight * float(at[0]) ** 2 / 2
         return loss, np.array([missed @ scores + weight * at[0]]), np.array([[hessian]])
 
-    return Line(slope=math.exp(float(minimum(objective, np.zeros(1))[0])))
+    return _line(math.exp(float(minimum(objective, np.zeros(1))[0])), 0.0)
+
+
+def _line(slope: float, offset: float) -> Line:
+    """To ten digits: more are not found, and depend on the number of threads; the hash shall not."""
+    return Line(slope=float(f"{slope:.{DIGITS}g}"), offset=float(f"{offset:.{DIGITS}g}"))
 
 
 def fit(logits: NDArray[np.floating], truth: Truth, method: Method = "platt") -> tuple[Line, list[Line]]:
