@@ -1,0 +1,149 @@
+"""Verb on what a model looks at: explain."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from xlite_search.cli.options import Cpu, Json
+from xlite_search.errors import BadInput, did_you_mean
+
+if TYPE_CHECKING:
+    from xlite_search.evaluation.explain import Explained, Shown
+    from xlite_search.reports.overlays import Overlay
+    from xlite_search.results.columns import Table
+
+FOLDER, SHEET, FIGURES = Path("artifacts") / "explain", "contact_sheet.png", "localisation.json"
+KEY = "green: true box    white: the map's maximum, and the box around what has at least half of it"
+#: what the columns mean
+EXPLAINED = (
+    "pointing: the map's maximum lies in a box of the finding; IoU: of that box and the one around what has at least "
+    "half of the map's maximum",
+    "constant: the best point and box by the other patients' boxes of the finding, which see no image; chance: the "
+    "share of the image that the boxes cover; intervals are by patient",
+)
+
+
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name in mlruns/models, or its folder.")],
+    on: Annotated[str, typer.Option(help="A prepared data set.  [default: the model's own]")] = "",
+    part: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    findings: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Which.  [default: all that model and data know]")
+    ] = None,
+    images: Annotated[int, typer.Option(help="How many maps are drawn; figures are of all images with boxes.")] = 24,
+    method: Annotated[str, typer.Option(help="gradcam or hirescam.")] = "gradcam",
+    boxes: Annotated[
+        Path | None, typer.Option(help="A box list such as NIH's BBox_List_2017.csv.  [default: the data set's boxes]")
+    ] = None,
+    occlusion: Annotated[
+        bool, typer.Option("--occlusion", help="Cover patches of the drawn images too: a check that knows no layer.")
+    ] = False,
+    cpu: Cpu = False,
+    json_: Json = False,
+) -> None:
+    """Maps of where a model's findings come from, and how well they agree with boxes."""
+    import torch
+
+    from xlite_search import console, machine
+    from xlite_search.cli.options import listed
+    from xlite_search.evaluation.explain import Asked, explained
+    from xlite_search.evaluation.maps import METHODS, Method
+    from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
+    from xlite_search.model_folder import read_model
+    from xlite_search.results.columns import show
+
+    chosen_part = cast(PartName, _one_of(part, PARTS, "--part"))
+    chosen_method = cast(Method, _one_of(method, METHODS, "--method"))
+    machine.expect_gpu_support(cpu)
+    folder = find_model(model)
+    data = data_of(read_model(folder), on)
+    device = torch.device("cpu") if cpu else machine.device()
+    asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
+    found = explained(folder, data, asked, device, console.Counter)
+    home = _write(folder, found)
+    if json_:
+        print(json.dumps(found.as_json()))
+        return
+    show([table(found)] if found.rows else [found.title, *found.notes])
+    print(f"{len(found.shown)} maps drawn: {home / SHEET}")
+    print(f"every figure: {home / FIGURES}")
+    print(f"next: python -m xlite_search export {model} -o DIR")
+
+
+def _one_of(given: str, choices: Sequence[str], option: str) -> str:
+    if given not in choices:
+        raise BadInput(f"{option} {given}: expected {', '.join(choices)}{did_you_mean(given, choices)}")
+    return given
+
+
+def _write(folder: Path, found: Explained) -> Path:
+    """Overlays, the sheet and the figures; pictures of an earlier call go."""
+    from xlite_search import storage
+    from xlite_search.reports.overlays import contact_sheet, overlay, png
+
+    home, drawn = folder / FOLDER, {SHEET}
+    for each in found.shown:
+        name = f"{_plain(each.case.finding)}_{_plain(Path(each.case.image).stem)}.png"
+        storage.write_atomic(home / name, png(overlay(_overlay(each))))
+        drawn.add(name)
+    head = [found.title, KEY, *found.notes]
+    storage.write_atomic(home / SHEET, png(contact_sheet([_overlay(each) for each in found.shown], head)))
+    storage.write_atomic(home / FIGURES, (json.dumps(found.as_json(), indent=1) + "\n").encode())
+    for path in home.glob("*.png"):
+        if path.name not in drawn:
+            path.unlink()
+    return home
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _overlay(of: Shown) -> Overlay:
+    from xlite_search.reports.overlays import Overlay
+
+    maps = [("map", of.map)] + ([("occlusion", of.occlusion)] if of.occlusion is not None else [])
+    guess, empty = of.guess, "" if of.guess else ", empty map"
+    caption = [f"{of.case.finding.replace('_', ' ')}  {of.probability:.2f}{empty}", of.case.image]
+    point, box = (guess.point, guess.box) if guess else (None, None)
+    return Overlay(of.pixels, maps, [box[1:] for box in of.case.boxes], point, box, caption)
+
+
+def table(found: Explained) -> Table:
+    """Pointing and IoU of each finding beside those of a guess that sees no image."""
+    from xlite_search.results.columns import Column, Table, ends, number
+
+    rows = found.rows
+
+    def interval(kind: str, figure: str, sign: str = "") -> list[str]:
+        each = [getattr(row, kind)[figure] for row in rows]
+        return [ends(one.low, one.high, sign) for one in each]
+
+    def value(kind: str, figure: str, sign: str = "") -> list[str]:
+        return [number(getattr(row, kind)[figure].value, sign) for row in rows]
+
+    columns = [
+        Column("finding", [row.finding for row in rows], text=True),
+        Column("cases", [f"{row.cases:,}" for row in rows]),
+        Column("patients", [f"{row.patients:,}" for row in rows], spare=2),
+        Column("pointing", value("maps", "pointing")),
+        Column("95 %", interval("maps", "pointing"), spare=3),
+        Column("constant", value("constant", "pointing")),
+        Column("gap", value("gap", "pointing", "+")),
+        Column("95 % of gap", interval("gap", "pointing", "+")),
+        Column("chance", [number(row.chance) for row in rows], spare=1),
+        Column("IoU", value("maps", "iou"), spare=4),
+        Column("constant's IoU", value("constant", "iou"), spare=4),
+        Column("95 % of gap in IoU", interval("gap", "iou", "+"), spare=5),
+        Column("IoU >= 0.25", value("maps", "iou_0.25"), spare=6),
+        Column("IoBB >= 0.25", value("maps", "iobb_0.25"), spare=7),
+        Column("empty maps", [str(row.empty) for row in rows], spare=1),
+    ]
+    return Table(found.title, columns, [*EXPLAINED, *found.notes])

@@ -1,0 +1,397 @@
+"""What a delivered model looks at: maps of images, how well they agree with boxes, and whether they are its own.
+
+A map's figures are of all images of a part that have boxes. A few cases are shown: those that lie evenly along each
+finding's probabilities, so that nobody chose the fine ones; without boxes the most probable positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xlite_search.data.boxes import Box, outside
+from xlite_search.data.dataset import Data, Part
+from xlite_search.data.loaders import ordered_batches
+from xlite_search.data.packed import PackedSet
+from xlite_search.data.sources.box_list import read_boxes
+from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.evaluation.localisation import SHARE, Case, Guess, Row, constants, guess_of, judged, localisation
+from xlite_search.evaluation.maps import BATCH, Maps, Method, class_maps, occlusion_maps
+from xlite_search.evaluation.sanity import ALIKE, DEPTHS, rank_correlation, reinitialised
+from xlite_search.evaluation.scored import PartName, part_of, scored
+from xlite_search.model import Model, load_model
+from xlite_search.training.metrics import sigmoid
+
+Counter = Callable[[int, int], None]
+Progress = Callable[[str], Counter]
+Boxes = Mapping[int, tuple[Box, ...]]
+#: cases whose maps are compared with those of other weights, and how often these are drawn
+SANITY_CASES, SANITY_DRAWS = 24, 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be explained: `findings` (none: all that model and data know), how many cases are shown."""
+
+    part: PartName = "val"
+    findings: tuple[str, ...] = ()
+    images: int = 24
+    method: Method = "gradcam"
+    occlusion: bool = False
+    boxes: Path | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case with its map, as it is drawn.
+
+    pixels       uint8 `[channel, size, size]`
+    probability  sigmoid of the logit, not calibrated
+    occlusion    its occlusion map, if asked for
+    """
+
+    case: Case
+    pixels: NDArray[np.uint8]
+    map: NDArray[np.float32]
+    probability: float
+    occlusion: NDArray[np.float32] | None = None
+
+    @property
+    def guess(self) -> Guess | None:
+        """The map's maximum, and the box around its region."""
+        return guess_of(self.map)
+
+    def as_json(self, constant: Guess | None) -> dict[str, Any]:
+        """Without pixels and maps; figures only where there are boxes. Lengths are pixels of the prepared image."""
+        of = self.case
+        about: dict[str, Any] = {"image": of.image, "finding": of.finding, "probability": self.probability}
+        about |= {"boxes": [list(box[1:]) for box in of.boxes], "map": _guess_json(self.guess)}
+        if of.boxes:
+            about |= {"figures": judged(of, self.guess), "constant": _guess_json(constant)}
+        if self.occlusion is not None:
+            about["occlusion"] = _guess_json(guess_of(self.occlusion))
+        return about
+
+
+@dataclass(frozen=True)
+class Explained:
+    """All that was found. `alike`: mean rank correlation of the maps with those of weights drawn anew, by depth;
+    `occlusion`: that with the occlusion maps, and both maps' pointing on the cases shown, if asked for."""
+
+    rows: list[Row]
+    shown: list[Shown]
+    alike: dict[str, dict[str, float | int | None]]
+    occlusion: dict[str, float | int | None] | None
+    notes: list[str]
+    about: dict[str, Any]
+    constant: dict[tuple[str, str], Guess] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What these are maps of."""
+        of, data = self.about["model"], self.about["data"]
+        images = f"{self.about['images_with_boxes']:,} images with boxes" if self.rows else "no boxes"
+        return f"{self.about['method']} of {of['name']} on {data['name']}, {data['part']} part: {images}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Every number that is printed or drawn."""
+        return self.about | {
+            "localisation": [_row_json(row) for row in self.rows],
+            "sanity": self.alike,
+            "occlusion": self.occlusion,
+            "shown": [each.as_json(self.constant.get((each.case.image, each.case.finding))) for each in self.shown],
+            "notes": self.notes,
+        }
+
+
+def explained(
+    folder: Path, data: Data, asked: Asked, device: torch.device, progress: Progress = lambda what: _quiet
+) -> Explained:
+    """Maps of a model folder on a part of its data. `progress` gives for a word what is told how many images are done.
+
+    Raises BadInput: a finding is not known to both, the part is empty, or a box list has none of its images.
+    """
+    model, part = load_model(folder, device), part_of(data, asked.part)
+    findings = _findings(model, data, asked.findings)
+    if asked.images < 1:
+        raise BadInput(f"--images {asked.images}: expected how many cases to show, 1 or more")
+    cases = _cases(part, findings, _boxes(data.packed, part, asked))
+    places = [place for place, case in cases]
+    maker = _Maker(model, part, asked.method, device)
+    if cases:
+        guesses, probabilities = maker.guesses(cases, progress("maps of images with boxes"))
+        rows = localisation([case for _, case in cases], guesses)
+        chosen = [cases[number] for number in evenly([case.finding for _, case in cases], probabilities, asked.images)]
+        constant = dict(zip(_names(cases), constants([case for _, case in cases]), strict=True))
+    else:
+        rows, constant = [], {}
+        chosen = _most_probable(folder, data, part, findings, asked, device, progress("images"))
+    shown = list(maker.shown(chosen, progress("occluded images") if asked.occlusion else None))
+    alike = maker.alike(chosen[:SANITY_CASES])
+    about = _about(model, data, asked, findings, len(set(places)))
+    occlusion = _against_occlusion(shown) if asked.occlusion else None
+    return Explained(rows, shown, alike, occlusion, _notes(model, data, asked, alike, bool(cases)), about, constant)
+
+
+def _quiet(_done: int, _total: int) -> None:
+    pass
+
+
+def _findings(model: Model, data: Data, wanted: Sequence[str]) -> tuple[str, ...]:
+    both = [name for name in model.classes if name in data.classes]
+    if not both:
+        raise BadInput(
+            f"'{model.manifest.model}' knows none of the findings of data set '{data.packed.folder.name}' "
+            f"({', '.join(data.classes)}); its own are {', '.join(model.classes)}"
+        )
+    for name in wanted:
+        if name not in both:
+            suggestion = did_you_mean(name, both) or f"; known are {', '.join(both)}"
+            raise BadInput(f"--findings {name}: no finding of this model and data set{suggestion}")
+    return tuple(wanted) or tuple(both)
+
+
+def _boxes(packed: PackedSet, part: Part, asked: Asked) -> Boxes:
+    """On the prepared images, by row: of the list that is given, or those that were prepared with the images."""
+    if asked.boxes is None:
+        return {row: packed.boxes(row) for row in part.rows.tolist() if packed.table.boxes.get(row)}
+    raw = read_boxes(asked.boxes, packed.table.names, packed.classes)
+    found = {}
+    for row in part.rows.tolist():
+        if row in raw:
+            height, width = packed.table.sizes[row].tolist()
+            if wrong := outside(raw[row], height, width):
+                raise BadInput(
+                    f"{asked.boxes}: image {packed.table.names[row]} has {width} x {height} px, and {wrong}: boxes are "
+                    f"in pixels of the images that were prepared"
+                )
+            found[row] = tuple(map(packed.preprocess.placement(height, width).onto, raw[row]))
+    if not found:
+        raise BadInput(f"{asked.boxes}: none of the images that have a box in it is in the {asked.part} part")
+    return found
+
+
+def _cases(part: Part, findings: Sequence[str], boxes: Boxes) -> list[tuple[int, Case]]:
+    """Each with its image's place in the part."""
+    return [
+        (place, _case(part, place, finding, here))
+        for place, row in enumerate(part.rows.tolist())
+        for finding in findings
+        if (here := tuple(box for box in boxes.get(row, ()) if box.label == finding))
+    ]
+
+
+def _case(part: Part, place: int, finding: str, boxes: tuple[Box, ...] = ()) -> Case:
+    table, row = part.packed.table, int(part.rows[place])
+    return Case(table.names[row], table.groups[row], finding, boxes, part.packed.size)
+
+
+def _names(cases: Sequence[tuple[int, Case]]) -> list[tuple[str, str]]:
+    return [(case.image, case.finding) for _, case in cases]
+
+
+def evenly(findings: Sequence[str], probabilities: Sequence[float], count: int) -> list[int]:
+    """Numbers of at most `count` cases: of each finding in turn as many, evenly along its probabilities, the highest
+    first. One of a finding alone is the one in the middle."""
+    names = sorted(set(findings))
+    each = max(1, -(-count // len(names)))
+    picked: list[list[int]] = []
+    for name in names:
+        own = [number for number, finding in enumerate(findings) if finding == name]
+        own.sort(key=lambda number: (-probabilities[number], number))
+        many = min(each, len(own))
+        picked.append([own[int((place + 0.5) * len(own) / many)] for place in range(many)])
+    kept: list[list[int]] = [[] for _ in names]
+    for turn in range(each):
+        for own, some in zip(picked, kept, strict=True):
+            if turn < len(own) and sum(map(len, kept)) < count:
+                some.append(own[turn])
+    return [number for some in kept for number in some]
+
+
+def _most_probable(
+    folder: Path,
+    data: Data,
+    part: Part,
+    findings: Sequence[str],
+    asked: Asked,
+    device: torch.device,
+    counter: Counter,
+) -> list[tuple[int, Case]]:
+    """Images with a finding, those first that the model finds most probable, of each finding as many."""
+    of = scored(folder, data, asked.part, device, counter)
+    each, chosen = max(1, -(-asked.images // len(findings))), []
+    for finding in findings:
+        column = of.classes.index(finding)
+        order = np.argsort(-of.logits[:, column], kind="stable")
+        positive = [int(place) for place in order if of.truth[place, column]][:each]
+        chosen += [(place, _case(part, place, finding)) for place in positive]
+    if not chosen:
+        raise BadInput(
+            f"the {asked.part} part has neither a box nor an image with {', '.join(findings)}: name other --findings, "
+            f"or another --part"
+        )
+    return chosen[: asked.images]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes maps of cases: only those findings of an image that have one."""
+
+    model: Model
+    part: Part
+    method: Method
+    device: torch.device
+
+    def guesses(self, cases: Sequence[tuple[int, Case]], counter: Counter) -> tuple[list[Guess | None], list[float]]:
+        """Of every case its map's guess, and its probability."""
+        found = [(guess_of(shown), probability) for _, shown, probability in self._maps(cases, counter)]
+        return [guess for guess, _ in found], [probability for _, probability in found]
+
+    def shown(self, cases: Sequence[tuple[int, Case]], occlusion: Counter | None) -> Iterator[Shown]:
+        covered = self._occluded(cases, occlusion) if occlusion else {}
+        made = self._maps(cases)
+        for (place, case), (pixels, shown, probability) in zip(cases, made, strict=True):
+            yield Shown(case, pixels, shown, probability, covered.get((place, case.finding)))
+
+    def alike(self, cases: Sequence[tuple[int, Case]]) -> dict[str, dict[str, float | int | None]]:
+        """Rank correlation of the maps with those of weights drawn anew, by how deep; a pair of which one map is empty
+        or flat has none, and is counted."""
+        own = [shown for _, shown, _ in self._maps(cases)]
+        found: dict[str, dict[str, float | int | None]] = {}
+        for depth in DEPTHS:
+            pairs: list[float] = []
+            for seed in range(SANITY_DRAWS):
+                other = _Maker(reinitialised(self.model, depth, seed), self.part, self.method, self.device)
+                theirs = [shown for _, shown, _ in other._maps(cases)]
+                pairs += [rank_correlation(a, b) for a, b in zip(own, theirs, strict=True)]
+            found[depth] = _summary(pairs)
+        return found
+
+    def _maps(
+        self, cases: Sequence[tuple[int, Case]], counter: Counter = _quiet
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], float]]:
+        """Pixels, map and probability of each case, in their order; an image with several findings is seen once."""
+        by_place: dict[int, list[str]] = {}
+        for place, case in cases:
+            by_place.setdefault(place, []).append(case.finding)
+        made: dict[tuple[int, str], tuple[NDArray[np.uint8], NDArray[np.float32], float]] = {}
+        order, done = sorted(by_place), 0
+        waiting = iter(cases)
+        following = next(waiting, None)
+        for images, places in self._batches(order):
+            wanted = sorted({name for place in places for name in by_place[place]})
+            columns = [self.model.classes.index(name) for name in wanted]
+            maps: Maps = class_maps(self.model, images, columns, self.method)
+            chances = sigmoid(self.model.logits(images).cpu().numpy())[:, columns]
+            pixels = images.cpu().numpy()
+            for number, place in enumerate(places):
+                for name in by_place[place]:
+                    at = wanted.index(name)
+                    made[place, name] = pixels[number], maps[number, at], float(chances[number, at])
+            done += len(places)
+            counter(done, len(order))
+            while following and (key := (following[0], following[1].finding)) in made:
+                yield made.pop(key)
+                following = next(waiting, None)
+
+    def _occluded(
+        self, cases: Sequence[tuple[int, Case]], counter: Counter
+    ) -> dict[tuple[int, str], NDArray[np.float32]]:
+        found: dict[tuple[int, str], NDArray[np.float32]] = {}
+        order = sorted({place for place, _ in cases})
+        for images, places in self._batches(order, 1):
+            names = [case.finding for place, case in cases if place == places[0]]
+            maps = occlusion_maps(self.model, images, [self.model.classes.index(name) for name in names])
+            found |= {(places[0], name): maps[0, number] for number, name in enumerate(names)}
+            counter(order.index(places[0]) + 1, len(order))
+        return found
+
+    def _batches(self, places: Sequence[int], size: int = BATCH) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        begin = 0
+        for batch in ordered_batches(self.part, size, self.device, positions=np.array(places, np.int64)):
+            some = list(places[begin : begin + len(batch.images)])
+            begin += len(some)
+            yield batch.images, some
+
+
+def _against_occlusion(shown: Sequence[Shown]) -> dict[str, float | int | None]:
+    """Rank correlation of both maps, and the pointing of both where there are boxes."""
+    pairs = [rank_correlation(each.map, each.occlusion) for each in shown if each.occlusion is not None]
+    boxed = [each for each in shown if each.case.boxes and each.occlusion is not None]
+    found = _summary(pairs) | {"boxed": len(boxed)}
+    if boxed:
+        both = [(each.guess, guess_of(each.occlusion)) for each in boxed if each.occlusion is not None]
+        ours, theirs = (
+            [judged(each.case, pair[k])["pointing"] for each, pair in zip(boxed, both, strict=True)] for k in (0, 1)
+        )
+        found |= {"pointing_of_maps": float(np.mean(ours)), "pointing_of_occlusion": float(np.mean(theirs))}
+    return found
+
+
+def _summary(pairs: Sequence[float]) -> dict[str, float | int | None]:
+    known = [pair for pair in pairs if np.isfinite(pair)]
+    mean = float(np.mean(known)) if known else None
+    return {"rank_correlation": mean, "pairs": len(known), "without": len(pairs) - len(known)}
+
+
+def _notes(model: Model, data: Data, asked: Asked, alike: Mapping[str, Any], boxed: bool) -> list[str]:
+    """What a reader has to know, a sentence each."""
+    notes = []
+    seen = {*(model.manifest.trained_on.patients if model.manifest.trained_on else ())}
+    table = data.packed.table
+    if seen & {table.groups[row] for row in part_of(data, asked.part).rows}:
+        notes.append(f"the model was fitted on patients of the {asked.part} part: its maps look better there")
+    if asked.part == "test" and boxed:
+        notes.append("these figures are of the test part: it has been seen, and a model chosen by them is judged on it")
+    if not boxed:
+        notes.append(
+            f"no image of the {asked.part} part has a box: there are maps and no figures of where they are right; "
+            f"give --boxes FILE, or --part"
+        )
+    told = ", ".join(f"{depth} {_said(each['rank_correlation'])}" for depth, each in alike.items())
+    notes.append(f"rank correlation with the maps of weights drawn anew, 1 the same and 0 unrelated: {told}")
+    head = alike["head"]["rank_correlation"]
+    if head is not None and head > ALIKE:
+        notes.append(
+            f"a head with weights drawn anew gives nearly the same maps (rank correlation {head:.2f}): they show the "
+            f"images and hardly what this model learned"
+        )
+    return notes
+
+
+def _said(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _about(model: Model, data: Data, asked: Asked, findings: Sequence[str], images: int) -> dict[str, Any]:
+    return {
+        "model": {"name": model.manifest.model, "sha256": model.manifest.sha256, "members": len(model.models)},
+        "data": {
+            "name": data.packed.folder.name,
+            "fingerprint": data.packed.fingerprint,
+            "split": data.split.fingerprint,
+            "part": asked.part,
+            "size": data.packed.size,
+        },
+        "method": asked.method,
+        "share_of_maximum": SHARE,
+        "findings": list(findings),
+        "images_with_boxes": images,
+    }
+
+
+def _guess_json(guess: Guess | None) -> dict[str, list[float]] | None:
+    return None if guess is None else {"point": list(guess.point), "box": list(guess.box)}
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    kinds = ("maps", "constant", "gap")
+    plain = {name: value for name, value in asdict(row).items() if name not in kinds}
+    return plain | {kind: {name: each.as_json() for name, each in getattr(row, kind).items()} for kind in kinds}

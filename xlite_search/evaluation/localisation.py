@@ -1,0 +1,301 @@
+"""Localisation: how well a map's maximum and its hottest region agree with boxes that a radiologist drew.
+
+A map says two things: its maximum is a point, and the box around the region that has it, cut at half of the maximum,
+is a box. (Wang et al. 2017 cut these maps at 60 and 180 of 255, a quarter and seven tenths.) They are held against the
+boxes of the finding in the image; where there are several, the one that fits best counts.
+
+    pointing  the point lies in a box (Zhang et al. 2016)
+    iou       intersection over union of the two boxes
+    iobb      intersection over the area of the map's box (Wang et al. 2017)
+    iou_0.1   whether it is at least 0.1; so 0.25, 0.5, and those of iobb
+
+A map that has nothing above 0 misses: all its figures are 0. Figures are the mean over cases of one finding, a case
+being a finding in an image, and over findings their mean, so that the commonest does not speak for all.
+
+A figure alone says nothing: a heart is where hearts are. So a constant guess stands beside it, which sees no image and
+is fitted to the other patients' boxes of the same finding; and the share of the image that the boxes cover, which is
+how often a random point hits. Intervals are by patient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xlite_search.data.boxes import Box
+from xlite_search.results.intervals import Interval, student
+
+Array = NDArray[np.float64]
+#: a map's region is what has at least this share of its maximum
+SHARE = 0.5
+#: an IoU, or IoBB, that counts as a hit
+HITS = (0.1, 0.25, 0.5)
+FIGURES = ("pointing", "iou", "iobb", *(f"{name}_{hit:g}" for name in ("iou", "iobb") for hit in HITS))
+#: those that are no 0 or 1
+GRADED = ("iou", "iobb")
+#: places along a side among which the best point is looked for
+GRID = 100
+Rule = Literal["best", "median"]
+
+
+class Guess(NamedTuple):
+    """A point `x, y` and a box `x, y, width, height`, in pixels of the prepared image, continuous as `Box` has them."""
+
+    point: tuple[float, float]
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A finding in an image, the boxes around it in pixels of the image, whose side is `size`, and whose it is."""
+
+    image: str
+    patient: str
+    finding: str
+    boxes: tuple[Box, ...]
+    size: int
+
+    @property
+    def sides(self) -> Array:
+        """x, y, width and height, `[box, 4]`."""
+        return np.array([box[1:] for box in self.boxes], np.float64)
+
+    @property
+    def chance(self) -> float:
+        """The share of the image that its boxes cover, by 256 x 256 points."""
+        at = (np.arange(256) + 0.5) * self.size / 256
+        inside = [_within(at, x, width)[None] & _within(at, y, height)[:, None] for x, y, width, height in self.sides]
+        return float(np.any(inside, axis=0).mean())
+
+
+def guess_of(shown: NDArray[np.floating], share: float = SHARE) -> Guess | None:
+    """A map's `[height, width]` maximum, and the box around its region; None if nothing in it is above 0.
+
+    Of several pixels that are the maximum, such as the flat border of an enlarged map, the one nearest to their middle.
+    """
+    peak = float(shown.max())
+    if not (peak > 0 and math.isfinite(peak)):
+        return None
+    row, column = _middle(shown >= peak)
+    _, parts, sizes, _ = cv2.connectedComponentsWithStats((shown >= share * peak).astype(np.uint8), connectivity=4)
+    x, y, width, height = sizes[parts[row, column], :4].tolist()
+    return Guess((column + 0.5, row + 0.5), (x, y, width, height))
+
+
+def _middle(chosen: NDArray[np.bool_]) -> tuple[int, int]:
+    places = np.argwhere(chosen)
+    row, column = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
+    return row, column
+
+
+def judged(case: Case, guess: Guess | None) -> dict[str, float]:
+    """Every figure of one case, from 0 to 1."""
+    if guess is None:
+        return dict.fromkeys(FIGURES, 0.0)
+    sides, (x, y) = case.sides, guess.point
+    hit = _within(np.array([x]), sides[:, :1], sides[:, 2:3]) & _within(np.array([y]), sides[:, 1:2], sides[:, 3:])
+    shared = overlaps(np.array([guess.box]), sides)[0]
+    area, areas = guess.box[2] * guess.box[3], sides[:, 2] * sides[:, 3]
+    graded = {"iou": float((shared / (area + areas - shared)).max()), "iobb": float((shared / area).max())}
+    hits = {f"{name}_{least:g}": float(graded[name] >= least) for name in GRADED for least in HITS}
+    return {"pointing": float(hit.any())} | graded | hits
+
+
+def _within(at: Array, start: Array | float, length: Array | float) -> NDArray[np.bool_]:
+    return np.asarray((at >= start) & (at < start + length))
+
+
+def overlaps(some: Array, others: Array) -> Array:
+    """Area that boxes `[n, 4]` share with others `[m, 4]`, `[n, m]`."""
+    ends = np.minimum((some[:, :2] + some[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
+    both = (ends - np.maximum(some[:, None, :2], others[None, :, :2])).clip(min=0)
+    return np.asarray(both[..., 0] * both[..., 1])
+
+
+def constants(cases: Sequence[Case], rule: Rule = "best") -> list[Guess]:
+    """For each case the guess that sees no image: fitted to the boxes of the same finding in other patients.
+
+    The point is the one that lies in most of their boxes. The box is, of theirs, the one with the highest mean IoU with
+    all of them; by `rule` "median" the one whose x, y, width and height are their medians, which fits less well (mean
+    IoU over findings on NIH's 984 boxes 0.148, the best one's 0.19). Where nobody else has the finding it is the middle
+    of the image, and all of it.
+    """
+    found: dict[int, Guess] = {}
+    for finding in {case.finding for case in cases}:
+        own = [number for number, case in enumerate(cases) if case.finding == finding]
+        found |= dict(zip(own, _constants_of([cases[number] for number in own], rule), strict=True))
+    return [found[number] for number in range(len(cases))]
+
+
+def _constants_of(cases: Sequence[Case], rule: Rule) -> list[Guess]:
+    """Of the cases of one finding, as shares of the side while it is looked for."""
+    sides = np.concatenate([case.sides / case.size for case in cases])
+    whose = np.array([case.patient for case in cases for _ in case.boxes])
+    at = (np.arange(GRID) + 0.5) / GRID
+    across, down = (_within(at, sides[:, [k]], sides[:, [k + 2]]).astype(np.float32) for k in (0, 1))
+    counts, fits = down.T @ across, _ious(sides)
+    by_patient: dict[str, tuple[Array, Array]] = {}
+    for patient in {case.patient for case in cases}:
+        mine = whose == patient
+        if mine.all():
+            by_patient[patient] = np.array([0.5, 0.5]), np.array([0.0, 0.0, 1.0, 1.0])
+            continue
+        left = counts - down[mine].T @ across[mine]
+        row, column = _middle(left >= left.max())
+        others = sides[~mine]
+        best = others[fits[np.ix_(~mine, ~mine)].mean(axis=1).argmax()]
+        by_patient[patient] = at[[column, row]], best if rule == "best" else np.median(others, axis=0)
+    return [_scaled(*by_patient[case.patient], case.size) for case in cases]
+
+
+def _ious(sides: Array) -> Array:
+    shared, areas = overlaps(sides, sides), sides[:, 2] * sides[:, 3]
+    return np.asarray(shared / (areas[:, None] + areas[None] - shared))
+
+
+def _scaled(point: Array, box: Array, size: int) -> Guess:
+    x, y = (point * size).tolist()
+    left, top, width, height = (box * size).tolist()
+    return Guess((x, y), (left, top, width, height))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one finding, or the mean over findings, each with its 95 % interval by patient.
+
+    maps, constant  of the maps, and of the guess that sees no image, by figure
+    gap             the maps' less the constant's, paired
+    chance          share of the image that the boxes cover: how often a random point hits
+    empty           maps with nothing above 0
+    """
+
+    finding: str
+    cases: int
+    patients: int
+    maps: dict[str, Interval]
+    constant: dict[str, Interval]
+    gap: dict[str, Interval]
+    chance: float
+    empty: int
+
+
+OVER_ALL = "mean of findings"
+
+
+def localisation(cases: Sequence[Case], guesses: Sequence[Guess | None]) -> list[Row]:
+    """A row for each finding that has a case, in alphabetical order, and the mean over them."""
+    ours = [judged(case, guess) for case, guess in zip(cases, guesses, strict=True)]
+    theirs = [judged(case, guess) for case, guess in zip(cases, constants(cases), strict=True)]
+    names = sorted({case.finding for case in cases})
+    which = np.array([names.index(case.finding) for case in cases])
+    patients = np.unique([case.patient for case in cases], return_inverse=True)[1].reshape(-1)
+    chance, empty = np.array([case.chance for case in cases]), np.array([guess is None for guess in guesses])
+    estimates = {figure: _estimates(ours, theirs, figure, which, patients) for figure in FIGURES}
+    chosen = [which == number for number in range(len(names))]
+    chances = [float(chance[of].mean()) for of in chosen]
+    rows = []
+    for number, name in enumerate([*names, OVER_ALL]):
+        of = chosen[number] if number < len(names) else np.ones_like(empty)
+        maps, constant, gap = ({figure: estimates[figure][kind][number] for figure in FIGURES} for kind in range(3))
+        many, covered = len(set(patients[of].tolist())), chances[number] if number < len(names) else np.mean(chances)
+        rows.append(Row(name, int(of.sum()), many, maps, constant, gap, float(covered), int(empty[of].sum())))
+    return rows
+
+
+def _estimates(
+    ours: list[dict[str, float]],
+    theirs: list[dict[str, float]],
+    figure: str,
+    which: NDArray[np.int64],
+    patients: NDArray[np.int64],
+) -> tuple[list[Interval], list[Interval], list[Interval]]:
+    a, b = (np.array([each[figure] for each in some]) for some in (ours, theirs))
+    if figure in GRADED:
+        return (
+            graded(a, which, patients),
+            graded(b, which, patients),
+            graded(a - b, which, patients, least=-1),
+        )
+    return shares(a, which, patients), shares(b, which, patients), gaps(a - b, which, patients)
+
+
+class _Moments(NamedTuple):
+    """A mean, its standard error by patient, and of how many patients and cases."""
+
+    mean: float
+    error: float
+    patients: int
+    cases: int
+
+
+def _moments(values: Array, which: NDArray[np.int64], patients: NDArray[np.int64]) -> list[_Moments]:
+    """Of each finding, then of the mean over findings. A patient's part in a mean is the sum over their cases of how
+    far each is from it, over the number of cases; squares of these add up to its variance."""
+    many, kinds = int(patients.max()) + 1, int(which.max()) + 1
+    parts, found = np.zeros((kinds, many)), []
+    for kind in range(kinds):
+        of = which == kind
+        mean = float(values[of].mean())
+        parts[kind] = np.bincount(patients[of], (values[of] - mean) / of.sum(), many)
+        found.append(_Moments(mean, _error(parts[kind], k := len(set(patients[of].tolist()))), k, int(of.sum())))
+    mean = float(np.mean([each.mean for each in found]))
+    return [*found, _Moments(mean, _error(parts.mean(axis=0), many), many, len(values))]
+
+
+def _error(parts: Array, patients: int) -> float:
+    return math.sqrt(patients / (patients - 1) * float((parts**2).sum())) if patients > 1 else math.nan
+
+
+def graded(values: Array, which: NDArray[np.int64], patients: NDArray[np.int64], least: float = 0.0) -> list[Interval]:
+    """Means of values `[case]` from `least` to 1, with Student's interval: each finding's, then the mean over them."""
+    found = []
+    for mean, error, k, _ in _moments(values, which, patients):
+        reach = _student(k) * error
+        found.append(Interval(mean, max(mean - reach, least), min(mean + reach, 1.0), error))
+    return found
+
+
+def shares(hits: Array, which: NDArray[np.int64], patients: NDArray[np.int64]) -> list[Interval]:
+    """Shares of hits (0 or 1) `[case]` with Wilson's interval, by the number of independent cases that would have this
+    variance, at most as many as there are: where all hit, or none, it still has a width."""
+    found = []
+    for mean, error, k, cases in _moments(hits, which, patients):
+        t = _student(k)
+        n = min(mean * (1 - mean) / error**2, cases) if error > 1e-12 else float(k)
+        middle = (mean + t**2 / (2 * n)) / (1 + t**2 / n)
+        reach = t / (1 + t**2 / n) * math.sqrt(max(mean * (1 - mean), 0) / n + t**2 / (4 * n**2))
+        low, high = max(min(middle - reach, mean), 0.0), min(max(middle + reach, mean), 1.0)
+        found.append(Interval(mean, low, high, error) if k > 1 else _unknown(mean))
+    return found
+
+
+def gaps(values: Array, which: NDArray[np.int64], patients: NDArray[np.int64]) -> list[Interval]:
+    """Mean paired differences of hits (-1, 0 or 1) `[case]`, with Bonett and Price's interval (2012): as if there were
+    two patients more of each finding, who differ by 1 and by -1. So it has a width where no patient differs."""
+    kinds, many = int(which.max()) + 1, int(patients.max()) + 1
+    more = np.arange(2 * kinds)
+    wider = _moments(
+        np.concatenate([values, np.tile([1.0, -1.0], kinds)]),
+        np.concatenate([which, more // 2]),
+        np.concatenate([patients, many + more]),
+    )
+    found = []
+    for plain, wide in zip(_moments(values, which, patients), wider, strict=True):
+        reach, mean = _student(plain.patients) * wide.error, plain.mean
+        low, high = max(min(wide.mean - reach, mean), -1.0), min(max(wide.mean + reach, mean), 1.0)
+        found.append(Interval(mean, low, high, plain.error) if plain.patients > 1 else _unknown(mean))
+    return found
+
+
+def _student(patients: int) -> float:
+    return float(student(patients - 1)) if patients > 1 else math.nan
+
+
+def _unknown(mean: float) -> Interval:
+    return Interval(mean, math.nan, math.nan, math.nan)
