@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import __version__, interrupts, places
-from xlite_search.cli import data, explain, judge, machine, model, study
+from xlite_search.cli import data, deliver, explain, judge, machine, model, study
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 INTERRUPTED, STORAGE = 130, 3
@@ -36,6 +36,8 @@ VERBS = (
     model.best,
     model.train,
     judge.calibrate,
+    deliver.export,
+    deliver.predict,
     explain.explain,
     machine.ui,
     machine.doctor,

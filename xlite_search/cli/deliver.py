@@ -1,0 +1,92 @@
+"""Verbs on a model that is handed over: export, predict."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlite_search.cli.options import Cpu, Json
+from xlite_search.errors import BadInput, Damaged
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or its folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to write it.")],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="In 8 bits too, if that loses next to nothing on the validation part.")
+    ] = False,
+    pt2: Annotated[bool, typer.Option("--pt2", help="A program of torch.export too; loading it runs pickle.")] = False,
+    rule: Annotated[
+        str, typer.Option(help="Which thresholds decide: sensitivity, youden or f1; those that `calibrate` fitted.")
+    ] = "sensitivity",
+    cpu: Cpu = False,
+) -> None:
+    """Writes a folder that answers without PyTorch: ONNX, weights, preprocessing, known answers, hashes."""
+    from xlite_search import machine
+    from xlite_search.evaluation.scored import find_model
+
+    folder = find_model(model)
+    machine.expect_gpu_support(cpu)
+    from xlite_search.deploy.export import export as exported
+
+    if pt2:
+        print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
+    found = exported(folder, output, int8=int8, pt2=pt2, rule=rule, device=machine.device())
+    about, parity = found.manifest, found.parity
+    print(f"{output}: {about.model}, {len(about.classes)} findings")
+    print(
+        f"graph and model: logits within {parity.logits:.1e}, probabilities from file bytes on within "
+        f"{parity.from_bytes:.1e}"
+    )
+    if found.int8:
+        print(f"int8: {found.int8}" if found.int8.passed else f"int8 is not offered: lost {found.int8}")
+    if not about.calibration:
+        print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
+    print(f"next: python -m xlite_search predict {output} FILES...")
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `export` wrote.")],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILES]...", help="PNG, JPEG or DICOM.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line for each file and finding.")] = False,
+    json_: Json = False,
+    selftest: Annotated[bool, typer.Option("--selftest", help="Ask the folder's known answers again.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="With the 8-bit model.")] = False,
+) -> None:
+    """Asks an exported model about image files; needs no PyTorch.
+
+    A file that cannot be used is named with its reason, the others are answered, and the exit code is 2.
+    """
+    from xlite_search.deploy.answers import as_csv, as_json, as_table, sentence
+    from xlite_search.deploy.predict import ANSWERS_LIMIT, Predictor, self_test
+
+    if csv and json_:
+        raise BadInput("--csv and --json: choose one")
+    if not files and not selftest:
+        raise BadInput(f"no files: `python -m xlite_search predict {folder} FILES...`, or --selftest")
+    predictor = Predictor.open(folder, int8=int8)
+    if selftest:
+        found = self_test(predictor, int8=int8)
+        said = (
+            f"{found.images} known answers: logits differ by {found.logits:.1e} at most (limit {ANSWERS_LIMIT:g}), "
+            f"probabilities by {found.probabilities:.1e}"
+        )
+        if not found.passed:
+            raise Damaged(f"{folder}: {said}; this machine computes another model: compare the versions in export.json")
+        print(said, file=sys.stderr if files else sys.stdout)
+    if not files:
+        return
+    answers = list(predictor.of_files(files))
+    good = [answer for answer in answers if not answer.error]
+    if json_:
+        print(as_json(predictor, answers))
+    elif good:
+        print((as_csv if csv else as_table)(predictor, good))
+    bad = [answer for answer in answers if answer.error]
+    for answer in bad:
+        print(f"error: {sentence(answer)}", file=sys.stderr)
+    if bad:
+        raise typer.Exit(BadInput.exit_code)

@@ -1,0 +1,70 @@
+"""Answers of an exported model as a table, as CSV and as JSON: logit, probability and decision of each finding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlite_search.deploy.predict import Answer, Predictor
+from xlite_search.storage import csv_text
+
+HEADER = ("file", "finding", "logit", "probability", "threshold", "decision")
+SAID = {True: "yes", False: "no", None: ""}
+
+
+def rows_of(predictor: Predictor, answer: Answer) -> Iterator[tuple[str, str, float, float, float | None, bool | None]]:
+    """File, finding, logit, probability, threshold, decision; None where there is no threshold."""
+    manifest = predictor.manifest
+    columns = (manifest.classes, answer.logits.tolist(), answer.probabilities.tolist(), predictor.decisions(answer))
+    for name, logit, chance, decision in zip(*columns, strict=True):
+        yield answer.file, name, logit, chance, manifest.thresholds.get(name), decision
+
+
+def as_table(predictor: Predictor, answers: Sequence[Answer]) -> str:
+    """Each file's name, and a line for each finding below it, the most probable first."""
+    width = max(map(len, predictor.manifest.classes))
+    lines = []
+    for answer in answers:
+        lines.append(answer.file)
+        found = sorted(rows_of(predictor, answer), key=lambda row: -row[3])
+        head = f"  {'finding':<{width}}  {'logit':>8}  {'probability':>11}"
+        lines.append(f"{head}  {'threshold':>9}  decision" if predictor.manifest.thresholds else head)
+        for _, name, logit, chance, threshold, decision in found:
+            line = f"  {name:<{width}}  {logit:>8.3f}  {chance:>11.4f}"
+            limit = "" if threshold is None else f"{threshold:.4f}"
+            lines.append(f"{line}  {limit:>9}  {SAID[decision]}".rstrip() if predictor.manifest.thresholds else line)
+    return "\n".join(lines)
+
+
+def as_csv(predictor: Predictor, answers: Sequence[Answer]) -> str:
+    """One line for each file and finding, with all digits that a float32 has."""
+    lines = []
+    for answer in answers:
+        for file, name, logit, chance, threshold, decision in rows_of(predictor, answer):
+            limit = "" if threshold is None else threshold
+            lines.append((file, name, f"{logit:.9g}", f"{chance:.9g}", limit, SAID[decision]))
+    return csv_text(HEADER, lines).rstrip("\n")
+
+
+def as_json(predictor: Predictor, answers: Sequence[Answer]) -> str:
+    """Every file, those too that cannot be used, with the model that answered."""
+    about = predictor.manifest
+    model = {"model": about.model, "name": about.name, "sha256": about.sha256, "calibration": about.calibration}
+    return json.dumps(model | {"images": [_image(predictor, answer) for answer in answers]}, indent=1)
+
+
+def _image(predictor: Predictor, answer: Answer) -> dict[str, Any]:
+    if answer.error:
+        return {"file": answer.file, "error": answer.error}
+    found = {
+        name: {"logit": logit, "probability": chance, "threshold": threshold, "decision": decision}
+        for _, name, logit, chance, threshold, decision in rows_of(predictor, answer)
+    }
+    return {"file": answer.file, "findings": found}
+
+
+def sentence(answer: Answer) -> str:
+    """Why a file has no answer."""
+    return f"{Path(answer.file)}: {answer.error}"
