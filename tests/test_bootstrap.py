@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -135,12 +136,28 @@ def test_intervals_by_hand() -> None:
     interval, draws = found.by_finding("f1", 1)[0], found.draws["f1"][1, 0]
     assert interval.value == found.figures["f1"][1, 0]
     assert interval.error == pytest.approx(draws.std(ddof=1))
-    middle, reach = 2 * interval.value - draws.mean(), 1.959964 * interval.error
-    assert [interval.low, interval.high] == pytest.approx([middle - reach, middle + reach], abs=1e-6)
+    middle = 2 * interval.value - draws.mean()
+    odds = math.log(middle / (1 - middle))
+    reach = 1.959964 * interval.error / (middle * (1 - middle))
+    ends = [1 / (1 + math.exp(-end)) for end in (odds - reach, odds + reach)]
+    assert [interval.low, interval.high] == pytest.approx(ends, abs=1e-6)
+    gap, of_gap = found.by_finding("f1", 1, 0)[0], found.draws["f1"][1, 0] - found.draws["f1"][0, 0]
+    middle, reach = 2 * gap.value - of_gap.mean(), 1.959964 * gap.error
+    assert [gap.low, gap.high] == pytest.approx([middle - reach, middle + reach], abs=1e-6)
+
+
+def test_what_no_draw_changes_is_unknown() -> None:
+    """A finding that is never said, and a perfect order, are not sure for being so in every draw."""
+    truth = np.arange(40)[:, None] % 4 == 0
+    found = bootstrap((truth - 9.0)[None], truth, np.arange(40), ["f"], draws=50)
+    for figure, value in (("ap", 1.0), ("f1", 0.0)):
+        interval = found.macro(figure, 0)  # type: ignore[arg-type]
+        assert interval.value == value and np.isnan([interval.low, interval.high, interval.error]).all()
+    assert np.isnan(found.macro("ece", 0).low), "it is above 0 by chance"
 
 
 def test_intervals_have_the_truth() -> None:
-    """Percentiles would have the true calibration error in 0.25 of such draws, and AP in 0.83."""
+    """Percentiles would have AP in 0.83 of such draws."""
     random, prevalences = np.random.default_rng(0), np.array([0.05, 0.1, 0.15, 0.25])
 
     def validated(patients: int) -> tuple[Any, Any, Any]:
@@ -149,7 +166,7 @@ def test_intervals_have_the_truth() -> None:
         common = random.normal(size=(patients, 4))[groups]
         return (random.normal(size=truth.shape) + 0.5 * common + 1.3 * truth - 1.8)[None], truth, groups
 
-    kinds: tuple[Figure, ...] = ("ap", "f1", "brier", "ece")
+    kinds: tuple[Figure, ...] = ("ap", "f1", "brier")
     true = bootstrap(*validated(100_000), "abcd", draws=1, figures=kinds)
     had: dict[str, list[bool]] = {kind: [] for kind in kinds}
     for _ in range(120):
@@ -157,9 +174,7 @@ def test_intervals_have_the_truth() -> None:
         for kind in kinds:
             interval = found.macro(kind, 0)
             had[kind].append(interval.low <= true.figures[kind][0].mean() <= interval.high)
-    assert {kind: np.mean(of) >= (0.83 if kind == "ece" else 0.87) for kind, of in had.items()} == dict.fromkeys(
-        kinds, True
-    ), {kind: np.mean(of) for kind, of in had.items()}
+    assert min(np.mean(of) for of in had.values()) >= 0.87, {kind: np.mean(of) for kind, of in had.items()}
 
 
 def test_a_finding_that_is_lost_too_often_is_left_out_and_said() -> None:

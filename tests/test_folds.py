@@ -32,15 +32,16 @@ def two(one: list[float], other: list[float]) -> tuple[list[dict[int, int]], lis
 
 
 def test_five_folds_by_hand() -> None:
-    """Gaps 1 to 5, mean 3, variance 2.5; each fold a fifth: 2.5 (1/5 + 1/4) = 1.125; t of 4 degrees is 2.776."""
-    places, sides, scores = two([11.0, 12, 13, 14, 15], [10.0] * 5)
+    """Gaps 0.1 to 0.5, mean 0.3, variance 0.025; each fold a fifth: 0.025 (1/5 + 1/4); t of 4 degrees is 2.776."""
+    places, sides, scores = two([0.5, 0.6, 0.7, 0.8, 0.9], [0.4] * 5)
     found = folds.of_gaps(places, sides, scores, 5)
-    assert (found.variance.tolist(), found.sampling.tolist(), found.dof) == ([pytest.approx(1.125)], [0.0], 4)
+    assert (found.variance.tolist(), found.sampling.tolist(), found.dof) == ([pytest.approx(0.01125)], [0.0], 4)
     contrasts = seeds.contrasts(sides, 10)
     tied = ties([(0, 1)], contrasts @ scores, contrasts, folds.no_patients(10), found, draws=200_000)
     behind = tied.standings[1]
-    assert tied.best == 0 and behind.gap == pytest.approx(-3)
-    assert [behind.low, behind.high] == pytest.approx([-3 - 2.776 * 1.125**0.5, -3 + 2.776 * 1.125**0.5], abs=0.03)
+    assert tied.best == 0 and behind.gap == pytest.approx(-0.3)
+    reach = 2.776 * 0.01125**0.5
+    assert [behind.low, behind.high] == pytest.approx([-0.3 - reach, -0.3 + reach], abs=0.003)
 
 
 def test_three_of_five_folds_have_the_overlap_of_five() -> None:
@@ -49,10 +50,57 @@ def test_three_of_five_folds_have_the_overlap_of_five() -> None:
 
 
 def test_the_mean_of_a_setting_by_hand() -> None:
-    """Of one setting: variance 2.5 (1/5 + 1/4), four degrees of freedom."""
-    (found,) = folds.own([dict(enumerate(range(5)))], np.array([1.0, 2, 3, 4, 5]), 5)
-    reach = 2.7764451 * 1.125**0.5
-    assert [found.value, found.low, found.high, found.error] == pytest.approx([3, 3 - reach, 3 + reach, 1.125**0.5])
+    """Of one setting: variance 0.025 (1/5 + 1/4), four degrees of freedom, on the scale of log-odds."""
+    (found,) = folds.own([dict(enumerate(range(5)))], np.array([0.5, 0.6, 0.7, 0.8, 0.9]), 5)
+    reach = 2.7764451 * 0.01125**0.5 / (0.7 * 0.3)
+    ends = [1 / (1 + math.exp(-math.log(0.7 / 0.3) - side * reach)) for side in (-1, 1)]
+    assert [found.value, found.low, found.high, found.error] == pytest.approx([0.7, *ends, 0.01125**0.5])
+
+
+def test_settings_that_lack_a_fold_are_left_out_by_name(tiny: RunConfig) -> None:
+    """Means over other folds are of other images. Two settings have all three folds, and one has two of them."""
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 3}})
+    points = [*POINTS, *({"optimizer.lr": 0.1, "data.split.fold": fold} for fold in (0, 1))]
+    finished_study("s", base, points, [1.0] * 3 + [2.5] * 3 + [9.0] * 2)
+    claims = compare(["s"]).claims
+    assert claims is not None and claims.folds == (0, 1, 2) and claims.apart == ("lr=0.1",)
+    assert "without lr=0.1, for want of common folds" in claims.sentence()
+    assert [arm.label for arm in claims.arms] == ["lr=0.01", "lr=0.001"]
+    assert claims.winner.score == claims.arms[0].score
+    gap = claims.arms[1].score - claims.arms[0].score
+    assert claims.arms[1].standing.gap == pytest.approx(gap), "the difference of the means that are shown"
+
+
+def test_settings_of_a_few_folds_are_compared_on_these(tiny: RunConfig) -> None:
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 3}})
+    points = [point for point in POINTS if point["data.split.fold"] != 2]
+    finished_study("s", base, points, [1.0] * 2 + [2.5] * 2)
+    claims = compare(["s"]).claims
+    assert claims is not None and claims.sentence().startswith("In folds 0, 1 of 3, ")
+
+
+def test_no_two_settings_with_two_folds_say_nothing_of_each_other(tiny: RunConfig) -> None:
+    """Every setting has lost a fold, each another one."""
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 4}})
+    points = [
+        {"optimizer.lr": lr, "data.split.fold": fold} for lr, of in ((1e-3, (0, 1)), (1e-2, (2, 3))) for fold in of
+    ]
+    finished_study("s", base, points, [1.0] * 2 + [2.5] * 2)
+    comparison = compare(["s"])
+    assert comparison.claims is not None and len(comparison.claims.arms) == 1
+    assert len(comparison.claims.apart) == 1 and report("s").said.sentence
+
+
+def test_the_best_of_a_fold_that_is_not_the_first_is_trained_again(
+    tiny: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 3}})
+    finished_study("s", base, POINTS, [1.0] * 3 + [2.0, 2.5, 3.0])
+    found = write_best("s", tmp_path / "best.yaml")
+    fold = found["config"]["data"]["split"]["fold"]
+    assert fold != 0, "the usual run is that of the middle"
+    code, _, err = call(capsys, "train", str(tmp_path / "best.yaml"), "--set", "epochs=1", "--name", "m")
+    assert code == 0, err
 
 
 @pytest.mark.parametrize("settings", [2, 6])
@@ -89,7 +137,8 @@ def test_settings_over_folds_are_claims_about_the_recipe(
     crossed: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     claims = crossed.claims
-    assert claims is not None and (claims.about, claims.folds, claims.images) == ("recipe", 3, 240)
+    assert claims is not None and claims.about == "recipe"
+    assert (claims.folds, claims.of_folds, claims.images) == ((0, 1, 2), 3, 240)
     first, second = claims.arms
     assert (first.label, second.label, first.folds) == ("lr=0.01", "lr=0.001", [0, 1, 2])
     scores = np.array([[run.best_score(crossed.metric) for run in arm.runs] for arm in claims.arms])
@@ -99,12 +148,12 @@ def test_settings_over_folds_are_claims_about_the_recipe(
     error = math.sqrt(gaps.var(ddof=1) * (1 / 3 + 1 / 2))
     assert second.standing.high - second.standing.gap == pytest.approx(4.303 * error, rel=0.03)
     assert set(claims.own) == {run.key for run in crossed.ranked}, "each run has an interval by its own images"
-    assert claims.sentence().startswith("In 3 folds, all 240 validation images of ")
+    assert claims.sentence().startswith("In 3 folds, 240 validation images of ")
     show(crossed)
     out = capsys.readouterr().out
     assert "over the folds, the recipe" in out and "of each fold" in out and " # " not in out.split("over the")[0]
     found = json.loads(json.dumps(as_json(crossed), allow_nan=False))["claims"]
-    assert (found["folds"], found["arms"][0]["folds"]) == (3, [0, 1, 2])
+    assert (found["folds"], found["arms"][0]["folds"]) == ([0, 1, 2], [0, 1, 2])
 
 
 def test_runs_of_different_folds_are_no_pair(crossed: Comparison) -> None:

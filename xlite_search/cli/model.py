@@ -39,7 +39,9 @@ def best(
 ) -> None:
     """Exports the best config with its provenance."""
     from xlite_search.results.best import write_best
+    from xlite_search.results.outputs import expect_writable
 
+    expect_writable(output)
     found = write_best(study, output)
     print(f"{output}: {found['label']}, {found['metric']} {found['score']:.4f} at epoch {found['best_epoch']}")
     if unfinished := found["chosen"]["unfinished"]:

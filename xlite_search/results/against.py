@@ -46,7 +46,7 @@ class Against:
         ]
         notes = [
             f"{self.images:,} validation images of {self.patients:,} patients; p: corrected for all findings, by the "
-            f"step-down maximum and by Holm"
+            f"step-down maximum and by Holm; verdicts are by p max-t, which finds more than intervals that hold at once"
         ]
         if not all(gap.supported for gap in gaps):
             notes.append("(finding): under 10 positives, or as few without it; its AUROC is hardly more than luck")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,14 +79,28 @@ def over_seeds(
     means, intervals = weights @ areas, own(areas, patients, weights, of_means)
     arms = _arms([[group[seed] for seed in sorted(group)] for group in groups], places, areas, means, intervals, found)
     law = weights @ patients.covariance @ weights.T + np.diag(of_means.variance - of_means.sampling)
-    return by_gap(arms, found.best), winner([np.array([mean]) for mean in means], np.tile(law, (2, 2)))
+    first = winner([np.array([mean]) for mean in means], np.tile(law, (2, 2)))
+    if first.run != found.best:  # ahead in other seeds than the common ones
+        first = replace(first, run=found.best, score=float(means[found.best]), corrected=math.nan)
+    return by_gap(arms, found.best), first
+
+
+def whole_folds(groups: Sequence[Folds]) -> tuple[list[int], list[Folds]]:
+    """The folds that settings are compared on, and the settings that have all of them.
+
+    Means over other folds are of other images and do not compare. Of the sets of folds that a setting has, the one that
+    keeps most runs is chosen, of several the one with most folds; none of fewer than two.
+    """
+    sets = {frozenset(group) for group in groups if len(group) >= folds.FEWEST_FOLDS}
+    kept = {chosen: [group for group in groups if chosen <= group.keys()] for chosen in sets}
+    best = max(kept, key=lambda chosen: (len(kept[chosen]) * len(chosen), len(chosen), sorted(chosen)), default=None)
+    if best is None:
+        return [], []
+    return sorted(best), [{fold: group[fold] for fold in sorted(best)} for group in kept[best]]
 
 
 def over_folds(groups: Sequence[Folds], metric: str, margin: float = MARGIN) -> tuple[tuple[Arm, ...], Winner]:
-    """Settings as arms, the best first, by their scores in each fold: of several seeds the mean.
-
-    Raises ValueError if no two settings, nor a single one, have two folds.
-    """
+    """Settings as arms, the best first, by their scores in each fold, of several seeds the mean; all have all folds."""
     cells = [(number, fold) for number, group in enumerate(groups) for fold in group]
     scores = np.array([np.mean([run.best_score(metric) for run in groups[n][f].values()]) for n, f in cells])
     places = [{fold: cells.index((number, fold)) for fold in group} for number, group in enumerate(groups)]

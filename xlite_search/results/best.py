@@ -15,16 +15,17 @@ import yaml
 from pydantic import Field, create_model
 
 from xlite_search import storage, written
-from xlite_search.config import RunConfig
+from xlite_search.config import RunConfig, fingerprints
 from xlite_search.errors import BadInput
+from xlite_search.records import RunRecord
 from xlite_search.results.compare import Comparison, compare, open_study
-from xlite_search.results.paired import seed_of
+from xlite_search.results.paired import fold_of, seed_of
 from xlite_search.spec import Spec, parse
 from xlite_search.tracking.store import find_run
-from xlite_search.trainable import config_class, trainable_at
+from xlite_search.trainable import config_class, config_of, trainable_at
 
 HEADER = """\
-# The best run of study {study}: {label}
+# Of study {study}, {how}: {label}
 # Final training, the same run to the last digit on the same CPU:  python -m xlite_search train {file}
 # On the validation part too, which then can calibrate nothing:   python -m xlite_search train {file} --split train+val
 """
@@ -100,7 +101,7 @@ def best(study_name: str) -> dict[str, Any]:
         "best_epoch": run.best.epoch,
         "epochs": len(run.epochs),
         "mlflow_run": find_run(study_name, run.key),
-        "data": {"name": run.config["data"]["name"], **_pinned(study.definition)},
+        "data": {"name": run.config["data"]["name"], **_pinned(study.definition, run)},
         "teacher_sha256": study.teacher_sha256 if run.config["kd"] else "",
         "code": {"version": study.definition["code"], "commit": study.commit},
         "learning_rates": run.metric("train/lr"),
@@ -122,13 +123,17 @@ def _chosen(comparison: Comparison) -> dict[str, Any]:
     finite = {name: value if math.isfinite(value) else None for name, value in known.items()}
     by: Literal["score", "mean over seeds", "mean over folds"] = "mean over seeds" if recipe else "score"
     by, seeds = ("mean over folds", len(set(map(seed_of, arm.runs)))) if claims.folds else (by, len(arm.runs))
-    return _Chosen(by=by, of=claims.of, seeds=seeds, folds=claims.folds, unfinished=unfinished, **finite).model_dump()
+    return _Chosen(
+        by=by, of=claims.of, seeds=seeds, folds=len(claims.folds), unfinished=unfinished, **finite
+    ).model_dump()
 
 
 def write_best(study_name: str, path: Path) -> dict[str, Any]:
     """Writes `best.yaml`; returns what is in it."""
     found = best(study_name)
-    header = HEADER.format(study=study_name, label=found["label"], file=path.name)
+    chosen = found["chosen"]["by"]
+    how = "the run that scored best" if chosen == "score" else f"the usual run of the setting with the best {chosen}"
+    header = HEADER.format(study=study_name, how=how, label=found["label"], file=path.name)
     storage.write_atomic(path, (header + written.dumped(found)).encode())
     return found
 
@@ -162,5 +167,7 @@ def config_in(document: Mapping[str, Any]) -> type[RunConfig]:
     return config_class(trainable_at(str(document["trainable"])))
 
 
-def _pinned(definition: dict[str, Any]) -> dict[str, str]:
-    return {"fingerprint": definition["data"], "split": definition["split"]}
+def _pinned(definition: dict[str, Any], run: RunRecord) -> dict[str, str]:
+    """Fingerprints of the data and the split: the study's; of a fold, which is a split of its own, the data's here."""
+    here = definition if fold_of(run) is None else fingerprints(config_of(run))
+    return {"fingerprint": here["data"], "split": here["split"]}

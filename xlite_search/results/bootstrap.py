@@ -71,8 +71,8 @@ class Bootstrap:
     def by_finding(self, figure: Figure, model: int, other: int | None = None) -> list[Interval]:
         """A model's figure, or its gap to another's, of each finding with its interval; NaN if left out."""
         values, draws = self._of(figure, model, other)
-        rows, least = zip(values, draws, self.kept(figure), strict=True), 0 if other is None else -1
-        return [_interval(value, drawn, least) if keep else UNKNOWN for value, drawn, keep in rows]
+        rows = zip(values, draws, self.kept(figure), strict=True)
+        return [self._told(figure, value, drawn, other) if keep else UNKNOWN for value, drawn, keep in rows]
 
     def macro(self, figure: Figure, model: int, other: int | None = None) -> Interval:
         """The same of the mean over the findings that are not left out, in the draws in which all of them are there.
@@ -81,8 +81,13 @@ class Bootstrap:
         """
         values, draws = self._of(figure, model, other)
         kept = self.kept(figure)
-        least = 0 if other is None else -1
-        return _interval(values[kept].mean(), draws[kept].mean(axis=0), least) if kept.any() else UNKNOWN
+        return self._told(figure, values[kept].mean(), draws[kept].mean(axis=0), other) if kept.any() else UNKNOWN
+
+    def _told(self, figure: Figure, value: float, draws: Array, other: int | None) -> Interval:
+        """A calibration error has no interval: by chance alone it is above 0, and more so the better the model is."""
+        if figure == "ece":
+            return Interval(float(value), np.nan, np.nan, np.nan)
+        return _interval(value, draws, of_gap=other is not None)
 
     def _of(self, figure: Figure, model: int, other: int | None) -> tuple[Array, Array]:
         values, draws = self.figures[figure], self.draws[figure]
@@ -108,21 +113,26 @@ class Bootstrap:
 UNKNOWN = Interval(np.nan, np.nan, np.nan, np.nan)
 
 
-def _interval(value: float, draws: Array, least: float) -> Interval:
+def _interval(value: float, draws: Array, *, of_gap: bool) -> Interval:
     """The normal interval around the figure less its bias, by how much the draws are above it on average (Efron and
-    Tibshirani 1993, chapter 10); widened to have the figure itself.
+    Tibshirani 1993, chapter 10), of a single figure on the scale of log(figure / (1 - figure)).
 
-    Patients who are drawn twice make AP and calibration error larger, as chance does in the figure: percentiles of the
-    draws have both, and have the truth of a mean calibration error in 0.02 to 0.76 of 300 draws of 240 to 3,000 images
-    (AP 0.81 to 0.91), this interval in 0.89 to 0.92 (AP, F1 and Brier score 0.93 to 0.96).
+    Patients who are drawn twice make an average precision larger, as chance does in the figure: percentiles have both.
+    By simulation, 400 data sets of 600 images: AP 0.93 to 0.95, F1 0.94 to 0.96, Brier score 0.93 to 0.95. Unknown of a
+    figure of 0 or 1, and of one that no draw changes.
     """
     draws = draws[np.isfinite(draws)]
-    if len(draws) < 2:
-        return UNKNOWN
-    error = float(draws.std(ddof=1))
-    middle, reach = 2 * value - draws.mean(), float(ndtri((1 + CONFIDENCE) / 2)) * error
-    low, high = np.clip([min(middle - reach, value), max(middle + reach, value)], least, 1).tolist()
-    return Interval(float(value), low, high, error)
+    error = float(draws.std(ddof=1)) if len(draws) > 1 else 0.0
+    middle, reach = 2 * value - draws.mean() if len(draws) else value, float(ndtri((1 + CONFIDENCE) / 2)) * error
+    if of_gap:
+        low, high = np.clip([min(middle - reach, value), max(middle + reach, value)], -1, 1).tolist()
+        return Interval(float(value), low, high, error) if len(draws) > 1 else UNKNOWN
+    if not error or not 0 < value < 1:
+        return Interval(float(value), np.nan, np.nan, np.nan)
+    around = middle if 0 < middle < 1 else value
+    odds = np.log(around / (1 - around)) + reach / (around * (1 - around)) * np.array([-1, 1])
+    low, high = (1 / (1 + np.exp(-odds))).tolist()
+    return Interval(float(value), min(low, float(value)), max(high, float(value)), error)
 
 
 def bootstrap(

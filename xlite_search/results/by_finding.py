@@ -94,10 +94,11 @@ def by_finding(
     if len(known):
         p[known] = two_sided(gaps[known] / errors[known], dof[known])
         drawn = _deviates(covariance[np.ix_(known, known)], draws)
-        p_max_t[known], p_holm[known] = step_down(-ndtri(p[known] / 2), drawn), holm(p[known])
+        p_holm[known] = holm(p[known])
+        p_max_t[known] = np.minimum(step_down(-ndtri(p[known] / 2), drawn), p_holm[known])  # but for the draws' chance
         one_side = ndtr(np.quantile(drawn.max(axis=1), CONFIDENCE))
         halves[known] = stdtrit(dof[known], one_side) * errors[known]
-    low, high = gaps - halves, gaps + halves
+    low, high = np.maximum(gaps - halves, -1), np.minimum(gaps + halves, 1)
     areas = zip(one.score.tolist(), other.score.tolist(), strict=True)
     columns = (findings, positives, areas, gaps, low, high, p, p_max_t, p_holm)
     rows = [

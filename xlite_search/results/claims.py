@@ -24,7 +24,7 @@ import numpy as np
 from xlite_search.errors import XliteError
 from xlite_search.records import RunRecord
 from xlite_search.results import seeds
-from xlite_search.results.arms import Arm, by_gap, over_folds, over_seeds
+from xlite_search.results.arms import Arm, by_gap, folds_in_all, over_folds, over_seeds, whole_folds
 from xlite_search.results.columns import ends
 from xlite_search.results.inference import Patients, joint
 from xlite_search.results.influence import Array, Influence
@@ -34,6 +34,7 @@ from xlite_search.results.paired import (
     Judge,
     Seeds,
     fold_of,
+    names_of,
     pairs_of,
     recipe_of,
     seed_of,
@@ -62,7 +63,8 @@ class Claims:
     winner    by how much the best score is too good, for having been chosen
     single    every setting has one seed
     law       the joint law of these scores, for gaps between any two; None over folds
-    folds     that the scores are means over; 0 where all runs have the same validation images
+    folds     that the scores are means over, of so many; none where all runs have the same validation images
+    apart     settings that have no part in the claims, for want of common seeds or folds
     """
 
     about: Literal["weights", "recipe"]
@@ -76,7 +78,9 @@ class Claims:
     winner: Winner
     single: bool = True
     law: Patients | None = None
-    folds: int = 0
+    folds: tuple[int, ...] = ()
+    of_folds: int = 0
+    apart: tuple[str, ...] = ()
 
     @property
     def tied(self) -> list[Arm]:
@@ -101,39 +105,51 @@ class Claims:
         if many == 1:
             said = f"{best.label} has {told}"
         elif tied == 1:
-            said = f"{best.label} is the best of {many} {what} ({told})"
+            said = f"of {many} {what} {best.label} alone may be the best ({told})"
         else:
             of = f"none of the {many} {what} can" if tied == many else f"{tied} of {many} {what} cannot"
             said = f"{of} be told from the best, {best.label} ({told})"
-        where = f"In {self.folds} folds, all" if self.folds else "On"
-        said = f"{where} {self.images:,} validation images of {self.patients:,} patients, {said}"
+        said = f"{self._where()} {self.images:,} validation images of {self.patients:,} patients, {said}"
         if many > 1:
             said += "; 95 % for all comparisons at once"
+        if self.apart:
+            of = "folds" if self.folds else "seeds"
+            said += f"; without {_listed(self.apart)}, for want of common {of}"
         if self.about == "recipe":
             return said + "."
         why = "One seed each" if self.single else "No two settings have two seeds in common"
         return f"{said}. {why}: this is about these weights, not about their recipes."
 
+    def _where(self) -> str:
+        """`In 5 folds,`, or of some of them `In folds 0, 1 of 5,`."""
+        if not self.folds:
+            return "On"
+        if len(self.folds) == self.of_folds:
+            return f"In {self.of_folds} folds,"
+        return f"In folds {', '.join(map(str, self.folds))} of {self.of_folds},"
+
     def notes(self) -> list[str]:
         """How to read the table."""
         found = [
-            f"=: cannot be told from the best (95 %, all at once); the order of the others is that of their scores. "
-            f"Verdicts of the gap to the best, margin {self.margin:g}: tied within it, better or worse beyond chance, "
-            f"else one cannot tell"
+            f"=: cannot be told from the best (95 %, one-sided, all at once); the order of the others is that of their "
+            f"scores. Verdicts of the gap to the best, margin {self.margin:g}: tied within it, better or worse beyond "
+            f"chance, else one cannot tell; they are two-sided, for all pairs, and more careful than ="
         ]
         if self.of > len(self.arms) and self.about == "weights":
             found.append(f"claims are about the {len(self.arms)} that scored best, of {self.of:,}")
         if self.winner.scores > 1 and math.isfinite(self.winner.corrected):
             found.append(
-                f"the best score {self.winner.score:.4f} was chosen from {self.winner.scores:,}; corrected for that it "
-                f"is {self.winner.corrected:.4f}"
+                f"the best score {self.winner.score:.4f} was chosen from {self.winner.scores:,}"
+                f"{' means, whose epochs were chosen too' if self.about == 'recipe' else ''}; corrected for that "
+                f"{'choice of means ' if self.about == 'recipe' else ''}it is {self.winner.corrected:.4f}"
             )
         return found
 
     def as_json(self) -> dict[str, Any]:
         return {
             "about": self.about,
-            **({"folds": self.folds} if self.folds else {}),
+            **({"folds": list(self.folds), "of_folds": self.of_folds} if self.folds else {}),
+            **({"apart": list(self.apart)} if self.apart else {}),
             "metric": self.metric,
             "margin": self.margin,
             "images": self.images,
@@ -172,8 +188,11 @@ def claims_of(
     groups = [group for group in settings if len(group) >= FEWEST_SEEDS]
     pairs = pairs_of(groups)
     recipe = bool(pairs) or len(groups) == len(settings) == 1
+    apart = list[Seeds]()
     if recipe:
-        groups = [group for number, group in enumerate(groups) if not pairs or any(number in pair for pair in pairs)]
+        kept = _connected(pairs, len(groups)) if pairs else [0]
+        apart = [group for group in settings if group not in [groups[number] for number in kept]]
+        groups = [groups[number] for number in kept]
         chosen = list({run.key: run for group in groups for run in group.values()}.values())
     else:
         chosen = list({run.key: run for run in runs}.values())[:MOST]
@@ -187,10 +206,11 @@ def claims_of(
     if recipe:
         arms, first = over_seeds(groups, [run.key for run in chosen], areas, patients, margin)
         arms = _with_findings(arms, chosen, best, names)
-        return Claims("recipe", metric, margin, *whole, arms, len(groups), own_of, first, law=patients)
+        without = tuple(names_of([list(group.values()) for group in apart]))
+        return Claims("recipe", metric, margin, *whole, arms, len(groups), own_of, first, law=patients, apart=without)
     found = among(areas, patients, margin)
-    kept = joint([*best, *(on.of_last(run) or of_best for run, of_best in zip(chosen, best, strict=True))])
-    first = winner([_curve(run, metric) for run in chosen], kept.covariance)
+    both = joint([*best, *(on.of_last(run) or of_best for run, of_best in zip(chosen, best, strict=True))])
+    first = winner([_curve(run, metric) for run in chosen], both.covariance)
     called = dict(zip((run.key for run in runs), labels, strict=True))
     alone = [
         Arm(called[run.key], (run,), float(area), math.nan, own_of[run.key], standing)
@@ -198,6 +218,27 @@ def claims_of(
     ]
     arms = _with_findings(by_gap(alone, found.best), chosen, best, names)
     return Claims("weights", metric, margin, *whole, arms, len(runs), own_of, first, not groups, patients)
+
+
+def _connected(pairs: Sequence[tuple[int, int]], many: int) -> list[int]:
+    """The settings that are compared with one another, directly or by others: the largest such group, of equal ones the
+    first."""
+    left, found = set(range(many)), list[set[int]]()
+    while left:
+        group, new = set[int](), {min(left)}
+        while new:
+            group |= new
+            new = {other for pair in pairs for one in pair for other in pair if one in group} - group
+        found.append(group)
+        left -= group
+    sizes = [len(group) for group in found]
+    return sorted(found[sizes.index(max(sizes))])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first three, and how many more."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _with_findings(
@@ -232,15 +273,23 @@ def _of_folds(
         fold = fold_of(run)
         if fold is not None:
             found.setdefault(recipe_of(run, maker), {}).setdefault(fold, {}).setdefault(seed_of(run), run)
-    groups = [group for group in found.values() if len(group) > 1]
+    folds, groups = whole_folds(list(found.values()))
     if not groups:
         raise Unclaimed("the runs are of several folds, which have other images, and no setting was run in two of them")
+    apart = [
+        [run for of_fold in group.values() for run in of_fold.values()]
+        for group in found.values()
+        if not set(folds) <= group.keys()
+    ]
     arms, first = over_folds(groups, metric, margin)
     chosen = [run for group in groups for of_fold in group.values() for run in of_fold.values()]
     parts = {fold_of(run): judge(run) for run in chosen}
     whole = sum(part.images for part in parts.values()), sum(part.many for part in parts.values())
     alone = own_intervals(chosen, judge)
-    return Claims("recipe", metric, margin, *whole, arms, len(groups), alone, first, False, None, len(parts))
+    of, without = folds_in_all(groups), tuple(names_of(apart))
+    return Claims(
+        "recipe", metric, margin, *whole, arms, len(groups), alone, first, False, None, tuple(folds), of, without
+    )
 
 
 def own_intervals(runs: Iterable[RunRecord], judge: Callable[[RunRecord], Judge]) -> dict[str, Interval]:

@@ -34,7 +34,7 @@ from xlite_search.results.front import figure, front
 from xlite_search.results.guarded import Guarded, guarded, looked_at
 from xlite_search.results.importance import Importances, importances_of
 from xlite_search.results.influence import Figure
-from xlite_search.results.paired import Judge, figure_of, fold_of
+from xlite_search.results.paired import Judge, figure_of, fold_of, seed_of
 from xlite_search.results.reached import Reached, reached
 from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.tables import tables
@@ -288,6 +288,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     on_front = {run.folder for run, kept in zip(comparison.ranked, comparison.on_front(), strict=True) if kept}
     studies = dict(zip((run.folder for run in everyone), homes(everyone), strict=True))
 
+    own = comparison.claims.own if comparison.claims else {}
+
     def entry(run: RunRecord, rank: int | None) -> dict[str, Any]:
         at_best = run.epochs[run.best.epoch - 1] if run.best else {}
         return {
@@ -301,6 +303,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "epochs": len(run.epochs),
             "best_epoch": run.best.epoch if run.best else None,
             "score": at_best.get(comparison.metric),
+            **({"interval": own[run.key].as_json()} if run.key in own else {}),
             "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
             "seconds": run.seconds,
             **({"gpu_wh": _energy_wh(run)} if comparison.energy_wh else {}),
@@ -335,18 +338,29 @@ def _energy_wh(run: RunRecord) -> float:
 
 
 def against(comparison: Comparison, which: str, margin: float = MARGIN) -> Against:
-    """The best run against another one, by finding: by its key or label in the first study, or `STUDY/RUN`.
+    """The best run against another one, by finding: by its key or label in the first study, or `STUDY/RUN`, or the name
+    of a setting. Of settings over seeds or folds the runs of one seed and fold are compared.
 
     Raises:
         BadInput: there is no such run, or it is the best itself, or was validated on other images.
     """
     study, slash, name = which.rpartition("/")
     there = slash and study in places.studies()
-    other = open_study(study).run(name) if there else open_study(comparison.names[0]).run(which)
-    one = comparison.best
-    if other.folder == one.folder:
+    arms = comparison.claims.arms if comparison.claims else ()
+    named = next((arm for arm in arms if arm.label == which), None)
+    if named:
+        other = alike(comparison.best, named.runs)
+    else:
+        other = open_study(study).run(name) if there else open_study(comparison.names[0]).run(which)
+    one = alike(other, arms[0].runs) if arms else comparison.best
+    if other.folder == one.folder or (arms and other.folder in [run.folder for run in arms[0].runs]):
         raise BadInput(f"--against {which}: that is the best run itself, or the best setting's usual one; name another")
     return gaps_of(one, other, told_apart([one.label, other.label], homes([one, other])), margin)
+
+
+def alike(one: RunRecord, runs: Sequence[RunRecord]) -> RunRecord:
+    """Of a setting's runs the one of the same fold and seed, as far as there is one."""
+    return max(runs, key=lambda run: (fold_of(run) == fold_of(one), seed_of(run) == seed_of(one)))
 
 
 def show(

@@ -192,7 +192,7 @@ def swept_by_both(a: RunFacts, b: RunFacts) -> list[str] | None:
 def _named(factors: Sequence[str] | None, own: Sequence[str], differing: _Values, unknown: _Values) -> list[str]:
     """Which differences the claim is about, among those that follow from no other (`own`), and the unknown ones."""
     if factors is None:
-        settings = [name for name in own if name not in PROVENANCE and role_of(name) == "factor"]
+        settings = [n for n in own if n not in PROVENANCE and n not in REPLICATES and role_of(n) == "factor"]
         return settings if len(settings) == 1 else []
     asked = [short_name(factor) for factor in factors]
     chance = all(role_of(factor) == "nuisance" for factor in asked)  # beside other factors a seed is swept for chance

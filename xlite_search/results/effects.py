@@ -24,6 +24,7 @@ from xlite_search.factors import aliased
 from xlite_search.records import RunRecord
 from xlite_search.results.columns import Column, Table, ends
 from xlite_search.results.intervals import student
+from xlite_search.results.paired import fold_of
 from xlite_search.results.roles import FINISHED, REPLICATES, role_of
 from xlite_search.storage import digest
 
@@ -62,6 +63,7 @@ class Effects:
     rung     epochs that all of these runs were trained for, where a scheduler stopped some; None: the best epochs'
     dof      degrees of freedom of the error
     by_seed  the error is that of the seeds within settings
+    folds    the runs are of several folds
     aliased  what these runs cannot tell apart and the whole study can, a sentence each
     """
 
@@ -71,6 +73,7 @@ class Effects:
     dof: int
     by_seed: bool
     aliased: tuple[str, ...] = ()
+    folds: bool = False
 
     def as_json(self) -> dict[str, Any]:
         found = asdict(self)
@@ -79,6 +82,9 @@ class Effects:
             for each in found["effects"]
         ]
         return found
+
+    def _chance(self) -> str:
+        return ", corrected for the images that trainings of several folds share" if self.folds else "; on these images"
 
     def table(self) -> Table:
         """A row for each level of each factor."""
@@ -94,7 +100,8 @@ class Effects:
         error = "of seeds within settings" if self.by_seed else "of what an additive model leaves over"
         notes = [
             f"against the mean of the factor's values, others balanced; {self.runs} runs {when(self.rung)}",
-            f"error {error}, {self.dof} degrees of freedom; on these images, each interval by itself",
+            f"error {error}, {self.dof} degree{'s' * (self.dof != 1)} of freedom{self._chance()}; each interval by "
+            f"itself",
         ]
         return Table("main effects", columns, [*notes, *self.aliased])
 
@@ -150,7 +157,7 @@ def study_effects(runs: Sequence[RunRecord], metric: str) -> Effects | None:
     if not is_grid(levels(runs)):
         return None
     known = scored(runs, metric)
-    found = main_effects(known.settings, known.scores, known.rung)
+    found = main_effects(known.settings, known.scores, known.rung, _overlap(runs))
     if found is None or known.rung is None:
         return found
     return replace(found, aliased=aliased_survivors(runs))
@@ -164,10 +171,19 @@ def aliased_survivors(runs: Sequence[RunRecord]) -> tuple[str, ...]:
     return tuple(f"of those that were trained to the end: {sentence}" for sentence in told)
 
 
+def _overlap(runs: Sequence[RunRecord]) -> float:
+    """By what the variance of a mean over these runs' folds is larger than that of independent ones (`folds.py`)."""
+    there = {fold_of(run) for run in runs}
+    return 1 + len(there) / (runs[0].config["data"]["split"]["folds"] - 1) if len(there) > 1 else 1.0
+
+
 def main_effects(
-    settings: Sequence[Mapping[str, Any]], scores: Sequence[float], rung: int | None = None
+    settings: Sequence[Mapping[str, Any]], scores: Sequence[float], rung: int | None = None, overlap: float = 1.0
 ) -> Effects | None:
-    """Of runs by their swept settings, `[run]`; None without two runs and a factor that has two values."""
+    """Of runs by their swept settings, `[run]`; None without two runs and a factor that has two values.
+
+    overlap  by what variances are larger since the trainings of several folds share images
+    """
     levels = {name: found for name in _names(settings) if len(found := _levels(name, settings)) > 1}
     if len(scores) < 2 or not any(_is_factor(name) for name in levels):
         return None
@@ -177,7 +193,7 @@ def main_effects(
     inverse = np.linalg.pinv(design)
     estimates, told = inverse @ values, inverse @ design
     variance, dof, by_seed = _error(settings, values, design, estimates)
-    half = math.sqrt(variance) * float(student(dof)) if dof else math.nan
+    half = math.sqrt(overlap * variance) * float(student(dof)) if dof else math.nan
     effects, first = [], 1
     for (name, found), block in zip(levels.items(), blocks, strict=True):
         width = block.shape[1]
@@ -191,7 +207,7 @@ def main_effects(
             if _is_factor(name):
                 effects.append(Effect(name, found[level], runs, *figures))
         first += width
-    return Effects(tuple(effects), len(scores), rung, dof, by_seed)
+    return Effects(tuple(effects), len(scores), rung, dof, by_seed, folds=overlap > 1)
 
 
 def _is_factor(name: str) -> bool:

@@ -22,14 +22,13 @@ from xlite_search.results.influence import Array
 from xlite_search.results.intervals import Interval, student
 from xlite_search.results.seeds import Places
 
-#: two settings are compared on so many common folds at least
+#: settings are compared on so many folds at least
 FEWEST_FOLDS = 2
 
 
 def pairs_of(places: Places) -> list[tuple[int, int]]:
-    """Which settings are compared: the numbers of those with enough folds in common."""
-    pairs = itertools.combinations(range(len(places)), 2)
-    return [(a, b) for a, b in pairs if len(places[a].keys() & places[b].keys()) >= FEWEST_FOLDS]
+    """Every two settings."""
+    return list(itertools.combinations(range(len(places)), 2))
 
 
 def no_patients(scores: int) -> Patients:
@@ -45,12 +44,17 @@ def of_gaps(places: Places, sides: Sequence[tuple[list[int], ...]], scores: Arra
 
 
 def own(places: Places, scores: Array, folds: int) -> list[Interval]:
-    """Of each setting's mean over its folds alone, one interval each."""
+    """Of each setting's mean over its folds alone, one interval each, on the scale of log(score / (1 - score))."""
     found = seeds.of_means(places, scores, np.zeros((len(scores), len(scores))))
     many = np.array([len(of) for of in places])
     errors = np.sqrt(found.variance * _overlap(many, folds))
-    means, reach = seeds.means(places, len(scores)) @ scores, student(found.dof) * errors
-    return [Interval(*row) for row in np.column_stack([means, means - reach, means + reach, errors]).tolist()]
+    means = seeds.means(places, len(scores)) @ scores
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        reach = student(found.dof) * errors / (means * (1 - means))
+        ends = 1 / (1 + (1 - means) / means * np.exp(np.stack([reach, -reach])))
+    known = (errors > 0) & (means > 0) & (means < 1)
+    rows = np.column_stack([means, *np.where(known, [*ends, errors], np.nan)])
+    return [Interval(*row) for row in rows.tolist()]
 
 
 def rest(places: Places, scores: Array, folds: int) -> Array:

@@ -92,7 +92,7 @@ def run_named(where: str) -> RunRecord:
 def _runs(studies: tuple[str, ...]) -> Iterator[RunRecord]:
     if not studies:
         raise BadInput("name a study, or several: runs('kd_grid')")
-    for name in studies:
+    for name in dict.fromkeys(studies):
         yield from open_study(name).runs()
 
 

@@ -40,7 +40,8 @@ class MissingRun:
 
     def words(self) -> str:
         """`EXP-000 with sampler mean_rarity`."""
-        return f"{self.like} with {', '.join(f'{name} {_text(value)}' for name, value in self.settings.items())}"
+        changed = ", ".join(f"{name} {_text(value)}" for name, value in self.settings.items())
+        return f"{self.like} with {changed or 'what cannot be set by a command'}"
 
     def as_json(self) -> dict[str, Any]:
         return {

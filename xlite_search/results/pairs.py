@@ -62,7 +62,7 @@ class Pair:
         if math.isnan(self.gap):
             return "(no common score)"
         if math.isnan(self.low):
-            return f"({self.gap:+.4f}, no interval: there are no predictions of both)"
+            return f"({self.gap:+.4f}, no interval: no predictions of both on the same images)"
         if self.says in ("better", "worse"):
             ends = sorted((abs(self.low), abs(self.high)))
             return f"by {abs(self.gap):.4f} (95 %: {ends[0]:.4f} to {ends[1]:.4f})"
@@ -193,7 +193,7 @@ def tables(found: Pairs) -> Iterator[Table | str]:
     yield from found.notes
     fair = [pair for pair in found.pairs if pair.found.fair]
     if fair:
-        yield _comparable(fair[:PRINTED])
+        yield _comparable(fair[:PRINTED], found.metric)
     alike: dict[tuple[str, ...], list[Pair]] = {}
     for pair in found.pairs:
         if not pair.found.fair:
@@ -213,7 +213,7 @@ def tables(found: Pairs) -> Iterator[Table | str]:
         yield "--factor NAME says what is asked about; the run that is missing to answer it is then given as a command"
 
 
-def _comparable(pairs: Sequence[Pair]) -> Table:
+def _comparable(pairs: Sequence[Pair], metric: str) -> Table:
     columns = [
         Column("run", [pair.found.a for pair in pairs], text=True),
         Column("and", [pair.found.b for pair in pairs], text=True),
@@ -225,7 +225,8 @@ def _comparable(pairs: Sequence[Pair]) -> Table:
     known = [pair for pair in pairs if not math.isnan(pair.low)]
     error = f"95 % for all pairs at once, by patient: of these weights, not recipes; tied: within {pairs[0].margin:g}"
     notes = [error] if known else []
-    notes += ["-: no interval, for there are no predictions of both"] if len(known) < len(pairs) else []
+    if len(known) < len(pairs):
+        notes.append(f"-: no predictions of both on the same images; that gap is of {metric}")
     return Table("pairs that compare: by how much the first is ahead", columns, notes)
 
 

@@ -168,7 +168,10 @@ def judged(runs: Iterable[RunFacts], patients: Path | None = None) -> Judged:
             notes.append(f"{run.name}: there is no file of predictions {run.predictions}; compared without")
         else:
             read[run.name] = read_scores(run.predictions)
+    if not read and patients is not None and not patients.is_file():
+        raise BadInput(f"--patients {patients}: there is no such file")
     if not read:
+        notes += [f"--patients {patients}: not used, for no run names predictions"] if patients else []
         return Judged({}, notes=tuple(notes))
     named, first = next(iter(read.items()))
     try:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from xlite_search.records import RunRecord
 from xlite_search.results.bootstrap import FIGURES, Figure, bootstrap
 from xlite_search.results.columns import Column, Table, ends, number
-from xlite_search.results.intervals import Interval
+from xlite_search.results.inference import joint
+from xlite_search.results.influence import influence
+from xlite_search.results.intervals import Interval, own
 from xlite_search.results.paired import Judge
 
 WORDS: Mapping[Figure, str] = {
@@ -41,9 +45,14 @@ class Reached:
     @property
     def notes(self) -> list[str]:
         """How to read the table."""
-        found = [f"means over findings; {self.draws:,} draws of the patients, with all their images"]
+        found = [
+            f"means over findings; {self.draws:,} draws of the patients, with all their images; a calibration error "
+            f"has no interval, for by chance alone it is above 0"
+        ]
         if self.left_out:
-            found.append(f"in too few draws to be in the means that need positives: {', '.join(self.left_out)}")
+            found.append(
+                f"not in these means of AP and F1, for want of positives in some draws: {', '.join(self.left_out)}"
+            )
         return found
 
     def table(self) -> Table:
@@ -62,7 +71,11 @@ def reached(run: RunRecord, name: str, judge: Judge, ranked_by: Figure) -> Reach
 
     Raises Damaged as `Judge.of`.
     """
-    figures = [figure for figure in FIGURES if figure != ranked_by]
-    truth = judge.truth[:, judge.findings]
-    found = bootstrap(judge.logits(run)[None], truth, judge.patients, judge.names, figures=figures)
-    return Reached(name, {figure: found.macro(figure, 0) for figure in figures}, found.size, tuple(found.left_out))
+    drawn = [figure for figure in FIGURES if figure not in (ranked_by, "auroc")]
+    truth, logits = judge.truth[:, judge.findings], judge.logits(run)
+    found = bootstrap(logits[None], truth, judge.patients, judge.names, figures=drawn)
+    figures: dict[Figure, Interval] = {figure: found.macro(figure, 0) for figure in drawn}
+    if ranked_by != "auroc":
+        one = influence(logits, truth, judge.patients)
+        figures["auroc"] = own(np.array([one.score.mean()]), joint([one]))[0]
+    return Reached(name, figures, found.size, tuple(found.left_out))

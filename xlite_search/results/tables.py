@@ -264,10 +264,10 @@ def by_finding(comparison: Comparison) -> Table:
         if first and not place:
             own = [first.get(name) for name in names]
             columns.append(Column("95 % of #1", [ends(each.low, each.high) if each else ABSENT for each in own]))
-    what = "settings as in the table over seeds or folds" if by_arm else "runs as they are ranked"
+    what = "the settings of the table above, in its order" if by_arm else "runs as they are ranked"
     notes = [
         f"#: {what}",
-        f"{comparison.images:,} validation images; '-': no positives, so no figure, and not in the mean",
+        f"{comparison.images:,} validation images; '-': not known, and not in the mean",
     ]
     if any(0 < support[name] < SUPPORT for name in names if name in support):
         notes.append(f"(finding): under {SUPPORT} positives; its figure is hardly more than luck")
@@ -287,7 +287,7 @@ def closing_lines(comparison: Comparison) -> Iterator[str]:
         settings = " ".join(f"{setting}={value}" for setting, value in winner.settings.items())
         score = f"{comparison.metric} {winner.best_score(comparison.metric):.4f}"
         if claims and claims.about == "recipe":
-            over = f"{claims.folds} folds" if claims.folds else f"{len(claims.arms[0].runs)} seeds"
+            over = f"{len(claims.folds)} folds" if claims.folds else f"{len(claims.arms[0].runs)} seeds"
             score = f"the usual run of the best mean over {over}; {score}"
         yield f"\nBest config: {settings}  ({score})"
         yield f"Export it:   python -m xlite_search best {name} -o best.yaml"

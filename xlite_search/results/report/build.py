@@ -17,7 +17,7 @@ from xlite_search.results.compare import Comparison, open_study
 from xlite_search.results.effects import levels
 from xlite_search.results.importance import FEWEST, Importances
 from xlite_search.results.outputs import expect_writable
-from xlite_search.results.paired import fold_of, seed_of
+from xlite_search.results.paired import fold_of
 from xlite_search.results.report.content import Gaps, Report
 from xlite_search.results.report.gather import of_records
 from xlite_search.results.report.matrix import choose, matrix
@@ -138,14 +138,9 @@ def _opponent(comparison: Comparison, one: RunRecord) -> tuple[RunRecord | None,
             return control, "the best run without a teacher"
     if comparison.claims:
         arms = comparison.claims.arms
-        return (_alike(one, arms[1].runs), "the next best") if len(arms) > 1 else (None, "")
+        return (comparing.alike(one, arms[1].runs), "the next best") if len(arms) > 1 else (None, "")
     others = [run for run in comparison.ranked if run.folder != one.folder and fold_of(run) == fold_of(one)]
     return (others[0], "the next best") if others else (None, "")
-
-
-def _alike(one: RunRecord, runs: Sequence[RunRecord]) -> RunRecord:
-    """Of a setting's runs the one of the same fold and seed, as far as there is one."""
-    return max(runs, key=lambda run: (fold_of(run) == fold_of(one), seed_of(run) == seed_of(one)))
 
 
 def _curves(comparison: Comparison, missing: dict[str, str]) -> tuple[FindingCurves, ...]:

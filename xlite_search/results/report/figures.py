@@ -86,9 +86,10 @@ def _scores(report: Report) -> Figure:
     how = ""
     if said.claims:
         chance = "patients and training" if said.about == "recipe" else "patients alone"
+        same = "folds" if said.folds else "images"
         how = (
             f" Bars: 95 % of each by itself, of the chance of {chance}; where they overlap, that is no tie: all have "
-            f"the same images, and the gaps tell. Filled and bold: may be the best."
+            f"the same {same}, and the gaps tell. Filled and bold: may be the best."
         )
     return Figure(
         forest(rows, f"Score of each {what}", report.metric, reference=rows[0].value),
@@ -106,7 +107,8 @@ def _behind(report: Report) -> Figure:
     return Figure(
         forest(rows, f"Gap to the best, {best.label}", f"gap in {report.metric}", 0.0, margin, ("worse", "better")),
         "Forest plot: gap of each to the best with simultaneous intervals",
-        f"On the same images; bars: 95 % for all comparisons at once. Gray band: gaps up to {margin:g}, which matter "
+        f"On the same {'folds' if report.said.folds else 'images'}; bars: 95 % for all comparisons at once. Gray band: "
+        f"gaps up to {margin:g}, which matter "
         f"to nobody. Filled and bold: may be the best.",
     )
 

@@ -137,13 +137,19 @@ def _data(runs: Sequence[RunRecord], report: Report) -> Iterator[str]:
     if not report.images:
         return
     patients = f" of {report.said.patients:,} patients" if report.said.patients else ""
-    within = f", in {report.said.folds} folds" if report.said.folds else ""
+    parts = f"{report.trained_on:,} images to train on and {report.images:,} validation images{patients}"
+    if report.said.folds:
+        parts = (
+            f"{report.images:,} images{patients} in {report.said.folds} folds, each validated by a run of the others"
+        )
     yield (
-        f"Data set {data.get('name')}: {report.trained_on:,} images to train on and {report.images:,} validation images"
-        f"{patients}{within}; the split ({split.get('name')}{_ratios(split)}) never divides a patient."
+        f"Data set {data.get('name')}: {parts}; the split ({split.get('name')}{_ratios(split)}) never divides a "
+        f"patient."
     )
     yield from (f"{fact[0].upper()}{fact[1:]}." for fact in report.facts)
-    yield f"A run's score is {report.metric} at its best epoch; the test part was not looked at."
+    has_test = split.get("test", 1) and split.get("ratios", [1])[-1]
+    unseen = "; the test part was not looked at" if has_test else ""
+    yield f"A run's score is {report.metric} at its best epoch{unseen}."
 
 
 def _ratios(split: Mapping[str, Any]) -> str:

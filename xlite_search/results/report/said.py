@@ -76,7 +76,7 @@ def said_of(comparison: Comparison, margin: float) -> Said:
     claims = tuple(_claim(arm, arm is found.arms[0]) for arm in found.arms)
     winner = found.winner
     about, corrected = found.about, winner.corrected
-    more = (found.patients, corrected, winner.scores, found.folds)
+    more = (found.patients, corrected, winner.scores, len(found.folds))
     return Said(found.sentence(), caveats, about, margin, claims, "", *more)
 
 
