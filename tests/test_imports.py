@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import PHANTOM
+from exported import drawn, handmade
 
 from xlite_search import places
 from xlite_search.config import RunConfig, fingerprints, run_key
@@ -97,6 +98,8 @@ BUDGET = [
     Row(["report", "seeds", "-o", "report.html"], (*TENSORS, *ENGINES, "albumentations"), says="report.html: "),
     Row(["report", "search", "-o", "report.html"], (*TENSORS, "ray", "mlflow", "albumentations"), says="report.html: "),
     Row(["best", "seeds", "-o", "best.yaml"]),
+    Row(["predict", "exported", "x.png"], (*HEAVY, "pandas", "scipy", "sklearn", "onnx"), says="probability"),
+    Row(["predict", "exported", "--selftest"], (*HEAVY, "pandas", "scipy", "sklearn", "onnx"), says="1 known answers"),
     Row(["plan", KD_GRID, *ON_PHANTOMS, "--name", "x"], BESIDE_TENSORS, says="forecast: "),
     Row(["run", KD_GRID, "--set", "kd.tua=4", "--name", "x"], BESIDE_TENSORS, code=2),
     Row("import xlite_search", EVERYTHING),
@@ -182,6 +185,8 @@ def home(drawn_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("XLITE_RUNS", str(home / "runs"))
         patch.setenv("XLITE_DATA", str(home / "data"))
         raw_images(home)
+        handmade(home / "exported")
+        drawn(home / "x.png")
         a_finished_study("one_seed", [0])
         a_finished_study("seeds", [0, 1])
         a_finished_study("few_suggested", [0], ranges=RATES)

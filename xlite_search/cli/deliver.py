@@ -45,7 +45,20 @@ def export(
         print(f"int8: {found.int8}" if found.int8.passed else f"int8 is not offered: lost {found.int8}")
     if not about.calibration:
         print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
+    _track(folder, output)
     print(f"next: python -m xlite_search predict {output} FILES...")
+
+
+def _track(folder: Path, output: Path) -> None:
+    """Has MLflow hold the manifest; its trouble is a line on stderr."""
+    from xlite_search import console
+    from xlite_search.deploy.folder import MANIFEST
+    from xlite_search.tracking.models import log_files
+
+    with console.Wait("MLflow is being written"):
+        trouble = log_files(folder, [str((output / MANIFEST).absolute())])
+    if trouble:
+        console.say(trouble)
 
 
 def predict(
