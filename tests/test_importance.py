@@ -104,11 +104,13 @@ def test_few_runs_have_no_best_tenth(tmp_path: Path) -> None:
     scores = by_rate(settings)
     runs = [run(tmp_path, n, one, [s], "finished") for n, (one, s) in enumerate(zip(settings, scores, strict=True))]
     study = study_of(tmp_path)
-    assert importances_of(study, runs) is not None
+    assert importances_of(study.distributions, study.metric, runs) is not None
     lost = replace(runs[0], epochs=({"m": float("nan")},))
-    assert importances_of(study, [lost, *runs[1:]]) is None, "a run without a score does not count"
-    assert importances_of(study, [replace(runs[0], status="failed"), *runs[1:]]) is None
-    assert importances_of(study, []) is None
+    assert importances_of(study.distributions, study.metric, [lost, *runs[1:]]) is None, (
+        "a run without a score does not count"
+    )
+    assert importances_of(study.distributions, study.metric, [replace(runs[0], status="failed"), *runs[1:]]) is None
+    assert importances_of(study.distributions, study.metric, []) is None
 
 
 def test_scores_that_are_all_equal_or_settings_that_never_differ_have_none() -> None:
@@ -127,7 +129,8 @@ def test_of_a_search_with_a_scheduler_all_runs_count_at_its_first_rung(tmp_path:
         late = [float(number), float(number)]  # nothing that the settings decide
         survives = number % 3 == 0
         runs.append(run(tmp_path, number, one, [score, *(late if survives else [])], _end(survives)))
-    found = importances_of(study_of(tmp_path), runs)
+    study = study_of(tmp_path)
+    found = importances_of(study.distributions, study.metric, runs)
     assert found is not None and (found.runs, found.rung) == (60, 1)
     assert next(iter(found.shares)) == "optimizer.lr"
     assert "of 60 runs at epoch 1, the first rung" in " ".join(found.notes)
@@ -141,7 +144,8 @@ def test_of_several_objectives_it_is_of_the_metric(tmp_path: Path) -> None:
     settings = points(100)
     scores = by_rate(settings)
     runs = [run(tmp_path, n, one, [s], "finished") for n, (one, s) in enumerate(zip(settings, scores, strict=True))]
-    alone, several = (importances_of(study_of(tmp_path, minimize=down), runs) for down in ((), ("size",)))
+    studies = [study_of(tmp_path, minimize=down) for down in ((), ("size",))]
+    alone, several = (importances_of(study.distributions, study.metric, runs) for study in studies)
     assert alone is not None and alone == several
 
 
@@ -183,7 +187,7 @@ def test_a_record_of_an_earlier_version_has_no_ranges_and_no_importances(tmp_pat
     write_manifest(tmp_path / "study.json", body)
     study = StudyRecord.load(tmp_path)
     runs = [run(tmp_path, n, one, [float(n)], "finished") for n, one in enumerate(points(30))]
-    assert study.distributions == {} and importances_of(study, runs) is None
+    assert study.distributions == {} and importances_of(study.distributions, study.metric, runs) is None
 
 
 def test_a_range_of_numbers_is_as_wide_as_the_runs_values() -> None:

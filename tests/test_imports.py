@@ -61,7 +61,8 @@ IMPORTANCES = """
 name, expected = {name!r}, {expected}
 from xlite_search.results.compare import open_study
 from xlite_search.results.importance import importances_of
-assert (importances_of(open_study(name), open_study(name).runs()) is not None) == expected
+study = open_study(name)
+assert (importances_of(study.distributions, study.metric, study.runs()) is not None) == expected
 """
 
 

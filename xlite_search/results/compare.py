@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ class Comparison:
     claims   intervals, what is tied with the best, what may be said; None where nothing can be, `unclaimed` says why
     confounded  which runs may not be compared with the best, and why; they have no part in the claims
     facts    what belongs under every table: that the data set is a part of its label table
+    ranges   of a search, what it suggests from (`StudyRecord.distributions`); empty of grids and of several studies
     """
 
     names: tuple[str, ...]
@@ -85,6 +86,7 @@ class Comparison:
     unclaimed: str = ""
     confounded: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    ranges: Mapping[str, str] = field(default_factory=dict)
 
     def labels(self, runs: Sequence[RunRecord]) -> list[str]:
         """What to call these runs, `[run]`: equal labels of several studies say which they are of."""
@@ -138,9 +140,9 @@ class Comparison:
 
     def importances(self) -> Importances | None:
         """What decides whether a run of a search is a good one; None of several studies, and of grids."""
-        if len(self.names) > 1:
+        if not self.ranges:
             return None
-        return importances_of(open_study(self.names[0]), [*self.ranked, *self.others])
+        return importances_of(self.ranges, self.metric, [*self.ranked, *self.others])
 
     def reached(self) -> Reached | None:
         """AP, F1, Brier score and calibration error of the best run; None where predictions or data are not there."""
@@ -212,7 +214,8 @@ def compare(names: list[str], margin: float = MARGIN) -> Comparison:
     looked = of_comparison(found, looked_at(len(ranked)))
     guard, apart = _guarded(looked, ranked), _apart(looked, ranked, studies)
     claims, unclaimed = _claims(found, studies, margin, guard.fair)
-    return replace(found, claims=claims, unclaimed=unclaimed, confounded=(*apart, *guard.reasons))
+    ranges = studies[0].distributions if len(studies) == 1 else {}
+    return replace(found, claims=claims, unclaimed=unclaimed, confounded=(*apart, *guard.reasons), ranges=ranges)
 
 
 def _apart(looked: Sequence[RunFacts], ranked: Sequence[RunRecord], studies: Sequence[StudyRecord]) -> list[str]:

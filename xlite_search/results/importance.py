@@ -21,7 +21,6 @@ from xlite_search.records import RunRecord
 from xlite_search.results.columns import Column, Table
 from xlite_search.results.effects import scored, when
 from xlite_search.results.roles import role_of
-from xlite_search.study_record import StudyRecord
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -73,15 +72,15 @@ class Importances:
         return Table("importance of what was suggested", columns, self.notes)
 
 
-def importances_of(study: StudyRecord, runs: Sequence[RunRecord]) -> Importances | None:
+def importances_of(ranges: Mapping[str, str], metric: str, runs: Sequence[RunRecord]) -> Importances | None:
     """Of a search's runs, for its metric alone; where a scheduler stopped some, at its first rung (`effects.scored`).
 
-    None of a grid, of a search whose record has no ranges, and where `importances` gives none.
+    `ranges` are what its record has of what it suggests from. None without any, and where `importances` gives none.
     """
-    if not study.distributions:
+    if not ranges:
         return None
-    known = scored(runs, study.metric)
-    return importances(study.distributions, known.settings, known.scores, known.rung)
+    known = scored(runs, metric)
+    return importances(ranges, known.settings, known.scores, known.rung)
 
 
 def importances(
