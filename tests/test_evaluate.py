@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
+from test_cli import call
 from test_scored import untrained
 
 from xlite_search.config import RunConfig
@@ -119,6 +120,28 @@ def test_a_data_set_from_elsewhere_is_judged_whole(half: RunConfig, phantom: Pac
     strange = untrained(half, "strange", classes=renamed)
     other = evaluate(strange, "elsewhere", CPU, reason="another model")
     assert other.unjudged == ("Fracture",) and about.classes[0] not in {row.finding for row in other.findings}
+
+
+def test_the_verb_tells_and_keeps_every_figure(half: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = untrained(half, "m")
+    assert call(capsys, "calibrate", "m")[0] == 0
+    code, out, err = call(capsys, "evaluate", "m", "--on", "test")
+    assert code == 0, err
+    assert "sens." in out and "1st model judged" in out and "not calibrated" not in out
+    assert out.splitlines()[-1] == "next: python -m xlite_search explain m"
+    kept = json.loads((folder / "artifacts" / "evaluation" / "test.json").read_text())
+    code, out, _ = call(capsys, "evaluate", "m", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["look"] == kept["look"] and told["findings"] == kept["findings"]
+    assert kept["look"]["judged"]["calibration"] and kept["delivered"]["thresholds"]
+    untrained(half, "n", seed=1)
+    for arguments, said in (
+        (("evaluate", "n"), "one model was judged on these images already, m"),
+        (("evaluate", "o"), "no model 'o'"),
+        (("evaluate", "m", "--on", "tset"), "data set 'tset' is not prepared"),
+    ):
+        code, _, err = call(capsys, *arguments)
+        assert (code, err.count("\n")) == (2, 1) and said in err, err
 
 
 def test_criteria_say_what_they_do_not_know(half: RunConfig) -> None:

@@ -36,6 +36,7 @@ VERBS = (
     model.best,
     model.train,
     judge.calibrate,
+    judge.evaluate,
     deliver.export,
     deliver.predict,
     explain.explain,

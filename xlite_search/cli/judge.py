@@ -1,4 +1,4 @@
-"""Verbs that judge a delivered model: calibrate."""
+"""Verbs that judge a delivered model: calibrate, evaluate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Annotated
 
 import typer
 
+from xlite_search import places
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.errors import BadInput, did_you_mean
+
+#: within a model's folder
+EVALUATIONS = Path("artifacts") / "evaluation"
 
 
 def calibrate(
@@ -47,6 +51,39 @@ def calibrate(
     show(found.tables())
     print(f"written: {', '.join(FILES)} and figures in {folder / FIGURES}")
     print(f"next: python -m xlite_search evaluate {model} --on test")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name in mlruns/models, or its folder.")],
+    on: Annotated[str, typer.Option(metavar="PART", help="test, val, or a data set prepared from elsewhere.")] = "test",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why a part that another model was judged on is looked at again.")
+    ] = "",
+    baseline: Annotated[
+        str, typer.Option(metavar="MODEL", help="Whose size the model's is told beside.  [default: the teacher]")
+    ] = "",
+    cpu: Cpu = False,
+    json_: Json = False,
+) -> None:
+    """The model judged as it is delivered; the test part is looked at once, and every look is on record."""
+    from xlite_search import console, machine, storage
+    from xlite_search.evaluation import evaluate as judging
+    from xlite_search.evaluation.scored import find_model
+    from xlite_search.results.columns import show
+
+    folder = find_model(model)
+    machine.expect_gpu_support(cpu)
+    counter = console.Counter("images scored")
+    found = judging.evaluate(folder, on, machine.device(), reason=reason, baseline=baseline, counter=counter)
+    path = folder / EVALUATIONS / f"{places.plain_name(on, '--on')}.json"
+    storage.write_atomic(path, (json.dumps(found.as_json(), indent=1) + "\n").encode())
+    _track(folder, ())
+    if json_:
+        print(json.dumps(found.as_json()))
+        return
+    show(found.tables())
+    print(f"every figure: {path}")
+    print(f"next: python -m xlite_search explain {model}")
 
 
 def _track(folder: Path, names: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ def success(about: ModelManifest, macro: Influence, taken: Look | None, baseline
     if area.low > AUROC or area.high < AUROC:
         verdict = "met" if area.low > AUROC else "not met"
     corrected = f", corrected for {looks} looks" if looks > 1 else ""
-    told = f"{number(area.value)}, {confidence:.4g} interval {ends(area.low, area.high)}{corrected}"
+    told = f"{number(area.value)}, {100 * confidence:.4g} % interval {ends(area.low, area.high)}{corrected}"
     yield Success(f"AUROC above {AUROC:.2f}", told, verdict)
     yield _time(about)
     yield _size(about, baseline)
