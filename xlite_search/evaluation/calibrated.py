@@ -14,7 +14,7 @@ import numpy as np
 from xlite_search import storage
 from xlite_search.evaluation.calibration import FILE as CALIBRATION
 from xlite_search.evaluation.calibration import Calibration, Method, OfFinding, calibrate, write_calibration
-from xlite_search.evaluation.estimates import Array, Estimate, sigmoid
+from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth, sigmoid
 from xlite_search.evaluation.reliability import ASSESSABLE, Bin, bins, bins_of, upper_end
 from xlite_search.evaluation.scored import Scored
 from xlite_search.evaluation.thresholds import FILE as THRESHOLDS
@@ -73,9 +73,25 @@ class Calibrated:
 
     @cached_property
     def points(self) -> dict[str, list[Bin]]:
-        """Of each finding's reliability diagram, after calibration."""
-        chance, truth, groups = sigmoid(self.crossed), self.scored.truth, self.scored.groups
-        return {name: bins(chance[:, at], truth[:, at], groups) for at, name in enumerate(self.scored.classes)}
+        """Of each finding's reliability diagram after calibration, and of all findings' together."""
+        return {row.finding: bins(*self._images(row.finding)[1:]) for row in self._rows}
+
+    @property
+    def _rows(self) -> list[OfFinding]:
+        """Of what the images tell."""
+        known = [row for row in self.calibration.findings if row.finding in self.scored.classes]
+        return [*known, self.calibration.together]
+
+    def _images(self, finding: str) -> tuple[Array, Array, Truth, Groups]:
+        """Probabilities before and after calibration, truth, groups, `[image]`; of all findings each image once for
+        each that some have and others do not."""
+        truth, groups = self.scored.truth, self.scored.groups
+        if finding == self.calibration.together.finding:
+            chosen = truth.any(axis=0) & ~truth.all(axis=0)
+        else:
+            chosen = np.array([name == finding for name in self.scored.classes])
+        before, after = (sigmoid(logits[:, chosen]).ravel() for logits in (self.scored.logits, self.crossed))
+        return before, after, truth[:, chosen].ravel(), np.repeat(groups, int(chosen.sum()))
 
     def write(self) -> None:
         """Calibration, thresholds, figures; in an order in which what belongs together is read or refused."""
@@ -104,7 +120,8 @@ class Calibrated:
         yield self._lines()
         yield self._figures()
         for rule in RULES:
-            yield self._cuts(rule)
+            if any(row.by(rule) for row in self.thresholds.findings):
+                yield self._cuts(rule)
         yield from filter(None, (each.refused for each in self.thresholds.findings))
         if self.calibration.caveat:
             yield f"warning: this calibration is {self.calibration.caveat}"
@@ -137,13 +154,13 @@ class Calibrated:
         columns = [
             Column("finding", [row.finding for row in rows], text=True),
             Column("ECE before", [_value(row.before.ece if row.before else None) for row in rows]),
-            Column("ECE after", list(map(_value, ece))),
+            Column("ECE after", [_value(each) if each else "not assessable" for each in ece]),
             Column("95 %", list(map(_ends, ece)), spare=2),
             Column("Brier before", [_value(row.before.brier if row.before else None) for row in rows], spare=3),
             Column("Brier", list(map(_value, brier))),
             Column("skill", list(map(_value, skill))),
             Column("95 %", list(map(_ends, skill)), spare=3),
-            Column("slope", list(map(_value, slope))),
+            Column("slope", list(map(_value, slope)), spare=1),
             Column("95 %", list(map(_ends, slope)), spare=2),
             Column("intercept", [_value(each, "+") for each in intercept], spare=2),
             Column("95 %", [_ends(each, "+") for each in intercept], spare=3),
@@ -183,20 +200,12 @@ class Calibrated:
         return f" This calibration is {self.calibration.caveat}." if self.calibration.caveat else ""
 
     def diagrams(self) -> bytes:
-        """Reliability diagrams as SVG, a finding each."""
-        found = []
-        for row in self.calibration.findings:
-            if row.finding in self.scored.classes:
-                found.append(self._diagram(row, self.scored.classes.index(row.finding)))
-        note = RELIABILITY_NOTE + self._warning()
+        """Reliability diagrams as SVG, of each finding and of all together."""
+        found, note = list(map(self._diagram, self._rows)), RELIABILITY_NOTE + self._warning()
         return reliability(found, f"Reliability of {self.folder.name} on validation", note)
 
-    def _diagram(self, row: OfFinding, at: int) -> Diagram:
-        raw, chance, truth = (
-            sigmoid(self.scored.logits[:, at]),
-            sigmoid(self.crossed[:, at]),
-            self.scored.truth[:, at],
-        )
+    def _diagram(self, row: OfFinding) -> Diagram:
+        raw, chance, truth, _ = self._images(row.finding)
         points = self.points[row.finding]
         observed = np.array([each.observed.value for each in points], np.float64)
         inside = bins_of(raw)
