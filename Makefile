@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test check bench figures ui
+.PHONY: demo handover test check bench figures ui
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -11,6 +11,17 @@ PY := .venv/bin/python
 
 demo: .venv/.installed
 	$(PY) -m xlite_search run search_spaces/kd_grid.py --demo
+
+# after `make demo`: from its best config to answers without PyTorch
+handover: .venv/.installed
+	$(PY) -m xlite_search best kd_grid-demo -o mlruns/best.yaml
+	$(PY) -m xlite_search train mlruns/best.yaml --name handover
+	$(PY) -m xlite_search calibrate handover
+	$(PY) -m xlite_search evaluate handover --on test
+	$(PY) -m xlite_search explain handover
+	$(PY) -m xlite_search export handover -o mlruns/handover
+	$(PY) -m xlite_search predict mlruns/handover mlruns/handover/known_answers/phantom_1.png
+	$(PY) -m xlite_search predict mlruns/handover --selftest
 
 check: .venv/.installed
 	$(PY) -m ruff check .
