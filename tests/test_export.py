@@ -34,7 +34,7 @@ from xlite_search.deploy.export import Exported, export
 from xlite_search.deploy.folder import ExportManifest, manifest_of, read_exported
 from xlite_search.deploy.graph import Line, Served, to_onnx
 from xlite_search.deploy.int8 import gate
-from xlite_search.deploy.parity import BATCHES, image_files, parity
+from xlite_search.deploy.parity import BATCHES, Parity, expect_parity, image_files, parity
 from xlite_search.deploy.predict import Predictor, open_session, self_test
 from xlite_search.errors import BadInput, RunFailed
 from xlite_search.evaluation import calibration, thresholds
@@ -334,6 +334,14 @@ def test_an_ensemble_is_one_graph_of_the_mean(tmp_path: Path) -> None:
     assert np.allclose(Predictor.open(tmp_path / "out")(images.numpy())[0], mean, atol=1e-4)
 
 
+def test_of_large_logits_a_part_may_differ() -> None:
+    fine = Parity(images=32, logits=9e-5, probabilities=1e-6, from_bytes=1e-6, largest=3.0)
+    assert fine.holds and replace(fine, logits=2e-4, largest=30.0).holds
+    for worse in (replace(fine, logits=2e-4), replace(fine, probabilities=2e-5), replace(fine, from_bytes=2e-5)):
+        with pytest.raises(RunFailed, match="nothing was written"):
+            expect_parity(worse)
+
+
 def test_what_is_missing_is_said_in_a_sentence(
     cheap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,6 +363,7 @@ def test_the_verb_says_what_comes_next(
     assert code == 0, err
     assert out.splitlines()[-1] == f"next: python -m xlite_search predict {output} FILES..."
     assert "runs pickle" in err and "not calibrated" not in out
+    assert "no threshold by the rule sensitivity for Hernia; other rules: --rule youden, f1\n" in out
 
 
 @pytest.mark.parametrize("name", [HYBRID, "test_resnet_performer_ms"])
@@ -383,7 +392,7 @@ def of_radiographs(name: str, shared: Path, tmp_path: Path, size: int) -> None:
     found = parity(model, line, predictor, files)
     print(name, found)
     assert len(files) == 200 and BATCHES == (1, 2, 7, 32)
-    assert found.logits <= 1e-4 and max(found.probabilities, found.from_bytes) <= 1e-5
+    assert found.holds and found.logits <= 1e-4 and max(found.probabilities, found.from_bytes) <= 1e-5
     logits = predictor(some)[0]
     assert logits.std(axis=0).min() > 0.5
     with torch.no_grad():

@@ -17,6 +17,7 @@ from test_cli import call
 
 from xlite_search import storage
 from xlite_search.deploy import folder as names
+from xlite_search.deploy.answers import _chance
 from xlite_search.deploy.folder import expect_own, manifest_of, read_exported
 from xlite_search.deploy.predict import Predictor
 from xlite_search.errors import BadInput, Damaged
@@ -90,6 +91,12 @@ def test_table_csv_and_json_say_the_same(folder: Path, tmp_path: Path, capsys: p
         assert row["file"] == path and f"{found['probability']:.4f}" in table and f"{found['logit']:.3f}" in table
     assert findings["Hernia"]["threshold"] is None and findings["Mass"]["threshold"] == 0.25
     assert table.splitlines()[0] == path and "threshold" in table.splitlines()[1]
+
+
+def test_chances_that_four_digits_do_not_tell_from_none_are_said_to_be_so() -> None:
+    assert [_chance(chance) for chance in (0.0, 3e-5, 0.00016, 0.5, 0.99999)] == [
+        *("<0.0001", "<0.0001", "0.0002", "0.5000", ">0.9999")
+    ]
 
 
 def test_a_folder_without_thresholds_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def export(
     cpu: Cpu = False,
 ) -> None:
     """Writes a folder that answers without PyTorch: ONNX, weights, preprocessing, known answers, hashes."""
-    from xlite_search import machine
+    from xlite_search import console, machine
     from xlite_search.evaluation.scored import find_model
 
     folder = find_model(model)
@@ -34,7 +34,8 @@ def export(
 
     if pt2:
         print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
-    found = exported(folder, output, int8=int8, pt2=pt2, rule=rule, device=machine.device())
+    with console.Wait("the graph is being written and compared with the model"):
+        found = exported(folder, output, int8=int8, pt2=pt2, rule=rule, device=machine.device())
     about, parity = found.manifest, found.parity
     print(f"{output}: {about.model}, {len(about.classes)} findings")
     print(
@@ -43,6 +44,11 @@ def export(
     )
     if found.int8:
         print(f"int8: {found.int8}" if found.int8.passed else f"int8 is not offered: lost {found.int8}")
+    lacking = [name for name in about.classes if name not in about.thresholds]
+    if about.threshold_rule and lacking:
+        print(
+            f"no threshold by the rule {about.threshold_rule} for {', '.join(lacking)}; other rules: --rule youden, f1"
+        )
     if not about.calibration:
         print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
     _track(folder, output)

@@ -11,6 +11,8 @@ from xlite_search.deploy.predict import Answer, Predictor
 from xlite_search.storage import csv_text
 
 HEADER = ("file", "finding", "logit", "probability", "threshold", "decision")
+#: what four digits tell from 0
+LEAST = 0.0001
 SAID = {True: "yes", False: "no", None: ""}
 
 
@@ -32,10 +34,17 @@ def as_table(predictor: Predictor, answers: Sequence[Answer]) -> str:
         head = f"  {'finding':<{width}}  {'logit':>8}  {'probability':>11}"
         lines.append(f"{head}  {'threshold':>9}  decision" if predictor.manifest.thresholds else head)
         for _, name, logit, chance, threshold, decision in found:
-            line = f"  {name:<{width}}  {logit:>8.3f}  {chance:>11.4f}"
+            line = f"  {name:<{width}}  {logit:>8.3f}  {_chance(chance):>11}"
             limit = "" if threshold is None else f"{threshold:.4f}"
             lines.append(f"{line}  {limit:>9}  {SAID[decision]}".rstrip() if predictor.manifest.thresholds else line)
     return "\n".join(lines)
+
+
+def _chance(probability: float) -> str:
+    """Four digits; what they do not tell from none or from certainty is said to be so."""
+    if probability < LEAST:
+        return f"<{LEAST}"
+    return f">{1 - LEAST}" if probability > 1 - LEAST else f"{probability:.4f}"
 
 
 def as_csv(predictor: Predictor, answers: Sequence[Answer]) -> str:

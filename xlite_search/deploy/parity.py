@@ -18,23 +18,30 @@ from xlite_search.errors import RunFailed
 from xlite_search.model import Model
 
 BATCHES = (1, 2, 7, 32)
-#: largest differences that are allowed
-LOGITS, PROBABILITIES = 1e-4, 1e-5
+#: largest differences that are allowed; of logits beyond 10 their 100,000th part, for float32 has no more digits
+LOGITS, PROBABILITIES, OF_LARGEST = 1e-4, 1e-5, 1e-5
 MOST_IMAGES = max(BATCHES)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest differences over `images`, at every batch size; `from_bytes` is the probabilities' from files on."""
+    """Largest differences over `images`, at every batch size; `from_bytes` is the probabilities' from files on, and
+    `largest` the largest logit itself, without its sign."""
 
     images: int
     logits: float
     probabilities: float
     from_bytes: float
+    largest: float
+
+    @property
+    def limit(self) -> float:
+        """Of the logits' difference."""
+        return max(LOGITS, OF_LARGEST * self.largest)
 
     @property
     def holds(self) -> bool:
-        return self.logits <= LOGITS and max(self.probabilities, self.from_bytes) <= PROBABILITIES
+        return self.logits <= self.limit and max(self.probabilities, self.from_bytes) <= PROBABILITIES
 
 
 def parity(model: Model, line: Line, predictor: Predictor, files: Sequence[Path]) -> Parity:
@@ -53,14 +60,15 @@ def parity(model: Model, line: Line, predictor: Predictor, files: Sequence[Path]
             logits = max(logits, float(np.abs(found[0] - expected[rows]).max()))
             probabilities = max(probabilities, float(np.abs(found[1] - chances[rows]).max()))
     from_bytes = [predictor.of_file(file).probabilities - chance for file, chance in zip(files, chances, strict=True)]
-    return Parity(len(files), logits, probabilities, float(np.abs(from_bytes).max()))
+    largest = float(np.abs(expected).max())
+    return Parity(len(files), logits, probabilities, float(np.abs(from_bytes).max()), largest)
 
 
 def expect_parity(found: Parity) -> None:
     """Raises RunFailed if the graph does not say what the model does."""
     if not found.holds:
         raise RunFailed(
-            f"the exported graph is not the model: logits differ by {found.logits:.1e} (limit {LOGITS:g}), "
+            f"the exported graph is not the model: logits differ by {found.logits:.1e} (limit {found.limit:g}), "
             f"probabilities by {max(found.probabilities, found.from_bytes):.1e} (limit {PROBABILITIES:g}); nothing was "
             "written. Another version of torch or onnxscript may export it"
         )
