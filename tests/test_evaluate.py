@@ -19,7 +19,7 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput
 from xlite_search.evaluation import evaluate as module
 from xlite_search.evaluation.evaluate import evaluate
-from xlite_search.evaluation.looks import looks
+from xlite_search.evaluation.looks import ledger_path, looks
 from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.evaluation.success import success
 from xlite_search.model_folder import read_model, trained_on
@@ -142,6 +142,26 @@ def test_the_verb_tells_and_keeps_every_figure(half: RunConfig, capsys: pytest.C
     ):
         code, _, err = call(capsys, *arguments)
         assert (code, err.count("\n")) == (2, 1) and said in err, err
+
+
+def test_verify_holds_figures_against_looks(half: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = untrained(half, "m")
+    for verb in ("calibrate", "evaluate"):
+        assert call(capsys, verb, "m")[0] == 0
+    assert call(capsys, "verify", "m")[:2] == (0, "m: its files and the ledger of looks agree\n")
+    figures = folder / "artifacts" / "evaluation" / "test.json"
+    whole = figures.read_text()
+    figures.write_text(whole.replace('"number": 1', '"number": 2'))
+    code, out, _ = call(capsys, "verify", "m")
+    assert code == 3 and "a look that is not in the ledger" in out
+    figures.write_text(whole)
+    ledger = ledger_path(of_test(half))
+    ledger.write_bytes(ledger.read_bytes().replace(b'"model": "m"', b'"model": "n"'))
+    code, out, _ = call(capsys, "verify", "m")
+    assert code == 3 and "line 1 is damaged" in out
+    untrained(half, "m", seed=3)  # other weights under the calibration of the former ones
+    code, out, _ = call(capsys, "verify", "m", "--json")
+    assert code == 3 and len(json.loads(out)["broken"]) >= 2
 
 
 def test_criteria_say_what_they_do_not_know(half: RunConfig) -> None:

@@ -13,9 +13,6 @@ from xlite_search import places
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.errors import BadInput, did_you_mean
 
-#: within a model's folder
-EVALUATIONS = Path("artifacts") / "evaluation"
-
 
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name in mlruns/models, or its folder.")],
@@ -69,6 +66,7 @@ def evaluate(
     from xlite_search import console, machine, storage
     from xlite_search.evaluation import evaluate as judging
     from xlite_search.evaluation.scored import find_model
+    from xlite_search.evaluation.verified import EVALUATIONS
     from xlite_search.results.columns import show
 
     folder = find_model(model)

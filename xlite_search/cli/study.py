@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -165,8 +165,11 @@ def clean(study: Annotated[str, typer.Argument(metavar="STUDY")]) -> None:
     print(f"{study}: {(before - left) / 1e6:,.1f} MB given back, {left / 1e6:,.1f} MB of checkpoints are left")
 
 
-def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json = False) -> None:
-    """Nothing lost? Manifests, checkpoints, decisions, the teacher and MLflow, one against the other."""
+def verify(study: Annotated[str, typer.Argument(metavar="STUDY|MODEL")], json_: Json = False) -> None:
+    """Nothing lost? A study's manifests, checkpoints, decisions, teacher and MLflow, one against the other; or a
+    model's weights, calibration, thresholds, kept logits, figures and looks."""
+    if study not in places.studies() and (places.runs_root() / "models" / study / "model.json").is_file():
+        _verify_model(study, json_=json_)
     from xlite_search.results.compare import open_study
     from xlite_search.search.verify import verify as verify_study
 
@@ -176,6 +179,18 @@ def verify(study: Annotated[str, typer.Argument(metavar="STUDY")], json_: Json =
         print(json.dumps({"study": study, "broken": broken}))
     else:
         print("\n".join(broken) if broken else f"{study}: {len(found.trials)} trials, and nothing is lost")
+    raise typer.Exit(STORAGE if broken else 0)
+
+
+def _verify_model(name: str, *, json_: bool) -> NoReturn:
+    from xlite_search.evaluation.scored import find_model
+    from xlite_search.evaluation.verified import verify_model
+
+    broken = verify_model(find_model(name))
+    if json_:
+        print(json.dumps({"model": name, "broken": broken}))
+    else:
+        print("\n".join(broken) if broken else f"{name}: its files and the ledger of looks agree")
     raise typer.Exit(STORAGE if broken else 0)
 
 
