@@ -75,11 +75,11 @@ def test_a_map_without_anything_above_0_is_a_miss() -> None:
     assert judged(case((0, 0, 100, 100)), None) == dict.fromkeys(FIGURES, 0.0)
 
 
-def test_a_flat_border_is_pointed_at_in_its_middle() -> None:
+def test_a_flat_border_is_pointed_at_where_it_begins() -> None:
     shown = np.zeros((9, 9))
     shown[:3, :3] = 1
     guess = guess_of(shown)
-    assert guess is not None and guess.point == (1.5, 1.5)
+    assert guess is not None and guess.point == (2.5, 2.5)
     shown[6:, 6:] = 1
     two = guess_of(shown)
     assert two is not None and shown[int(two.point[1]), int(two.point[0])] == 1, "never between two maxima"
@@ -289,7 +289,7 @@ def test_explain_compares_with_occlusion_if_asked(folder: Path, capsys: pytest.C
     assert code == 0, err
     body = json.loads(out)
     assert {"rank_correlation", "pointing_of_maps", "pointing_of_occlusion"} <= set(body["occlusion"])
-    assert any("of the test part" in note for note in body["notes"])
+    assert any("are of the test part" in note for note in body["notes"])
 
 
 def test_without_boxes_the_most_probable_positives_are_shown(

@@ -15,6 +15,7 @@ from test_model_folder import weights_of
 from torch import Tensor, nn
 
 from xlite_search.errors import BadInput
+from xlite_search.evaluation.cells import Cells, cells_of
 from xlite_search.evaluation.maps import METHODS, as_grid, class_maps, occlusion_maps, signed_maps
 from xlite_search.evaluation.sanity import DEPTHS, rank_correlation, reinitialised
 from xlite_search.model import Model, load_model
@@ -50,6 +51,11 @@ def images(count: int = 3, size: int = SIZE, seed: int = 1) -> Tensor:
     return (nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
 
 
+def stretched(maps: Tensor) -> NDArray[np.float32]:
+    """As the package lays cells on an image."""
+    return np.asarray(Cells.stretched(SIZE, maps.shape[-1]).enlarged(maps, SIZE).numpy(), np.float32)
+
+
 def as_package(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """Maps on the scale of the grad-cam package, each from 0 to 1."""
     image: Any = import_module("pytorch_grad_cam.utils.image")
@@ -62,8 +68,8 @@ def test_maps_are_those_of_the_grad_cam_package(name: str) -> None:
     cam: Any = pytest.importorskip("pytorch_grad_cam")
     targets: Any = import_module("pytorch_grad_cam.utils.model_targets")
     model, batch = network(name), images()
-    ours = {method: class_maps(of(model), batch, (0, 1, 2), method) for method in METHODS}
-    signed = {method: signed_maps(model, batch, (0, 1, 2), method).numpy() for method in METHODS}
+    signed = {method: signed_maps(model, batch, (0, 1, 2), method) for method in METHODS}
+    ours = {method: stretched(each.clamp(min=0)) for method, each in signed.items()}
     model.requires_grad_(True)
     seen = 0
     for method, kind in zip(METHODS, (cam.GradCAM, cam.HiResCAM), strict=True):
@@ -75,7 +81,7 @@ def test_maps_are_those_of_the_grad_cam_package(name: str) -> None:
                 kept = theirs.activations_and_grads
                 act, grads = kept.activations[0].detach().numpy(), kept.gradients[0].numpy()
                 cells = theirs.get_cam_image(batch, model.last, None, act, grads, False)
-                assert np.abs(signed[method][:, finding] - cells).max() < 1e-5 * np.abs(cells).max()
+                assert np.abs(signed[method][:, finding].numpy() - cells).max() < 1e-5 * np.abs(cells).max()
     assert seen >= 4, "maps that are empty show nothing"
 
 
@@ -84,7 +90,7 @@ class Plain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = nn.Identity()
+        self.backbone, self.last = nn.Identity(), nn.Identity()
         self.head = nn.Linear(2, 2)
         self.head.weight.data = torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
 
@@ -110,6 +116,44 @@ def test_maps_of_a_network_that_can_be_written_down() -> None:
     assert shown.shape == (1, 2, 8, 8) and shown.dtype == np.float32
     assert shown[0, 1].min() == 0, "what speaks against a finding is cut"
     assert shown[0, 0, 0, 0] == pytest.approx(2), "raw, not scaled to 1"
+
+
+def test_a_stretched_map_is_enlarged_as_torch_does_it() -> None:
+    maps = torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    theirs = nn.functional.interpolate(maps, (64, 64), mode="bilinear", align_corners=False)
+    assert torch.allclose(Cells.stretched(64, 5).enlarged(maps, 64), theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "first", "step"),
+    [
+        ("test_efficientnet_mhsa", 96, 0.5, 32),  # 3 x 3 kernels, stride 2, padding 1: the first place is pixel 0
+        ("mobilenetv3_small_050_none", 96, 0.5, 32),
+        ("test_convnext_mhsa", 96, 16, 32),  # patches
+        ("test_vit_mhsa", 160, 8, 16),
+        ("test_resnet_none", 96, 7.5, 32),  # kernels on pixel 0, and shortcuts that are pooled by 2: between the two
+    ],
+)
+def test_cells_lie_where_the_strides_put_them(name: str, size: int, first: float, step: float) -> None:
+    assert cells_of(build_model(name, classes=1).eval(), size) == Cells(first, step)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet_none", "mobilenetv3_small_050_none", "test_convnext_none"])
+def test_cells_lie_in_the_middle_of_the_pixels_that_move_them(name: str) -> None:
+    """Measured: the pixels that have a gradient to a cell in the middle of a large image."""
+    size = 768
+    model = build_model(name, classes=1).eval().requires_grad_(False)
+    for module in model.backbone.modules():
+        if type(module).__name__ in ("SEModule", "EffectiveSEModule", "EcaModule", "SqueezeExcite"):
+            module.forward = lambda x: x  # a gate sees the whole image
+    pixels = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    last = model.features(pixels)[0]
+    at = last.shape[-1] // 2
+    (slope,) = torch.autograd.grad(last[0, :, at, at].square().sum(), pixels)
+    rows = slope.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+    assert rows[0] > 0 and rows[-1] < size - 1, "all of the pixels that it sees are in the image"
+    cells = cells_of(model, size)
+    assert abs((rows[0] + rows[-1] + 1).item() / 2 - (cells.first + at * cells.step)) <= 1
 
 
 @pytest.mark.parametrize("name", ["test_vit_mhsa", "test_efficientnet_none_ms", "test_convnext_mhsa"])

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from xlite_search.results.columns import Table
 
 FOLDER, SHEET, FIGURES = Path("artifacts") / "explain", "contact_sheet.png", "localisation.json"
-KEY = "green: true box    white: the map's maximum, and the box around what has at least half of it"
+KEY = (
+    "each: the image, its map{occlusion}; green: true box; cyan: the map's maximum, and the box around what has at "
+    "least half of it; figures: probabilities, not calibrated"
+)
 #: what the columns mean
 EXPLAINED = (
     "pointing: the map's maximum lies in a box of the finding; IoU: of that box and the one around what has at least "
@@ -57,6 +60,7 @@ def explain(
     from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
     from xlite_search.model_folder import read_model
     from xlite_search.results.columns import show
+    from xlite_search.tracking.models import log_files
 
     chosen_part = cast(PartName, _one_of(part, PARTS, "--part"))
     chosen_method = cast(Method, _one_of(method, METHODS, "--method"))
@@ -67,6 +71,10 @@ def explain(
     asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
     found = explained(folder, data, asked, device, console.Counter)
     home = _write(folder, found)
+    with console.Wait("MLflow is being written"):
+        trouble = log_files(folder, ())
+    if trouble:
+        console.say(trouble)
     if json_:
         print(json.dumps(found.as_json()))
         return
@@ -92,7 +100,8 @@ def _write(folder: Path, found: Explained) -> Path:
         name = f"{_plain(each.case.finding)}_{_plain(Path(each.case.image).stem)}.png"
         storage.write_atomic(home / name, png(overlay(_overlay(each))))
         drawn.add(name)
-    head = [found.title, KEY, *found.notes]
+    key = KEY.format(occlusion=", its occlusion map" if found.occlusion else "")
+    head = [found.title, key, *found.notes]
     storage.write_atomic(home / SHEET, png(contact_sheet([_overlay(each) for each in found.shown], head)))
     storage.write_atomic(home / FIGURES, (json.dumps(found.as_json(), indent=1) + "\n").encode())
     for path in home.glob("*.png"):

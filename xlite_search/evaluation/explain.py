@@ -136,7 +136,8 @@ def explained(
     alike = maker.alike(chosen[:SANITY_CASES])
     about = _about(model, data, asked, findings, len(set(places)))
     occlusion = _against_occlusion(shown) if asked.occlusion else None
-    return Explained(rows, shown, alike, occlusion, _notes(model, data, asked, alike, bool(cases)), about, constant)
+    notes = [*_verdict(rows, asked), *_notes(model, data, asked, alike), *_said_of_occlusion(occlusion)]
+    return Explained(rows, shown, alike, occlusion, notes, about, constant)
 
 
 def _quiet(_done: int, _total: int) -> None:
@@ -341,19 +342,46 @@ def _summary(pairs: Sequence[float]) -> dict[str, float | int | None]:
     return {"rank_correlation": mean, "pairs": len(known), "without": len(pairs) - len(known)}
 
 
-def _notes(model: Model, data: Data, asked: Asked, alike: Mapping[str, Any], boxed: bool) -> list[str]:
-    """What a reader has to know, a sentence each."""
+def _verdict(rows: Sequence[Row], asked: Asked) -> list[str]:
+    """Whether the maps' maxima are in the boxes more often than a guess that sees no image."""
+    if not rows:
+        return [
+            f"no image of the {asked.part} part has a box: there are maps and no figures of where they are right; "
+            f"give --boxes FILE, or another --part"
+        ]
+    over_all = rows[-1]
+    ours, theirs, gap = (each["pointing"] for each in (over_all.maps, over_all.constant, over_all.gap))
+    figures = (
+        f"pointing {ours.value:.2f}, that of a guess that sees no image {theirs.value:.2f}, by chance "
+        f"{over_all.chance:.2f}"
+    )
+    if gap.low > 0:
+        return [f"{figures}: the maps know more of the place than that guess"]
+    worse = "know less of the place than that guess" if gap.high < 0 else "are not shown to know more than that guess"
+    return [f"{figures}: the maps {worse}; do not show them as the place of a finding"]
+
+
+def _said_of_occlusion(found: Mapping[str, float | int | None] | None) -> list[str]:
+    if found is None:
+        return []
+    told = f"occlusion, which knows no layer: rank correlation with these maps {_said(found['rank_correlation'])}"
+    if found["boxed"]:
+        ours, theirs = (_said(found[name]) for name in ("pointing_of_maps", "pointing_of_occlusion"))
+        told += f"; on the {found['boxed']} cases drawn its pointing is {theirs}, and theirs {ours}"
+    return [told]
+
+
+def _notes(model: Model, data: Data, asked: Asked, alike: Mapping[str, Any]) -> list[str]:
+    """What else a reader has to know, a sentence each."""
     notes = []
     seen = {*(model.manifest.trained_on.patients if model.manifest.trained_on else ())}
     table = data.packed.table
     if seen & {table.groups[row] for row in part_of(data, asked.part).rows}:
         notes.append(f"the model was fitted on patients of the {asked.part} part: its maps look better there")
-    if asked.part == "test" and boxed:
-        notes.append("these figures are of the test part: it has been seen, and a model chosen by them is judged on it")
-    if not boxed:
+    if asked.part == "test":
         notes.append(
-            f"no image of the {asked.part} part has a box: there are maps and no figures of where they are right; "
-            f"give --boxes FILE, or --part"
+            "these maps and figures are of the test part: it has been seen, and whoever changes the model after this "
+            "no longer has a test that nobody looked at"
         )
     told = ", ".join(f"{depth} {_said(each['rank_correlation'])}" for depth, each in alike.items())
     notes.append(f"rank correlation with the maps of weights drawn anew, 1 the same and 0 unrelated: {told}")

@@ -77,20 +77,23 @@ class Case:
 def guess_of(shown: NDArray[np.floating], share: float = SHARE) -> Guess | None:
     """A map's `[height, width]` maximum, and the box around its region; None if nothing in it is above 0.
 
-    Of several pixels that are the maximum, such as the flat border of an enlarged map, the one nearest to their middle.
+    Of several pixels that are the maximum the one nearest to the image's middle: a map is flat from its outermost cells
+    on, and these are where that begins.
     """
     peak = float(shown.max())
     if not (peak > 0 and math.isfinite(peak)):
         return None
-    row, column = _middle(shown >= peak)
+    row, column = _nearest(shown >= peak, (np.array(shown.shape) - 1) / 2)
     _, parts, sizes, _ = cv2.connectedComponentsWithStats((shown >= share * peak).astype(np.uint8), connectivity=4)
     x, y, width, height = sizes[parts[row, column], :4].tolist()
     return Guess((column + 0.5, row + 0.5), (x, y, width, height))
 
 
-def _middle(chosen: NDArray[np.bool_]) -> tuple[int, int]:
+def _nearest(chosen: NDArray[np.bool_], middle: Array | None = None) -> tuple[int, int]:
+    """Of the places that are chosen the one nearest to the middle, or to their own."""
     places = np.argwhere(chosen)
-    row, column = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
+    apart = places - (places.mean(axis=0) if middle is None else middle)
+    row, column = places[(apart**2).sum(axis=1).argmin()].tolist()
     return row, column
 
 
@@ -147,7 +150,7 @@ def _constants_of(cases: Sequence[Case], rule: Rule) -> list[Guess]:
             by_patient[patient] = np.array([0.5, 0.5]), np.array([0.0, 0.0, 1.0, 1.0])
             continue
         left = counts - down[mine].T @ across[mine]
-        row, column = _middle(left >= left.max())
+        row, column = _nearest(left >= left.max())
         others = sides[~mine]
         best = others[fits[np.ix_(~mine, ~mine)].mean(axis=1).argmax()]
         by_patient[patient] = at[[column, row]], best if rule == "best" else np.median(others, axis=0)

@@ -7,7 +7,9 @@ linear in the features. Occlusion (Zeiler and Fergus 2014) knows no layer: by ho
 the image is covered.
 
 Maps are float32 `[image, finding, height, width]`, from 0 to their maximum, as large as the image, with one target per
-finding and image. One without anything above 0 is all 0: the method found nothing that speaks for the finding.
+finding and image. Cells are laid where they look (`cells.py`); the grad-cam package stretches the same cells over the
+image, which is the same for some backbones and half a cell off for others. A map without anything above 0 is all 0:
+the method found nothing that speaks for the finding.
 
 Of an ensemble each member's map is divided by its maximum, and the mean taken: how large gradients are differs from
 network to network, and the one with the largest would be the only one seen. (The grad-cam package joins layers so.)
@@ -23,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xlite_search.errors import BadInput
+from xlite_search.evaluation.cells import cells_of
 from xlite_search.model import Model
 from xlite_search.models.hybrid import Hybrid
 
@@ -43,12 +45,11 @@ def class_maps(model: Model, images: Tensor, findings: Sequence[int], method: Me
 
     Raises BadInput if a member's backbone gives tokens that are no square grid.
     """
-    height, width = images.shape[-2:]
+    size = images.shape[-1]
     members = []
     for member in model.models:
         signed = signed_maps(member, images, findings, method)
-        # linear and between cell centres, as cv2.resize has it; what is below 0 is cut before
-        members.append(F.interpolate(signed.clamp(min=0), (height, width), mode="bilinear", align_corners=False))
+        members.append(cells_of(member, size).enlarged(signed.clamp(min=0), size))
     if len(members) == 1:
         return _numbers(members[0])
     return _numbers(torch.stack([each / _peaks(each).clamp(min=1e-30) for each in members]).mean(dim=0))

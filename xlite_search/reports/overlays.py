@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 #: of the map where it is highest
 OPACITY = 0.6
-#: blue, green, red, as cv2 has them
-TRUE, OWN, MARK, INK, PAPER, FAINT = (
-    (80, 255, 80),
-    (255, 255, 255),
-    (255, 255, 255),
-    (20, 20, 20),
-    (255, 255, 255),
-    (96, 96, 96),
-)
+#: blue, green, red, as cv2 has them: true box, the map's own box, text
+TRUE, OWN = (60, 230, 60), (255, 255, 0)
+INK, PAPER, FAINT = (20, 20, 20), (255, 255, 255), (80, 80, 80)
 FONT, LINE = cv2.FONT_HERSHEY_SIMPLEX, 18
 #: side of a picture in a file of its own at least, and in a sheet
 LARGE, SMALL = 448, 190
@@ -107,17 +101,15 @@ def _boxed(
     scale: float,
     colour: tuple[int, int, int],
 ) -> Picture:
-    """A line on a black one, so that it is seen on bright lungs and dark ones."""
     for x, y, width, height in boxes:
         begin, end = (round(x * scale), round(y * scale)), (round((x + width) * scale), round((y + height) * scale))
-        cv2.rectangle(picture, begin, end, (0, 0, 0), 3)
-        cv2.rectangle(picture, begin, end, colour, 1)
+        cv2.rectangle(picture, begin, end, colour, 2)
     return picture
 
 
 def _pointed(picture: Picture, point: tuple[float, float], scale: float) -> Picture:
     at = round(point[0] * scale), round(point[1] * scale)
-    for colour, thick in (((0, 0, 0), 3), (MARK, 1)):
+    for colour, thick in (((0, 0, 0), 3), (PAPER, 1)):
         cv2.drawMarker(picture, at, colour, cv2.MARKER_CROSS, max(8, picture.shape[0] // 20), thick, cv2.LINE_AA)
     return picture
 
