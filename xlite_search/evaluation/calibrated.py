@@ -155,7 +155,6 @@ class Calibrated:
             Column("finding", [row.finding for row in rows], text=True),
             Column("ECE before", [_value(row.before.ece if row.before else None) for row in rows]),
             Column("ECE after", [_value(each) if each else "not assessable" for each in ece]),
-            Column("95 %", list(map(_ends, ece)), spare=2),
             Column("Brier before", [_value(row.before.brier if row.before else None) for row in rows], spare=3),
             Column("Brier", list(map(_value, brier))),
             Column("skill", list(map(_value, skill))),
@@ -169,7 +168,7 @@ class Calibrated:
         notes = [
             *([f"not assessable, under {ASSESSABLE} positives or negatives: {', '.join(few)}"] if few else []),
             f"after: by lines of other patients' images ({self.calibration.folds} folds); intervals by patient",
-            "ECE is above 0 by luck alone; its interval is around the figure less that",
+            "ECE is above 0 by luck alone, and has no interval",
             "slope below 1: too extreme; intercept above 0: too low on average; skill 0: worth as much as the "
             "prevalence",
         ]

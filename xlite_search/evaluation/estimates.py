@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.results.inference import CONFIDENCE
-from xlite_search.results.intervals import student
+from xlite_search.results.intervals import share, student
 from xlite_search.spec import Spec
 
 Array = NDArray[np.float64]
@@ -71,33 +70,10 @@ def dof_of(truth: Truth, groups: Groups) -> int:
     return min(len(np.unique(groups[truth])), len(np.unique(groups[~truth]))) - 1
 
 
-def effective(hits: Truth, groups: Groups) -> float:
-    """How many independent images would tell as much of a proportion as these do (Korn and Graubard 1998).
-
-    p (1 - p) over the variance by group; at most all images, at least (sum n)^2 / sum n^2 for groups of n images, which
-    is right if the images of a group are all alike. Where all or none are hits, it is that.
-    """
-    sizes = np.bincount(numbered(groups)).astype(np.float64)
-    images = float(sizes.sum())
-    least = images**2 / float(sizes @ sizes)
-    share = float(hits.mean())
-    if not 0 < share < 1 or len(sizes) < 2:
-        return least
-    error = error_of(np.asarray((hits - share) / images), groups)
-    return float(np.clip(share * (1 - share) / error**2, least, images)) if error > 0 else images
-
-
 def proportion(hits: Truth, groups: Groups) -> Estimate:
-    """A part of some images with the interval of Clopper and Pearson (1934), on effective counts; unknown of none."""
-    from scipy.special import betaincinv
-
-    if not len(hits):
-        return Estimate()
-    share, size = float(hits.mean()), effective(hits, groups)
-    count, tail = share * size, (1 - CONFIDENCE) / 2
-    low = float(betaincinv(count, size - count + 1, tail)) if share > 0 else 0.0
-    high = float(betaincinv(count + 1, size - count, 1 - tail)) if share < 1 else 1.0
-    return Estimate.of(share, min(low, share), max(high, share))
+    """A part of some images with its interval by group (`results.intervals.share`); unknown of none."""
+    found = share(hits, groups)
+    return Estimate.of(found.value, found.low, found.high)
 
 
 def minimum(objective: Objective, start: Array) -> Array:

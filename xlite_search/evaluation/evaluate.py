@@ -33,7 +33,6 @@ from xlite_search.results.bootstrap import bootstrap
 from xlite_search.results.inference import joint
 from xlite_search.results.influence import Influence, influence
 from xlite_search.results.intervals import Interval, own, share
-from xlite_search.storage import digest
 from xlite_search.training.metrics import sigmoid
 
 if TYPE_CHECKING:
@@ -75,10 +74,8 @@ class Delivered:
 
     def judged(self, sha256: str) -> Judged:
         """By its hashes, with those of the weights."""
-        chosen = self.thresholds and digest(self.thresholds.model_dump(mode="json"))
-        return Judged(
-            sha256=sha256, calibration=self.calibration.hash if self.calibration else "", thresholds=chosen or ""
-        )
+        chosen = self.thresholds.hash if self.thresholds else ""
+        return Judged(sha256=sha256, calibration=self.calibration.hash if self.calibration else "", thresholds=chosen)
 
 
 def evaluate(

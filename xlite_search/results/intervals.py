@@ -44,21 +44,34 @@ def two_sided(t: Array, dof: float | Array) -> Array:
 def share(chosen: NDArray[np.bool_], groups: NDArray[np.int64], confidence: float = CONFIDENCE) -> Interval:
     """The share of images that are chosen, such as sensitivity among those with a finding; `[image]` twice.
 
-    Clopper and Pearson's interval of the effective number of images (Korn and Graubard 1998): as many independent ones
-    as would have the variance that the shares by group have. Where all or none are chosen that is not known, and is the
-    number of groups. Unknown without an image.
+    Clopper and Pearson's interval (1934) of the effective number of images. Unknown without an image.
     """
-    images, many = len(chosen), len(np.unique(groups))
-    if not images:
+    if not len(chosen):
         return Interval(np.nan, np.nan, np.nan, np.nan)
-    value = float(chosen.mean())
-    moved = np.bincount(groups, weights=chosen - value) / images
-    variance = float((moved**2).sum()) * many / max(many - 1, 1)
-    effective = min(value * (1 - value) / variance, images) if variance > 0 else many
-    hits, tail = value * effective, (1 - confidence) / 2
-    low = float(betaincinv(hits, effective - hits + 1, tail)) if hits > 0 else 0.0
-    high = float(betaincinv(hits + 1, effective - hits, 1 - tail)) if hits < effective else 1.0
-    return Interval(value, low, high, math.sqrt(variance) if variance > 0 else math.nan)
+    value, error, size = effective(chosen, groups)
+    hits, tail = value * size, (1 - confidence) / 2
+    low = float(betaincinv(hits, size - hits + 1, tail)) if value > 0 else 0.0
+    high = float(betaincinv(hits + 1, size - hits, 1 - tail)) if value < 1 else 1.0
+    return Interval(value, min(low, value), max(high, value), error)
+
+
+def effective(chosen: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float, float, float]:
+    """A share, its standard error by group, and how many independent images would tell as much of it (Korn and Graubard
+    1998).
+
+    p (1 - p) over the variance; at most all images, at least (sum n)^2 / sum n^2 for groups of n images, which is right
+    if the images of a group are all alike. Where all or none are chosen, or all are of one group, it is that.
+    """
+    number = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    sizes = np.bincount(number).astype(np.float64)
+    images, many, value = len(chosen), len(sizes), float(chosen.mean())
+    least = images**2 / float(sizes @ sizes)
+    if not 0 < value < 1 or many < 2:
+        return value, math.nan, least
+    moved = np.bincount(number, weights=chosen - value) / images
+    error = math.sqrt(float(moved @ moved) * many / (many - 1))
+    size = float(np.clip(value * (1 - value) / error**2, least, images)) if error > 0 else float(images)
+    return value, error, size
 
 
 def own(
