@@ -3,7 +3,8 @@
     python benchmarks/latency.py
 
 exports two untrained hybrids at 224 px and asks them for one image: onnxruntime and eager torch take turns in an order
-drawn anew each round, on one thread and then on all cores. Decoding a PNG of 1,024 px with CLAHE and resizing counts
+drawn anew each round, on one thread; on all cores one is asked after the other, for the threads of one wait busily for
+its next image and keep the other's out. That ratio has no limit: what else the machine does decides it. Decoding a PNG of 1,024 px with CLAHE and resizing counts
 apart from the model, and so does the first answer of a new session. `predict` is timed as a command.
 """
 
@@ -40,9 +41,7 @@ SIZE, RAW, ROUNDS, STARTS = 224, 1024, 200, 5
 
 LIMITS = {
     "small_one_thread_ratio": Limit(most=1.5),
-    "small_all_cores_ratio": Limit(most=1.5),
     "b0_one_thread_ratio": Limit(most=1.5),
-    "b0_all_cores_ratio": Limit(most=1.5),
     "b0_answer_ms": Limit(most=500),
     "predict_start_s": Limit(most=2),
 }
@@ -86,9 +85,9 @@ def of_model(model: Model, folder: Path, image: Path, rounds: int) -> dict[str, 
             model.logits(tensor)
 
     single = {"one_thread": lambda: one(pixels), "eager_one_thread": eager, "preparing": lambda: one.prepared(image)}
-    several = {"all_cores": lambda: every(pixels), "eager_all_cores": eager}
     found: dict[str, dict[str, float]] = {}
-    for threads, cases in ((1, single), (cores, several)):  # torch waits long after a change of threads
+    alone = [(cores, {"all_cores": lambda: every(pixels)}), (cores, {"eager_all_cores": eager})]
+    for threads, cases in [(1, single), *alone]:
         with opencv_and_torch(threads):
             found |= timed(cases, rounds, min(WARM_UP, rounds))
     figures = {
