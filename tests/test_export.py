@@ -345,8 +345,6 @@ def test_of_large_logits_a_part_may_differ() -> None:
 def test_what_is_missing_is_said_in_a_sentence(
     cheap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(BadInput, match=r"--rule youdn: .*did you mean 'youden'\?"):
-        export(cheap, tmp_path / "out", rule="youdn")
     code, _, err = call(capsys, "export", "none", "-o", str(tmp_path / "out"))
     assert code == 2 and "no model 'none'" in err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -363,7 +361,7 @@ def test_the_verb_says_what_comes_next(
     assert code == 0, err
     assert out.splitlines()[-1] == f"next: python -m xlite_search predict {output} FILES..."
     assert "runs pickle" in err and "not calibrated" not in out
-    assert "no threshold by the rule sensitivity for Hernia; other rules: --rule youden, f1\n" in out
+    assert "not decided, without a threshold: Hernia\n" in out
 
 
 @pytest.mark.parametrize("name", [HYBRID, "test_resnet_performer_ms"])

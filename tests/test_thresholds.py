@@ -12,8 +12,11 @@ from scipy.special import bdtr, ndtr
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from xlite_search.errors import BadInput
-from xlite_search.evaluation.estimates import sigmoid
+from xlite_search.evaluation.estimates import Estimate, sigmoid
 from xlite_search.evaluation.thresholds import (
+    OfFinding,
+    Threshold,
+    Thresholds,
     between,
     by_counts,
     by_sensitivity,
@@ -21,6 +24,7 @@ from xlite_search.evaluation.thresholds import (
     lowest,
     needed,
     of_finding,
+    rule_of,
     threshold,
     tolerance,
     too_few,
@@ -130,3 +134,26 @@ def test_what_there_is_no_threshold_of_is_said() -> None:
 def test_a_sensitivity_is_a_part(wrong: float) -> None:
     with pytest.raises(BadInput, match=r"expected a part between 0 and 1, such as 0\.9"):
         expect_sensitivity(wrong)
+
+
+def test_a_finding_without_the_deciding_rule_is_decided_by_its_best_f1() -> None:
+    def by(probability: float) -> Threshold:
+        return Threshold(
+            probability=probability,
+            sensitivity=Estimate.of(0.9),
+            specificity=Estimate.of(0.5),
+            precision=Estimate.of(0.5),
+            flagged=0.5,
+        )
+
+    rows = (
+        OfFinding(finding="Mass", positives=50, positive_patients=40, sensitivity=by(0.1), f1=by(0.4)),
+        OfFinding(finding="Edema", positives=9, positive_patients=9, f1=by(0.3), refused="too few"),
+        OfFinding(finding="Hernia", positives=0, positive_patients=0, refused="none"),
+    )
+    found = Thresholds(sha256="s", calibration="c", at_least=0.9, findings=rows)
+    cuts, rules = found.deciding()
+    assert cuts[:2].tolist() == [0.1, 0.3] and np.isnan(cuts[2]) and rules == ("sensitivity", "f1", "")
+    assert found.model_copy(update={"decides": "f1"}).deciding(("Mass",))[0].tolist() == [0.4]
+    with pytest.raises(BadInput, match=r"--rule youdn: expected sensitivity, youden, f1; did you mean 'youden'\?"):
+        rule_of("youdn")

@@ -19,9 +19,6 @@ def export(
         bool, typer.Option("--int8", help="In 8 bits too, if that loses next to nothing on the validation part.")
     ] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="A program of torch.export too; loading it runs pickle.")] = False,
-    rule: Annotated[
-        str, typer.Option(help="Which thresholds decide: sensitivity, youden or f1; those that `calibrate` fitted.")
-    ] = "sensitivity",
     cpu: Cpu = False,
 ) -> None:
     """Writes a folder that answers without PyTorch: ONNX, weights, preprocessing, known answers, hashes."""
@@ -35,7 +32,7 @@ def export(
     if pt2:
         print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
     with console.Wait("the graph is being written and compared with the model"):
-        found = exported(folder, output, int8=int8, pt2=pt2, rule=rule, device=machine.device())
+        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device())
     about, parity = found.manifest, found.parity
     print(f"{output}: {about.model}, {len(about.classes)} findings")
     print(
@@ -44,11 +41,12 @@ def export(
     )
     if found.int8:
         print(f"int8: {found.int8}" if found.int8.passed else f"int8 is not offered: lost {found.int8}")
+    others = [name for name, rule in about.threshold_rules.items() if rule != about.threshold_rule]
+    if others:
+        print(f"decided by the best F1, for want of a threshold by {about.threshold_rule}: {', '.join(others)}")
     lacking = [name for name in about.classes if name not in about.thresholds]
     if about.threshold_rule and lacking:
-        print(
-            f"no threshold by the rule {about.threshold_rule} for {', '.join(lacking)}; other rules: --rule youden, f1"
-        )
+        print(f"not decided, without a threshold: {', '.join(lacking)}")
     if not about.calibration:
         print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
     _track(folder, output)

@@ -21,6 +21,9 @@ def calibrate(
     ] = "",
     sensitivity: Annotated[float, typer.Option(help="What a threshold shall keep, with 95 % confidence.")] = 0.9,
     method: Annotated[str, typer.Option(help="platt (a line for each finding) or temperature (one slope).")] = "platt",
+    rule: Annotated[
+        str, typer.Option(help="What the model decides by: sensitivity (else the best F1), youden or f1.")
+    ] = "sensitivity",
     cpu: Cpu = False,
     json_: Json = False,
 ) -> None:
@@ -29,17 +32,25 @@ def calibrate(
     from xlite_search.evaluation.calibrated import FIGURES, FILES, calibrated
     from xlite_search.evaluation.calibration import METHODS
     from xlite_search.evaluation.scored import find_model
-    from xlite_search.evaluation.thresholds import expect_sensitivity
+    from xlite_search.evaluation.thresholds import expect_sensitivity, rule_of
     from xlite_search.results.columns import show
 
     chosen = next((each for each in METHODS if each == method), None)
     if chosen is None:
         raise BadInput(f"--method {method}: expected {' or '.join(METHODS)}{did_you_mean(method, METHODS)}")
     expect_sensitivity(sensitivity)
-    folder = find_model(model)
+    decides, folder = rule_of(rule), find_model(model)
     machine.expect_gpu_support(cpu)
     counter = console.Counter("images scored")
-    found = calibrated(folder, machine.device(), on=on, sensitivity=sensitivity, method=chosen, counter=counter)
+    found = calibrated(
+        folder,
+        machine.device(),
+        on=on,
+        sensitivity=sensitivity,
+        decides=decides,
+        method=chosen,
+        counter=counter,
+    )
     found.write()
     _track(folder, FILES)
     if json_:

@@ -43,9 +43,8 @@ from xlite_search.deploy.int8 import CALIBRATED_ON, Gate, gate, logits_of, quant
 from xlite_search.deploy.parity import MOST_IMAGES, Parity, expect_parity, image_files, parity
 from xlite_search.deploy.predict import Predictor, open_session
 from xlite_search.deploy.weights import weight_files
-from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.calibration import Calibration, fit, read_calibration
-from xlite_search.evaluation.thresholds import RULES, Rule, Thresholds, read_thresholds
+from xlite_search.evaluation.thresholds import Thresholds, read_thresholds
 from xlite_search.model import Model, load_model
 from xlite_search.provenance import environment, version_of
 
@@ -91,11 +90,12 @@ class _Delivered:
         slopes, offsets = np.array([[line.slope, line.offset] for line in lines]).T
         return Line(slopes, offsets, self.calibration.hash)
 
-    def manifest(self, rule: Rule) -> ExportManifest:
+    def manifest(self) -> ExportManifest:
         """With no files yet."""
         about, found = self.model.manifest, self.thresholds
-        values = found.probabilities(rule, self.model.classes).tolist() if found else []
-        limits = {name: value for name, value in zip(self.model.classes, values, strict=False) if np.isfinite(value)}
+        values, rules = found.deciding(self.model.classes) if found else (np.zeros(0), ())
+        chosen = zip(self.model.classes, values, strict=False)
+        limits = {name: float(value) for name, value in chosen if np.isfinite(value)}
         return ExportManifest(
             model=about.model,
             name=self.folder.name,
@@ -103,8 +103,9 @@ class _Delivered:
             calibration=self.line.hash,
             classes=about.classes,
             thresholds=limits,
-            threshold_rule=rule if found else "",
-            thresholds_hash=storage.digest(found.model_dump(mode="json")) if found else "",
+            threshold_rule=found.decides if found else "",
+            threshold_rules={name: by for name, by in zip(self.model.classes, rules, strict=False) if by},
+            thresholds_hash=found.hash if found else "",
             notice=about.notice,
             versions={name: version_of(name) for name in VERSIONS},
             files={},
@@ -117,14 +118,12 @@ def export(
     *,
     int8: bool = False,
     pt2: bool = False,
-    rule: str = "sensitivity",
     device: torch.device | None = None,
     writers: Sequence[Writer] = (),
 ) -> Exported:
     """Exports the model of a folder to `output`, a new or empty folder, or one that an export made.
 
-    `rule` says which of the model's thresholds its decisions are made by; `device` is where the validation part is
-    judged for `int8`; `writers` add files, which the manifest names as well.
+    `device` is where the validation part is judged for `int8`; `writers` add files, which the manifest names as well.
 
     Raises:
         BadInput: packages are missing, `output` has other files, this model cannot be exported, or its data are not
@@ -133,9 +132,8 @@ def export(
     """
     expect_packages()
     expect_own(output)
-    chosen = _rule(rule)
     delivered = _Delivered.read(folder)
-    model, line, about = delivered.model, delivered.line, delivered.manifest(chosen)
+    model, line, about = delivered.model, delivered.line, delivered.manifest()
     preprocess = {**model.preprocess.describe(), "pixels": model.manifest.input.get("pixels", "uint8 gray")}
     with _beside(output) as home:
         storage.write_atomic(home / ONNX, to_onnx(model, line, _properties(about, preprocess)))
@@ -166,13 +164,6 @@ def export(
         storage.write_manifest(home / MANIFEST, about.model_dump(mode="json"))
         about = manifest_of(home)
     return Exported(output, about, found, lost)
-
-
-def _rule(name: str) -> Rule:
-    for rule in RULES:
-        if rule == name:
-            return rule
-    raise BadInput(f"--rule {name}: expected {', '.join(RULES)}{did_you_mean(name, RULES)}")
 
 
 @contextmanager

@@ -43,7 +43,8 @@ class ExportManifest(Spec):
     calibration  hash of the calibration that the probabilities have; empty: they are the sigmoid of the logits
     classes      the findings, in the order of the logits
     thresholds   probability from which on a finding is said to be there, by finding; a finding without one is left out
-    threshold_rule  which of the model's thresholds these are: sensitivity, youden, f1
+    threshold_rule  which of the model's thresholds decide: sensitivity, youden, f1
+    threshold_rules  by which each finding's is, if that one has none
     thresholds_hash  hash of the thresholds that these are of; empty: there are none
     parity       largest differences between the graph and the PyTorch model, `parity.Parity`
     latency      milliseconds of one image, `latency.measured`
@@ -61,6 +62,7 @@ class ExportManifest(Spec):
     classes: tuple[str, ...] = Field(min_length=1)
     thresholds: dict[str, float] = Field(default_factory=dict)
     threshold_rule: str = ""
+    threshold_rules: dict[str, str] = Field(default_factory=dict)
     thresholds_hash: str = ""
     parity: dict[str, float] = Field(default_factory=dict)
     latency: dict[str, Any] = Field(default_factory=dict)

@@ -251,6 +251,7 @@ def calibrated(
     *,
     on: str = "",
     sensitivity: float = SENSITIVITY,
+    decides: Rule = "sensitivity",
     method: Method = "platt",
     counter: Callable[[int, int], None] | None = None,
 ) -> Calibrated:
@@ -264,7 +265,7 @@ def calibrated(
     about, scored = validation.about, validation.scored
     arguments = (scored.logits, scored.truth, scored.groups, scored.classes)
     found, crossed = calibrate(about.sha256, about.classes, *arguments, validation.on, method)
-    cuts = choose(found, np.asarray(scored.logits, np.float64), crossed, *arguments[1:], sensitivity)
+    cuts = choose(found, np.asarray(scored.logits, np.float64), crossed, *arguments[1:], sensitivity, decides)
     return Calibrated(folder, found, cuts, scored, crossed)
 
 

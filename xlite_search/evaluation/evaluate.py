@@ -56,17 +56,14 @@ class Delivered:
 
     @classmethod
     def of(cls, folder: Path) -> Delivered:
-        """What lies in a model's folder. A finding whose sensitivity cannot be promised is decided by its best F1.
+        """What lies in a model's folder.
 
         Raises:
             BadInput: its calibration or its thresholds are another model's.
             Damaged: they are not what was written.
         """
         calibration, thresholds = read_calibration(folder), read_thresholds(folder)
-        if thresholds is None:
-            return cls(calibration)
-        promised, best = (thresholds.probabilities(rule) for rule in ("sensitivity", "f1"))
-        return cls(calibration, thresholds, np.where(np.isfinite(promised), promised, best))
+        return cls(calibration, thresholds, thresholds.deciding()[0] if thresholds else None)
 
     def probabilities(self, logits: NDArray[np.float32]) -> Array:
         """Of logits `[image, class]` of all of the model's findings."""

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from xlite_search import storage
-from xlite_search.errors import BadInput
+from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.calibration import Calibration, read_calibration
 from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth, proportion, sigmoid
 from xlite_search.evaluation.reliability import net_benefit, upper_end
@@ -86,6 +86,7 @@ class Thresholds(Spec):
     sha256       of the model's weights
     calibration  its hash
     at_least     the sensitivity that rule `sensitivity` keeps, with this `confidence`
+    decides      the rule that the delivered model decides by; a finding that has none of it, by the best F1
     findings     one each, in the order of the model's logits
     """
 
@@ -94,6 +95,7 @@ class Thresholds(Spec):
     caveat: str = ""
     at_least: float = Field(gt=0, lt=1)
     confidence: float = CONFIDENCE
+    decides: Rule = "sensitivity"
     findings: tuple[OfFinding, ...]
 
     @property
@@ -110,6 +112,13 @@ class Thresholds(Spec):
         known = {each.finding: each.by(rule) for each in self.findings}
         names = self.classes if classes is None else classes
         return np.array([found.probability if (found := known[name]) else math.nan for name in names])
+
+    def deciding(self, classes: Sequence[str] | None = None) -> tuple[Array, tuple[str, ...]]:
+        """What the delivered model decides by: thresholds `[class]`, NaN where there is none, and the rule of each."""
+        chosen, best = self.probabilities(self.decides, classes), self.probabilities("f1", classes)
+        own = np.isfinite(chosen)
+        rules = np.where(own, self.decides, np.where(np.isfinite(best), "f1", ""))
+        return np.where(own, chosen, best), tuple(rules.tolist())
 
 
 def tolerance(patients: int, sensitivity: float) -> int:
@@ -205,8 +214,9 @@ def choose(
     groups: Groups,
     known: Sequence[str],
     sensitivity: float = SENSITIVITY,
+    decides: Rule = "sensitivity",
 ) -> Thresholds:
-    """Thresholds of a model's findings from its raw logits `[image, known finding]`.
+    """Thresholds of a model's findings from its raw logits `[image, known finding]`; by one rule it `decides`.
 
     Raises BadInput if the sensitivity is none that could be kept.
     """
@@ -224,8 +234,17 @@ def choose(
         calibration=calibration.hash,
         caveat=calibration.caveat,
         at_least=sensitivity,
+        decides=decides,
         findings=tuple(rows),
     )
+
+
+def rule_of(name: str) -> Rule:
+    """A rule by its name. Raises BadInput if there is none."""
+    found = next((rule for rule in RULES if rule == name), None)
+    if found is None:
+        raise BadInput(f"--rule {name}: expected {', '.join(RULES)}{did_you_mean(name, RULES)}")
+    return found
 
 
 def expect_sensitivity(sensitivity: float) -> None:
