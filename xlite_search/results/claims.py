@@ -45,6 +45,8 @@ from xlite_search.results.ties import MARGIN, among
 
 #: runs that are compared at most, those that scored best
 MOST = 60
+#: of these, how many have intervals of single findings
+LEADING = 4
 
 
 class Unclaimed(XliteError):
@@ -244,20 +246,22 @@ def _listed(names: Sequence[str]) -> str:
 def _with_findings(
     arms: Sequence[Arm], runs: Sequence[RunRecord], scored: Sequence[Influence], names: Sequence[str]
 ) -> tuple[Arm, ...]:
-    """The arms with the intervals of each finding's score, as `own` makes those of the mean. `scored` is `[run]`."""
-    place_of = {run.key: place for place, run in enumerate(runs)}
-    places = [{seed_of(run): place_of[run.key] for run in arm.runs} for arm in arms]
-    weights, found = seeds.means(places, len(runs)), list[list[Interval]]()
+    """The arms with the intervals of each finding's score, as `own` makes those of the mean; of runs the leading ones
+    alone. `scored` is `[run]`."""
+    recipe = len(arms) < len(runs)
+    shown = arms if recipe else arms[:LEADING]
+    known = [run for run in runs if recipe or any(run is arm.runs[0] for arm in shown)]
+    scored = [one for run, one in zip(runs, scored, strict=True) if any(run is each for each in known)]
+    place_of = {run.key: place for place, run in enumerate(known)}
+    places = [{seed_of(run): place_of[run.key] for run in arm.runs} for arm in shown]
+    weights, found = seeds.means(places, len(known)), list[list[Interval]]()
     for finding in range(len(names)):
         chosen = np.arange(len(names)) == finding
         patients, scores = joint([one.of(chosen) for one in scored]), np.array([one.score[finding] for one in scored])
-        recipe = len(arms) < len(runs)
         training = seeds.of_means(places, scores, patients.covariance) if recipe else None
         found.append(own(scores, patients, weights, training))
-    return tuple(
-        replace(arm, findings=dict(zip(names, of_arm, strict=True)))
-        for arm, of_arm in zip(arms, zip(*found, strict=True), strict=True)
-    )
+    told = [dict(zip(names, of_arm, strict=True)) for of_arm in zip(*found, strict=True)]
+    return (*(replace(arm, findings=each) for arm, each in zip(shown, told, strict=True)), *arms[len(shown) :])
 
 
 def _of_folds(
