@@ -4,8 +4,9 @@
 
 exports two untrained hybrids at 224 px and asks them for one image: onnxruntime and eager torch take turns in an order
 drawn anew each round, on one thread; on all cores one is asked after the other, for the threads of one wait busily for
-its next image and keep the other's out. That ratio has no limit: what else the machine does decides it. Decoding a PNG of 1,024 px with CLAHE and resizing counts
-apart from the model, and so does the first answer of a new session. `predict` is timed as a command.
+its next image and keep the other's out. That ratio has no limit: what else the machine does decides it. Decoding a PNG
+of 1,024 px with CLAHE and resizing counts apart from the model, and so does the first answer of a new session.
+`predict` is timed as a command.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from xlite_search.model import Model, load_model
 from xlite_search.model_folder import ModelManifest, write_model
 from xlite_search.models.hybrid import build_model
 
+Case = Callable[[], object]
 MODELS = {"small": "mobilenet_v3_small_mhsa", "b0": "efficientnet_b0_mhsa"}
 SIZE, RAW, ROUNDS, STARTS = 224, 1024, 200, 5
 
@@ -84,10 +86,14 @@ def of_model(model: Model, folder: Path, image: Path, rounds: int) -> dict[str, 
         with torch.inference_mode():
             model.logits(tensor)
 
-    single = {"one_thread": lambda: one(pixels), "eager_one_thread": eager, "preparing": lambda: one.prepared(image)}
+    single: dict[str, Case] = {
+        "one_thread": lambda: one(pixels),
+        "eager_one_thread": eager,
+        "preparing": lambda: one.prepared(image),
+    }
     found: dict[str, dict[str, float]] = {}
-    alone = [(cores, {"all_cores": lambda: every(pixels)}), (cores, {"eager_all_cores": eager})]
-    for threads, cases in [(1, single), *alone]:
+    alone: list[dict[str, Case]] = [{"all_cores": lambda: every(pixels)}, {"eager_all_cores": eager}]
+    for threads, cases in ((1, single), *((cores, each) for each in alone)):
         with opencv_and_torch(threads):
             found |= timed(cases, rounds, min(WARM_UP, rounds))
     figures = {
