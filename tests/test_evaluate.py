@@ -20,7 +20,7 @@ from xlite_search.errors import BadInput
 from xlite_search.evaluation import evaluate as module
 from xlite_search.evaluation.evaluate import evaluate
 from xlite_search.evaluation.looks import ledger_path, looks
-from xlite_search.evaluation.scored import data_of, scored
+from xlite_search.evaluation.scored import data_of, find_model, scored
 from xlite_search.evaluation.success import success
 from xlite_search.model_folder import read_model, trained_on
 from xlite_search.results.columns import show
@@ -162,6 +162,17 @@ def test_verify_holds_figures_against_looks(half: RunConfig, capsys: pytest.Capt
     untrained(half, "m", seed=3)  # other weights under the calibration of the former ones
     code, out, _ = call(capsys, "verify", "m", "--json")
     assert code == 3 and len(json.loads(out)["broken"]) >= 2
+
+
+def test_maps_of_the_test_part_are_a_look(half: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    untrained(half, "m")
+    arguments = ("explain", "m", "--part", "test", "--images", "1", "--findings", "Effusion")
+    code, _, err = call(capsys, *arguments)
+    assert code == 0 and "1st model judged on these images" in err, err
+    assert len(looks(of_test(half))) == 1 and evaluate(find_model("m"), "test", CPU).look == looks(of_test(half))[0]
+    untrained(half, "n", seed=1)
+    code, _, err = call(capsys, "explain", "n", *arguments[2:])
+    assert code == 2 and "--reason TEXT" in err
 
 
 def test_criteria_say_what_they_do_not_know(half: RunConfig) -> None:

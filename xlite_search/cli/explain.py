@@ -47,6 +47,9 @@ def explain(
     occlusion: Annotated[
         bool, typer.Option("--occlusion", help="Cover patches of the drawn images too: a check that knows no layer.")
     ] = False,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why a test part that another model was judged on is looked at again.")
+    ] = "",
     cpu: Cpu = False,
     json_: Json = False,
 ) -> None:
@@ -55,6 +58,7 @@ def explain(
 
     from xlite_search import console, machine
     from xlite_search.cli.options import listed
+    from xlite_search.evaluation.evaluate import look_at
     from xlite_search.evaluation.explain import Asked, explained
     from xlite_search.evaluation.maps import METHODS, Method
     from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
@@ -67,6 +71,8 @@ def explain(
     machine.expect_gpu_support(cpu)
     folder = find_model(model)
     data = data_of(read_model(folder), on)
+    if chosen_part in ("test", "all"):
+        console.say(look_at(folder, data, chosen_part, reason).words())
     device = torch.device("cpu") if cpu else machine.device()
     asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
     found = explained(folder, data, asked, device, console.Counter)

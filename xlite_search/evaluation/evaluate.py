@@ -97,13 +97,16 @@ def evaluate(
     about, delivered = read_model(folder), Delivered.of(folder)
     data, part = _images(about, on)
     _expect_strangers(about, data, part, on)
-    taken = None
-    if on != VAL:
-        of = {"data": data.packed.fingerprint, "split": data.split.fingerprint, "part": part}
-        _expect_common(about, data)
-        taken = look(of, folder.name, delivered.judged(about.sha256), reason)
+    _expect_common(about, data)
+    taken = None if on == VAL else look_at(folder, data, part, reason)
     found = scored(folder, data, part, device, counter)
     return _evaluated(folder.name, about, on, data, found, delivered, taken, baseline)
+
+
+def look_at(folder: Path, data: Data, part: PartName, reason: str = "") -> Look:
+    """The look that a model takes at a part, as it would be delivered now. Raises as `looks.look`."""
+    of = {"data": data.packed.fingerprint, "split": data.split.fingerprint, "part": part}
+    return look(of, folder.name, Delivered.of(folder).judged(read_model(folder).sha256), reason)
 
 
 def _images(about: ModelManifest, on: str) -> tuple[Data, PartName]:
