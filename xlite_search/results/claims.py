@@ -15,7 +15,7 @@ over folds (`folds.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -189,37 +189,64 @@ def claims_of(
     settings = settings_of(runs, maker)
     groups = [group for group in settings if len(group) >= FEWEST_SEEDS]
     pairs = pairs_of(groups)
-    recipe = bool(pairs) or len(groups) == len(settings) == 1
-    apart = list[Seeds]()
-    if recipe:
-        kept = _connected(pairs, len(groups)) if pairs else [0]
-        apart = [group for group in settings if group not in [groups[number] for number in kept]]
-        groups = [groups[number] for number in kept]
-        chosen = list({run.key: run for group in groups for run in group.values()}.values())
-    else:
-        chosen = list({run.key: run for run in runs}.values())[:MOST]
-    on = judge(chosen[0])
-    if not on.findings.any():
-        raise Unclaimed(f"no finding has the images that {metric} needs")
-    best = [on.of(run) for run in chosen]
-    areas, patients = np.array([one.score.mean() for one in best]), joint(best)
-    own_of = dict(zip((run.key for run in chosen), own(areas, patients), strict=True))
-    whole, names = (on.images, on.many), on.names
-    if recipe:
-        arms, first = over_seeds(groups, [run.key for run in chosen], areas, patients, margin)
-        arms = _with_findings(arms, chosen, best, names)
-        without = tuple(names_of([list(group.values()) for group in apart]))
-        return Claims("recipe", metric, margin, *whole, arms, len(groups), own_of, first, law=patients, apart=without)
-    found = among(areas, patients, margin)
-    both = joint([*best, *(on.of_last(run) or of_best for run, of_best in zip(chosen, best, strict=True))])
-    first = winner([_curve(run, metric) for run in chosen], both.covariance)
+    if pairs or len(groups) == len(settings) == 1:
+        kept = [groups[number] for number in (_connected(pairs, len(groups)) if pairs else [0])]
+        apart = [list(group.values()) for group in settings if group not in kept]
+        return _of_seeds(kept, apart, metric, judge, margin)
     called = dict(zip((run.key for run in runs), labels, strict=True))
-    alone = [
-        Arm(called[run.key], (run,), float(area), math.nan, own_of[run.key], standing)
+    return _of_weights(runs, called, metric, judge, margin, single=not groups)
+
+
+def _of_seeds(
+    groups: Sequence[Seeds],
+    apart: Sequence[Sequence[RunRecord]],
+    metric: str,
+    judge: Callable[[RunRecord], Judge],
+    margin: float,
+) -> Claims:
+    """Of settings over their seeds; those apart have no seeds in common with them."""
+    chosen = list({run.key: run for group in groups for run in group.values()}.values())
+    on, scored, areas, patients = _scored(chosen, metric, judge)
+    arms, first = over_seeds(groups, [run.key for run in chosen], areas, patients, margin)
+    arms = _with_findings(arms, chosen, scored, on.names)
+    alone = dict(zip((run.key for run in chosen), own(areas, patients), strict=True))
+    whole, without = (on.images, on.many), tuple(names_of(apart))
+    return Claims("recipe", metric, margin, *whole, arms, len(groups), alone, first, law=patients, apart=without)
+
+
+def _of_weights(
+    runs: Sequence[RunRecord],
+    called: Mapping[str, str],
+    metric: str,
+    judge: Callable[[RunRecord], Judge],
+    margin: float,
+    *,
+    single: bool,
+) -> Claims:
+    """Of runs alone, of which no two settings have two seeds in common."""
+    chosen = list({run.key: run for run in runs}.values())[:MOST]
+    on, scored, areas, patients = _scored(chosen, metric, judge)
+    found = among(areas, patients, margin)
+    both = joint([*scored, *(on.of_last(run) or of_best for run, of_best in zip(chosen, scored, strict=True))])
+    first = winner([_curve(run, metric) for run in chosen], both.covariance)
+    alone = dict(zip((run.key for run in chosen), own(areas, patients), strict=True))
+    arms = [
+        Arm(called[run.key], (run,), float(area), math.nan, alone[run.key], standing)
         for run, area, standing in zip(chosen, areas, found.standings, strict=True)
     ]
-    arms = _with_findings(by_gap(alone, found.best), chosen, best, names)
-    return Claims("weights", metric, margin, *whole, arms, len(runs), own_of, first, not groups, patients)
+    told = _with_findings(by_gap(arms, found.best), chosen, scored, on.names)
+    return Claims("weights", metric, margin, on.images, on.many, told, len(runs), alone, first, single, patients)
+
+
+def _scored(
+    runs: Sequence[RunRecord], metric: str, judge: Callable[[RunRecord], Judge]
+) -> tuple[Judge, list[Influence], Array, Patients]:
+    """Who judges these runs, what each patient moves them by, their scores `[run]`, and the scores' joint law."""
+    on = judge(runs[0])
+    if not on.findings.any():
+        raise Unclaimed(f"no finding has the images that {metric} needs")
+    scored = [on.of(run) for run in runs]
+    return on, scored, np.array([one.score.mean() for one in scored]), joint(scored)
 
 
 def _connected(pairs: Sequence[tuple[int, int]], many: int) -> list[int]:
