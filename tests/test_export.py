@@ -47,6 +47,8 @@ for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason="pip install 'xlite-search[export]'")
 
 PLAIN, HYBRID = "test_efficientnet_none", "test_efficientnet_mhsa"
+#: spread of an untrained model's logits below which they are not made wider
+SMALLEST = 1e-3
 #: of timm's, beside the lab's: convolutions, tokens, windows, both, and one with idle layers
 MORE = (
     *("resnet18_mhsa_ms", "densenet121_none", "regnety_002_se", "repvgg_a0_cbam", "ghostnet_100_none"),
@@ -63,7 +65,11 @@ def drawn(size: int) -> Tensor:
 
 def awake(name: str, classes: int, images: Tensor, seed: int = 0) -> Hybrid:
     """A model that nobody trained, whose attention does something, and whose logits of these images have mean 0 and
-    standard deviation 1."""
+    standard deviation 1.
+
+    A backbone that hardly tells them apart has less: its float32 rounding would be made as large (RepVGG's own, against
+    float64, is 0.008 then).
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = build_model(name, classes=classes).train()
@@ -76,8 +82,9 @@ def awake(name: str, classes: int, images: Tensor, seed: int = 0) -> Hybrid:
         for _ in range(5):
             model(images)
         logits = model.eval()(images)
-        model.get_parameter("classifier.2.weight").div_(logits.std(dim=0)[:, None])
-        model.get_parameter("classifier.2.bias").sub_(logits.mean(dim=0)).div_(logits.std(dim=0))
+        spread = logits.std(dim=0).clamp(min=SMALLEST)
+        model.get_parameter("classifier.2.weight").div_(spread[:, None])
+        model.get_parameter("classifier.2.bias").sub_(logits.mean(dim=0)).div_(spread)
     return model
 
 
@@ -383,7 +390,7 @@ def of_radiographs(name: str, shared: Path, tmp_path: Path, size: int) -> None:
     some = np.stack([Preprocess(size)(read_image(file)) for file in files[:16]])
     model = load_model(delivered(tmp_path / "m", name, classes, torch.from_numpy(some)))
     draw = np.random.default_rng(zlib.crc32(name.encode()))
-    line = Line(draw.uniform(0.3, 3, 14), draw.normal(size=14))
+    line = Line(draw.uniform(0.3, 1.5, 14), draw.normal(size=14))
     (tmp_path / names.ONNX).write_bytes(to_onnx(model, line, {}))
     about = ExportManifest(model=name, name="m", sha256="", classes=classes, files={})
     predictor = Predictor(tmp_path, about, model.preprocess, open_session(tmp_path / names.ONNX))
@@ -392,6 +399,6 @@ def of_radiographs(name: str, shared: Path, tmp_path: Path, size: int) -> None:
     assert len(files) == 200 and BATCHES == (1, 2, 7, 32)
     assert found.holds and found.logits <= 1e-4 and max(found.probabilities, found.from_bytes) <= 1e-5
     logits = predictor(some)[0]
-    assert logits.std(axis=0).min() > 0.5
+    assert logits.std(axis=0).min() > 1e-4
     with torch.no_grad():
         assert np.allclose(logits, Served(model, line)(torch.from_numpy(some))[0], atol=1e-4)
