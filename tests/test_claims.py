@@ -19,7 +19,8 @@ from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
 from xlite_search.places import study_folder
 from xlite_search.results.best import best, read_best, write_best
-from xlite_search.results.compare import Comparison, as_json, compare, show, summary
+from xlite_search.results.compare import Comparison, compare, show, summary
+from xlite_search.results.plain import as_json
 from xlite_search.results.run_facts import study_pairs
 from xlite_search.results.tables import closing_lines
 

@@ -25,8 +25,9 @@ from xlite_search.data.packed import PackedSet
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.model_folder import read_model
 from xlite_search.results.best import write_best
-from xlite_search.results.compare import as_json, compare
+from xlite_search.results.compare import compare
 from xlite_search.results.final import train_final
+from xlite_search.results.plain import as_json
 from xlite_search.search.asha import ASHA
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run

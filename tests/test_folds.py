@@ -15,7 +15,8 @@ from test_cli import call
 from xlite_search.config import RunConfig
 from xlite_search.results import folds, seeds
 from xlite_search.results.best import best, read_best, write_best
-from xlite_search.results.compare import Comparison, as_json, compare, show
+from xlite_search.results.compare import Comparison, compare, show
+from xlite_search.results.plain import as_json
 from xlite_search.results.report.build import report
 from xlite_search.results.run_facts import study_pairs
 from xlite_search.results.ties import ties

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from xlite_search.errors import BadInput
 from xlite_search.places import study_folder
 from xlite_search.records import RunRecord, StoredFile
-from xlite_search.results.compare import as_json, compare, show, summary
+from xlite_search.results.compare import compare, show, summary
 from xlite_search.results.front import figure, front
+from xlite_search.results.plain import as_json
 from xlite_search.study_record import StudyRecord
 
 NAMES = ("val/auroc_macro", "model/latency_ms", "model/parameters")

@@ -14,7 +14,8 @@ import torch
 from xlite_search import power
 from xlite_search.power import Meter, _Sampler
 from xlite_search.records import RunRecord
-from xlite_search.results.compare import Comparison, as_json, show
+from xlite_search.results.compare import Comparison, show
+from xlite_search.results.plain import as_json
 
 CUDA = torch.device("cuda")
 

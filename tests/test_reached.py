@@ -10,7 +10,8 @@ from test_cli import call
 
 from xlite_search.config import RunConfig
 from xlite_search.data.packed import PackedSet
-from xlite_search.results.compare import as_json, compare, show
+from xlite_search.results.compare import compare, show
+from xlite_search.results.plain import as_json
 from xlite_search.results.report.build import report
 from xlite_search.results.report.page import page
 

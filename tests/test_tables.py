@@ -20,8 +20,9 @@ from xlite_search.places import study_folder
 from xlite_search.records import RunRecord, StoredFile
 from xlite_search.results.arms import Arm
 from xlite_search.results.claims import Claims
-from xlite_search.results.compare import Comparison, as_json, compare, show, summary
+from xlite_search.results.compare import Comparison, compare, show, summary
 from xlite_search.results.intervals import Interval
+from xlite_search.results.plain import as_json
 from xlite_search.results.selection import Winner
 from xlite_search.results.ties import Standing
 from xlite_search.storage import write_manifest

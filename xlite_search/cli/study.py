@@ -217,7 +217,9 @@ def compare(
     people's runs: what differs, and what may be said of it."""
     from xlite_search.results import columns, outputs
     from xlite_search.results import compare as results
+    from xlite_search.results.against import against_named
     from xlite_search.results.pairs import tables
+    from xlite_search.results.plain import as_json
     from xlite_search.results.run_facts import study_pairs
 
     if output and json_:
@@ -236,14 +238,14 @@ def compare(
     if patients or metric:
         raise BadInput("--patients and --metric are for other people's runs, with --csv or --mlflow")
     comparison = results.compare(studies, within)
-    gaps = results.against(comparison, against, within) if against else None
+    gaps = against_named(comparison, against, within) if against else None
     pairs = study_pairs(comparison, factor or ()) if factor or json_ else None
     if output:
         outputs.write(comparison, [*([gaps.table()] if gaps else ()), *(tables(pairs) if pairs else ())], gaps, output)
         return
     if json_:
         found = {"pairs": pairs.as_json() if pairs else [], **({"against": gaps.as_json()} if gaps else {})}
-        print(json.dumps(results.as_json(comparison) | found))
+        print(json.dumps(as_json(comparison) | found))
     else:
         results.show(comparison, gaps)
         columns.show(tables(pairs) if pairs else ())

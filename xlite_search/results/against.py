@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from xlite_search import places
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
+from xlite_search.labels import told_apart
 from xlite_search.records import RunRecord
 from xlite_search.results.by_finding import FindingGap, by_finding
 from xlite_search.results.columns import Column, Table, ends, number, p_value
-from xlite_search.results.paired import MACRO, Judge
+from xlite_search.results.paired import MACRO, Judge, fold_of, seed_of
 from xlite_search.results.ties import MARGIN
+from xlite_search.study_record import StudyRecord, homes
 from xlite_search.trainable import config_of
+
+if TYPE_CHECKING:
+    from xlite_search.results.compare import Comparison
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,31 @@ def against(one: RunRecord, other: RunRecord, names: Sequence[str], margin: floa
     positives = judge.truth[:, judge.findings].sum(axis=0).tolist()
     gaps = by_finding(judge.of(one), judge.of(other), judge.names, positives, margin)
     return Against(names[0], names[1], judge.images, judge.many, tuple(gaps))
+
+
+def against_named(comparison: Comparison, which: str, margin: float = MARGIN) -> Against:
+    """The best run against another one, by finding: by its key or label in the first study, or `STUDY/RUN`, or the name
+    of a setting. Of settings over seeds or folds the runs of one seed and fold are compared.
+
+    Raises:
+        BadInput: there is no such run, or it is the best itself, or was validated on other images.
+    """
+    arms = comparison.claims.arms if comparison.claims else ()
+    named = next((arm for arm in arms if arm.label == which), None)
+    other = alike(comparison.best, named.runs) if named else _run_named(comparison, which)
+    one = alike(other, arms[0].runs) if arms else comparison.best
+    if other.folder == one.folder or (arms and other.folder in [run.folder for run in arms[0].runs]):
+        raise BadInput(f"--against {which}: that is the best run itself, or the best setting's usual one; name another")
+    return against(one, other, told_apart([one.label, other.label], homes([one, other])), margin)
+
+
+def _run_named(comparison: Comparison, which: str) -> RunRecord:
+    study, slash, name = which.rpartition("/")
+    there = slash and study in places.studies()
+    home, run = (study, name) if there else (comparison.names[0], which)
+    return StudyRecord.load(places.study_folder(home)).run(run)
+
+
+def alike(one: RunRecord, runs: Sequence[RunRecord]) -> RunRecord:
+    """Of a setting's runs the one of the same fold and seed, as far as there is one."""
+    return max(runs, key=lambda run: (fold_of(run) == fold_of(one), seed_of(run) == seed_of(one)))

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,9 @@ from xlite_search.labels import told_apart
 from xlite_search.records import ARTIFACTS, TABLE, RunRecord
 from xlite_search.results import columns
 from xlite_search.results.against import Against
-from xlite_search.results.against import against as gaps_of
 from xlite_search.results.between import between
-from xlite_search.results.claims import MOST, Claims, claims_of, own_intervals
+from xlite_search.results.claimed import claims_of, own_intervals
+from xlite_search.results.claims import MOST, Claims
 from xlite_search.results.confounders import RunFacts
 from xlite_search.results.effects import Effects, study_effects
 from xlite_search.results.formats import markdown
@@ -34,7 +33,8 @@ from xlite_search.results.front import figure, front
 from xlite_search.results.guarded import Guarded, guarded, looked_at
 from xlite_search.results.importance import Importances, importances_of
 from xlite_search.results.influence import Figure
-from xlite_search.results.paired import Judge, figure_of, fold_of, seed_of
+from xlite_search.results.paired import Judge, figure_of, fold_of
+from xlite_search.results.plain import as_json, energy_wh
 from xlite_search.results.reached import Reached, reached
 from xlite_search.results.run_facts import of_comparison
 from xlite_search.results.tables import tables
@@ -98,7 +98,7 @@ class Comparison:
     @property
     def energy_wh(self) -> float:
         """What the GPUs drew for all runs, in Wh; 0 where nobody knows."""
-        return sum(_energy_wh(run) for run in (*self.ranked, *self.others))
+        return sum(energy_wh(run) for run in (*self.ranked, *self.others))
 
     @property
     def unread(self) -> int:
@@ -282,88 +282,6 @@ def summary(study: str) -> dict[str, bytes]:
     from xlite_search.results.report.build import drawn  # which imports what draws
 
     return files | drawn(study, comparison)
-
-
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The same as plain values."""
-
-    everyone = [*comparison.ranked, *comparison.others]
-    on_front = {run.folder for run, kept in zip(comparison.ranked, comparison.on_front(), strict=True) if kept}
-    studies = dict(zip((run.folder for run in everyone), homes(everyone), strict=True))
-
-    own = comparison.claims.own if comparison.claims else {}
-
-    def entry(run: RunRecord, rank: int | None) -> dict[str, Any]:
-        at_best = run.epochs[run.best.epoch - 1] if run.best else {}
-        return {
-            "rank": rank,
-            "study": studies[run.folder],
-            "trial": run.key,
-            "label": run.label,
-            "settings": run.settings,
-            "status": run.status,
-            "cause": run.cause,
-            "epochs": len(run.epochs),
-            "best_epoch": run.best.epoch if run.best else None,
-            "score": at_best.get(comparison.metric),
-            **({"interval": own[run.key].as_json()} if run.key in own else {}),
-            "final": run.epochs[-1].get(comparison.metric) if run.epochs else None,
-            "seconds": run.seconds,
-            **({"gpu_wh": _energy_wh(run)} if comparison.energy_wh else {}),
-            **({"micro_batch": run.micro_batch} if run.micro_batch else {}),
-            "facts": run.facts,
-            **({"front": run.folder in on_front} if comparison.minimize else {}),
-            "metrics": at_best,
-        }
-
-    ranked = [entry(run, rank) for rank, run in enumerate(comparison.ranked, start=1)]
-    return {
-        "studies": list(comparison.names),
-        "metric": comparison.metric,
-        "minimize": list(comparison.minimize),
-        "chance": {name: value for name, value in comparison.chance().items() if math.isfinite(value)},
-        **({"teaching": asdict(comparison.teaching)} if comparison.teaching else {}),
-        **({"claims": comparison.claims.as_json()} if comparison.claims else {"unclaimed": comparison.unclaimed}),
-        **({"confounded": list(comparison.confounded)} if comparison.confounded else {}),
-        **({"distillation": comparison.distillation.as_json()} if comparison.distillation else {}),
-        **({"facts": list(comparison.facts)} if comparison.facts else {}),
-        **({"effects": effects.as_json()} if (effects := comparison.effects()) else {}),
-        **({"importances": shares.as_json()} if (shares := comparison.importances()) else {}),
-        **({"reached": found.as_json()} if (found := comparison.reached()) else {}),
-        "validation": {"images": comparison.images, "positives": comparison.support},
-        **({"gpu_wh": comparison.energy_wh, "epochs_unread": comparison.unread} if comparison.energy_wh else {}),
-        "trials": ranked + [entry(run, None) for run in comparison.others],
-    }
-
-
-def _energy_wh(run: RunRecord) -> float:
-    return sum(epoch.get("energy/gpu_wh", 0.0) for epoch in run.epochs)
-
-
-def against(comparison: Comparison, which: str, margin: float = MARGIN) -> Against:
-    """The best run against another one, by finding: by its key or label in the first study, or `STUDY/RUN`, or the name
-    of a setting. Of settings over seeds or folds the runs of one seed and fold are compared.
-
-    Raises:
-        BadInput: there is no such run, or it is the best itself, or was validated on other images.
-    """
-    study, slash, name = which.rpartition("/")
-    there = slash and study in places.studies()
-    arms = comparison.claims.arms if comparison.claims else ()
-    named = next((arm for arm in arms if arm.label == which), None)
-    if named:
-        other = alike(comparison.best, named.runs)
-    else:
-        other = open_study(study).run(name) if there else open_study(comparison.names[0]).run(which)
-    one = alike(other, arms[0].runs) if arms else comparison.best
-    if other.folder == one.folder or (arms and other.folder in [run.folder for run in arms[0].runs]):
-        raise BadInput(f"--against {which}: that is the best run itself, or the best setting's usual one; name another")
-    return gaps_of(one, other, told_apart([one.label, other.label], homes([one, other])), margin)
-
-
-def alike(one: RunRecord, runs: Sequence[RunRecord]) -> RunRecord:
-    """Of a setting's runs the one of the same fold and seed, as far as there is one."""
-    return max(runs, key=lambda run: (fold_of(run) == fold_of(one), seed_of(run) == seed_of(one)))
 
 
 def show(

@@ -13,6 +13,7 @@ from xlite_search.errors import XliteError, cause_of
 from xlite_search.records import RunRecord
 from xlite_search.results import compare as comparing
 from xlite_search.results.against import against as gaps_of
+from xlite_search.results.against import against_named, alike
 from xlite_search.results.compare import Comparison, open_study
 from xlite_search.results.effects import levels
 from xlite_search.results.importance import FEWEST, Importances
@@ -112,7 +113,7 @@ def _importances(study: StudyRecord, comparison: Comparison, missing: dict[str, 
 def _gaps(comparison: Comparison, margin: float, against: str, missing: dict[str, str]) -> Gaps | None:
     """The best run against another one. Raises BadInput if `against` cannot be."""
     if against:
-        found = comparing.against(comparison, against, margin)
+        found = against_named(comparison, against, margin)
         return Gaps(found.one, found.other, "as asked", found.gaps)
     if not comparison.ranked:
         missing["gaps"] = "no run was trained to its end"
@@ -138,7 +139,7 @@ def _opponent(comparison: Comparison, one: RunRecord) -> tuple[RunRecord | None,
             return control, "the best run without a teacher"
     if comparison.claims:
         arms = comparison.claims.arms
-        return (comparing.alike(one, arms[1].runs), "the next best") if len(arms) > 1 else (None, "")
+        return (alike(one, arms[1].runs), "the next best") if len(arms) > 1 else (None, "")
     others = [run for run in comparison.ranked if run.folder != one.folder and fold_of(run) == fold_of(one)]
     return (others[0], "the next best") if others else (None, "")
 
