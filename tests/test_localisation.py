@@ -19,7 +19,7 @@ from xlite_search.data.dataset import open_data
 from xlite_search.data.sources.box_list import read_boxes
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels
-from xlite_search.evaluation.explain import evenly
+from xlite_search.evaluation.cases import evenly
 from xlite_search.evaluation.localisation import (
     FIGURES,
     OVER_ALL,

@@ -22,10 +22,11 @@ from xlite_search.places import study_folder
 from xlite_search.records import ARTIFACTS, RunRecord, StoredFile
 from xlite_search.results import inference
 from xlite_search.results.arms import Arm
-from xlite_search.results.compare import Comparison, as_json, compare, show
+from xlite_search.results.compare import Comparison, compare, show
 from xlite_search.results.inference import Patients, Training, half_widths, joint
 from xlite_search.results.influence import Influence, influence
 from xlite_search.results.paired import Judge
+from xlite_search.results.plain import as_json
 from xlite_search.storage import write_atomic
 from xlite_search.study_record import StudyRecord
 from xlite_search.training.predictions import Predictions

@@ -58,8 +58,9 @@ def explain(
 
     from xlite_search import console, machine
     from xlite_search.cli.options import listed
+    from xlite_search.evaluation.cases import Asked
     from xlite_search.evaluation.evaluate import look_at
-    from xlite_search.evaluation.explain import Asked, explained
+    from xlite_search.evaluation.explain import explained
     from xlite_search.evaluation.maps import METHODS, Method
     from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
     from xlite_search.model_folder import read_model

@@ -15,36 +15,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xlite_search.data.boxes import Box, outside
 from xlite_search.data.dataset import Data, Part
 from xlite_search.data.loaders import ordered_batches
-from xlite_search.data.packed import PackedSet
-from xlite_search.data.sources.box_list import read_boxes
-from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.errors import BadInput
+from xlite_search.evaluation.cases import (
+    Asked,
+    Counter,
+    boxes_of,
+    cases_of,
+    evenly,
+    findings_of,
+    most_probable,
+    names_of,
+)
 from xlite_search.evaluation.localisation import SHARE, Case, Guess, Row, constants, guess_of, judged, localisation
 from xlite_search.evaluation.maps import BATCH, Maps, Method, class_maps, occlusion_maps
 from xlite_search.evaluation.sanity import ALIKE, DEPTHS, rank_correlation, reinitialised
-from xlite_search.evaluation.scored import PartName, part_of, scored
+from xlite_search.evaluation.scored import part_of
 from xlite_search.model import Model, load_model
 from xlite_search.training.metrics import sigmoid
 
-Counter = Callable[[int, int], None]
 Progress = Callable[[str], Counter]
-Boxes = Mapping[int, tuple[Box, ...]]
 #: cases whose maps are compared with those of other weights, and how often these are drawn
 SANITY_CASES, SANITY_DRAWS = 24, 3
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be explained: `findings` (none: all that model and data know), how many cases are shown."""
-
-    part: PartName = "val"
-    findings: tuple[str, ...] = ()
-    images: int = 24
-    method: Method = "gradcam"
-    occlusion: bool = False
-    boxes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -118,20 +111,20 @@ def explained(
     Raises BadInput: a finding is not known to both, the part is empty, or a box list has none of its images.
     """
     model, part = load_model(folder, device), part_of(data, asked.part)
-    findings = _findings(model, data, asked.findings)
+    findings = findings_of(model, data, asked.findings)
     if asked.images < 1:
         raise BadInput(f"--images {asked.images}: expected how many cases to show, 1 or more")
-    cases = _cases(part, findings, _boxes(data.packed, part, asked))
+    cases = cases_of(part, findings, boxes_of(data.packed, part, asked))
     places = [place for place, case in cases]
     maker = _Maker(model, part, asked.method, device)
     if cases:
         guesses, probabilities = maker.guesses(cases, progress("maps of images with boxes"))
         rows = localisation([case for _, case in cases], guesses)
         chosen = [cases[number] for number in evenly([case.finding for _, case in cases], probabilities, asked.images)]
-        constant = dict(zip(_names(cases), constants([case for _, case in cases]), strict=True))
+        constant = dict(zip(names_of(cases), constants([case for _, case in cases]), strict=True))
     else:
         rows, constant = [], {}
-        chosen = _most_probable(folder, data, part, findings, asked, device, progress("images"))
+        chosen = most_probable(folder, data, part, findings, asked, device, progress("images"))
     shown = list(maker.shown(chosen, progress("occluded images") if asked.occlusion else None))
     alike = maker.alike(chosen[:SANITY_CASES])
     about = _about(model, data, asked, findings, len(set(places)))
@@ -142,103 +135,6 @@ def explained(
 
 def _quiet(_done: int, _total: int) -> None:
     pass
-
-
-def _findings(model: Model, data: Data, wanted: Sequence[str]) -> tuple[str, ...]:
-    both = [name for name in model.classes if name in data.classes]
-    if not both:
-        raise BadInput(
-            f"'{model.manifest.model}' knows none of the findings of data set '{data.packed.folder.name}' "
-            f"({', '.join(data.classes)}); its own are {', '.join(model.classes)}"
-        )
-    for name in wanted:
-        if name not in both:
-            suggestion = did_you_mean(name, both) or f"; known are {', '.join(both)}"
-            raise BadInput(f"--findings {name}: no finding of this model and data set{suggestion}")
-    return tuple(wanted) or tuple(both)
-
-
-def _boxes(packed: PackedSet, part: Part, asked: Asked) -> Boxes:
-    """On the prepared images, by row: of the list that is given, or those that were prepared with the images."""
-    if asked.boxes is None:
-        return {row: packed.boxes(row) for row in part.rows.tolist() if packed.table.boxes.get(row)}
-    raw = read_boxes(asked.boxes, packed.table.names, packed.classes)
-    found = {}
-    for row in part.rows.tolist():
-        if row in raw:
-            height, width = packed.table.sizes[row].tolist()
-            if wrong := outside(raw[row], height, width):
-                raise BadInput(
-                    f"{asked.boxes}: image {packed.table.names[row]} has {width} x {height} px, and {wrong}: boxes are "
-                    f"in pixels of the images that were prepared"
-                )
-            found[row] = tuple(map(packed.preprocess.placement(height, width).onto, raw[row]))
-    if not found:
-        raise BadInput(f"{asked.boxes}: none of the images that have a box in it is in the {asked.part} part")
-    return found
-
-
-def _cases(part: Part, findings: Sequence[str], boxes: Boxes) -> list[tuple[int, Case]]:
-    """Each with its image's place in the part."""
-    return [
-        (place, _case(part, place, finding, here))
-        for place, row in enumerate(part.rows.tolist())
-        for finding in findings
-        if (here := tuple(box for box in boxes.get(row, ()) if box.label == finding))
-    ]
-
-
-def _case(part: Part, place: int, finding: str, boxes: tuple[Box, ...] = ()) -> Case:
-    table, row = part.packed.table, int(part.rows[place])
-    return Case(table.names[row], table.groups[row], finding, boxes, part.packed.size)
-
-
-def _names(cases: Sequence[tuple[int, Case]]) -> list[tuple[str, str]]:
-    return [(case.image, case.finding) for _, case in cases]
-
-
-def evenly(findings: Sequence[str], probabilities: Sequence[float], count: int) -> list[int]:
-    """Numbers of at most `count` cases: of each finding in turn as many, evenly along its probabilities, the highest
-    first. One of a finding alone is the one in the middle."""
-    names = sorted(set(findings))
-    each = max(1, -(-count // len(names)))
-    picked: list[list[int]] = []
-    for name in names:
-        own = [number for number, finding in enumerate(findings) if finding == name]
-        own.sort(key=lambda number: (-probabilities[number], number))
-        many = min(each, len(own))
-        picked.append([own[int((place + 0.5) * len(own) / many)] for place in range(many)])
-    kept: list[list[int]] = [[] for _ in names]
-    for turn in range(each):
-        for own, some in zip(picked, kept, strict=True):
-            if turn < len(own) and sum(map(len, kept)) < count:
-                some.append(own[turn])
-    return [number for some in kept for number in some]
-
-
-def _most_probable(
-    folder: Path,
-    data: Data,
-    part: Part,
-    findings: Sequence[str],
-    asked: Asked,
-    device: torch.device,
-    counter: Counter,
-) -> list[tuple[int, Case]]:
-    """Images with a finding, those first that the model finds most probable, of each finding as many."""
-    of = scored(folder, data, asked.part, device, counter)
-    each, chosen = max(1, -(-asked.images // len(findings))), []
-    for finding in findings:
-        column = of.classes.index(finding)
-        order = np.argsort(-of.logits[:, column], kind="stable")
-        positive = [int(place) for place in order if of.truth[place, column]][:each]
-        chosen += [(place, _case(part, place, finding)) for place in positive]
-    if not chosen:
-        raise BadInput(
-            f"the {asked.part} part has neither a box nor an image with {', '.join(findings)}: name other --findings, "
-            f"or another --part"
-        )
-    return chosen[: asked.images]
 
 
 @dataclass(frozen=True)
