@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import __version__, interrupts, places
-from xlite_search.cli import data, deliver, explain, judge, machine, model, study
+from xlite_search.cli import cards, data, deliver, explain, judge, machine, model, study
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 INTERRUPTED, STORAGE = 130, 3
@@ -39,6 +39,7 @@ VERBS = (
     judge.evaluate,
     deliver.export,
     deliver.predict,
+    cards.card,
     explain.explain,
     machine.ui,
     machine.doctor,

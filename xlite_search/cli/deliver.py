@@ -19,20 +19,25 @@ def export(
         bool, typer.Option("--int8", help="In 8 bits too, if that loses next to nothing on the validation part.")
     ] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="A program of torch.export too; loading it runs pickle.")] = False,
+    register: Annotated[
+        str, typer.Option(metavar="NAME", help="In MLflow's model registry too, as NAME with alias champion.")
+    ] = "",
     cpu: Cpu = False,
 ) -> None:
-    """Writes a folder that answers without PyTorch: ONNX, weights, preprocessing, known answers, hashes."""
+    """Writes a folder that answers without PyTorch: ONNX, weights, preprocessing, known answers, card, hashes."""
     from xlite_search import console, machine
     from xlite_search.evaluation.scored import find_model
 
     folder = find_model(model)
     machine.expect_gpu_support(cpu)
+    from xlite_search.deploy.cards import MODEL_CARD, writer
     from xlite_search.deploy.export import export as exported
 
     if pt2:
         print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
     with console.Wait("the graph is being written and compared with the model"):
-        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device())
+        card = [writer(folder)]
+        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device(), writers=card)
     about, parity = found.manifest, found.parity
     print(f"{output}: {about.model}, {len(about.classes)} findings")
     print(
@@ -49,7 +54,10 @@ def export(
         print(f"not decided, without a threshold: {', '.join(lacking)}")
     if not about.calibration:
         print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
+    print(f"card: {output / MODEL_CARD}")
     _track(folder, output)
+    if register:
+        _register(register, folder, output)
     print(f"next: python -m xlite_search predict {output} FILES...")
 
 
@@ -63,6 +71,20 @@ def _track(folder: Path, output: Path) -> None:
         trouble = log_files(folder, [str((output / MANIFEST).absolute())])
     if trouble:
         console.say(trouble)
+
+
+def _register(name: str, folder: Path, output: Path) -> None:
+    """Has MLflow's registry hold the exported folder; its trouble is a line on stderr."""
+    from xlite_search import console
+    from xlite_search.deploy.folder import manifest_of
+    from xlite_search.tracking.registry import CHAMPION, register
+
+    with console.Wait("MLflow's registry is being written"):
+        version, trouble = register(name, output, folder, manifest_of(output).model_dump(mode="json"))
+    if trouble:
+        console.say(trouble)
+    else:
+        print(f"registered: version {version} of '{name}', alias {CHAMPION}")
 
 
 def predict(

@@ -1,0 +1,220 @@
+"""Text of a model card on what the model reaches: results, subgroups, calibration, maps, time and size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xlite_search.deploy.card_markdown import (
+    FIGURES,
+    Facts,
+    bullets,
+    code,
+    confidence,
+    count,
+    escaped,
+    interval,
+    mebibytes,
+    milliseconds,
+    missing,
+    percent,
+    power,
+    signed,
+    table,
+    value,
+)
+from xlite_search.results.columns import ABSENT, number
+
+
+def results(facts: Facts) -> Iterator[str]:
+    if not facts["evaluations"]:
+        yield "There are none yet."
+    yield from missing(facts, "findings")
+    for each in facts["evaluations"]:
+        yield f"### On {escaped(each['on'])}"
+        yield f"{count(each['images'])} images of {count(each['patients'])} patients; intervals by patient."
+        yield _means(each, facts)
+        if each["findings"]:
+            yield _findings(each, facts)
+        if each["success"]:
+            rows = [
+                [escaped(row["criterion"]), escaped(row["found"]), escaped(row["verdict"])] for row in each["success"]
+            ]
+            yield "Criteria of success:"
+            yield table(["Criterion", "found", "verdict"], rows, words=3)
+        if each["moved"]:
+            yield _moved(each)
+        yield from _subgroups(each, facts)
+        yield bullets(escaped(note) for note in each["notes"])
+
+
+def _means(each: Facts, facts: Facts) -> str:
+    f1 = "F1 at its thresholds" if facts["answers"]["thresholds"] else "F1 at a probability of one half"
+    words = {"auroc": "AUROC", "ap": "average precision", "f1": f1, "brier": "Brier score", "ece": "calibration error"}
+    rows = [[words.get(name, name), value(found), interval(found)] for name, found in each["macro"].items()]
+    return table(["Mean over findings", "", confidence(facts)], rows)
+
+
+def _findings(each: Facts, facts: Facts) -> str:
+    heads = ["Finding", "positives", "AUROC", confidence(facts), "AP", "sensitivity", confidence(facts), "specificity"]
+    rows = []
+    for row in each["findings"]:
+        name = escaped(row["finding"])
+        head = [f"({name})" if row["positives"] < facts["support"] else name, count(row["positives"])]
+        rates = [
+            value(row["sensitivity"]),
+            interval(row["sensitivity"]),
+            value(row["specificity"]),
+            interval(row["specificity"]),
+        ]
+        rows.append([*head, value(row["auroc"]), interval(row["auroc"]), value(row["ap"]), *rates])
+    note = f"By finding, the rarest first; in brackets with under {count(facts['support'])} positives."
+    return f"{note} Rates are at its thresholds.\n\n{table([*heads, confidence(facts)], rows)}"
+
+
+def _moved(each: Facts) -> str:
+    rows = [
+        [
+            escaped(row["finding"]),
+            percent(row["fitted"]),
+            percent(row["here"]),
+            *map(number, (row["mean"], row["corrected"])),
+        ]
+        for row in each["moved"]
+    ]
+    told = "Findings that are more or less frequent than where it was fitted; what is delivered is not corrected:"
+    return f"{told}\n\n{table(['Finding', 'fitted on', 'here', 'mean probability', 'corrected'], rows)}"
+
+
+def _subgroups(each: Facts, facts: Facts) -> Iterator[str]:
+    if not each["subgroups"]:
+        yield "Subgroups are not known: the label table has no sex, age, projection or examination."
+        return
+    heads = [
+        "Subgroup",
+        "images",
+        "patients",
+        "AUROC",
+        confidence(facts),
+        "sensitivity",
+        "false positives",
+        "underdiagnosis",
+    ]
+    rows = []
+    for row in each["subgroups"]:
+        counts = [count(row["images"]), count(row["patients"]), value(row["auroc"]), interval(row["auroc"])]
+        rates = [value(row[name]) for name in ("sensitivity", "false_positive_rate", "underdiagnosis")]
+        rows.append(
+            [f"{escaped(row['attribute'])} {escaped(row['name'])}", *counts, *rates, interval(row["underdiagnosis"])]
+        )
+    yield "In subgroups, AUROC as the mean of the findings that all subgroups of an attribute have enough of:"
+    yield table([*heads, confidence(facts)], rows)
+    yield "Underdiagnosis: the share of images with a finding for which none is decided."
+    if each["gaps"]:
+        rows = [
+            [f"{escaped(gap['attribute'])}: {escaped(gap['one'])} less {escaped(gap['other'])}", *_gap(gap)]
+            for gap in each["gaps"]
+        ]
+        yield "Gaps between subgroups:"
+        yield table(["Gap", "AUROC", f"{confidence(facts)}, all at once", "verdict"], rows)
+    if within := each["within_projections"]:
+        where = list(next(iter(within.values())))
+        rows = [[escaped(name), *(number(areas[each_]) for each_ in where)] for name, areas in within.items()]
+        yield "A model that tells projections apart gains in the pooled AUROC what it has not within them:"
+        yield table(["AUROC within projections", *map(escaped, where)], rows)
+
+
+def _gap(gap: Facts) -> list[str]:
+    of = {"value": gap["gap"], "low": gap["low"], "high": gap["high"]}
+    return [value(of, signed), interval(of, signed), escaped(gap["verdict"])]
+
+
+def calibration(facts: Facts) -> Iterator[str]:
+    found = facts["calibration"]
+    yield from missing(facts, "calibration")
+    if not found:
+        return
+    if found["caveat"]:
+        yield f"**This calibration is {escaped(found['caveat'])}.**"
+    heads = ["Finding", "positives", "ECE before", "ECE", "Brier", "skill", confidence(facts), "slope"]
+    rows = [_calibrated(row) for row in (*found["findings"], found["together"])]
+    yield table([*heads, confidence(facts), "intercept"], rows)
+    yield (
+        f"By lines of other patients' images, {count(found['folds'])} folds. Not assessable: under "
+        f"{count(facts['assessable_from'])} positives or negatives."
+    )
+    for name, said in (("reliability.svg", "Reliability by finding"), ("net_benefit.svg", "Net benefit by finding")):
+        if name in facts["figures"]:
+            yield f"![{said}]({FIGURES}/{name})"
+
+
+def _calibrated(row: Facts) -> list[str]:
+    head, after = [escaped(row["finding"]), count(row["positives"])], row["after"]
+    if not after:
+        return [*head, "not assessable", *[ABSENT] * 7]
+    figures = [value(row["before"]["ece"]) if row["before"] else ABSENT, value(after["ece"]), value(after["brier"])]
+    more = [value(after["skill"]), interval(after["skill"]), value(after["slope"]), interval(after["slope"])]
+    return [*head, *figures, *more, value(after["intercept"], signed)]
+
+
+def localisation(facts: Facts) -> Iterator[str]:
+    found = facts["localisation"]
+    yield from missing(facts, "localisation")
+    if not found:
+        return
+    data, rows = found["data"], found["localisation"]
+    yield f"Maps by {escaped(found['method'])}, on the {escaped(data['part'])} part of {code(data['name'])}."
+    if rows:
+        heads = [
+            "Finding",
+            "cases",
+            "pointing",
+            "constant box",
+            "gap",
+            confidence(facts),
+            "chance",
+            "IoU",
+            "constant box's",
+        ]
+        body = []
+        for row in rows:
+            ours, theirs, gap = (row[kind]["pointing"] for kind in ("maps", "constant", "gap"))
+            cells = [value(ours), value(theirs), value(gap, signed), interval(gap, signed), number(row["chance"])]
+            overlap = [value(row["maps"]["iou"]), value(row["constant"]["iou"])]
+            body.append([escaped(row["finding"]), count(row["cases"]), *cells, *overlap])
+        yield table(heads, body)
+        yield "Constant box: the best guess by other patients' boxes, which sees no image. Chance: a random point."
+    yield bullets(escaped(note) for note in found["notes"])
+    yield "Its maps are not copied here, for they show images; they lie in `artifacts/explain` of the model's folder."
+
+
+def cost(facts: Facts) -> Iterator[str]:
+    cost = facts["cost"]
+    rows = [f"{code(name)}: {mebibytes(size)}" for name, size in cost["files"].items()]
+    if training := cost["training"]:
+        energy = f", {number(training['gpu_wh'])} Wh of the GPU" if training["gpu_wh"] is not None else ""
+        rows.append(f"Training: {count(training['epochs'])} epochs, {count(training['seconds'])} s{energy}")
+    yield bullets(rows)
+    if latency := cost.get("latency"):
+        names = {
+            "one_thread": "model, one thread",
+            "all_cores": "model, all cores",
+            "preparing": "decoding and preparing",
+        }
+        body = [
+            [said, *(milliseconds(latency[name][each]) for each in ("p50_ms", "p95_ms", "p99_ms"))]
+            for name, said in names.items()
+            if name in latency
+        ]
+        yield table(["Milliseconds an image", "p50", "p95", "p99"], body)
+        yield (
+            f"Cold start {milliseconds(latency['cold_start_ms'])} ms; {count(latency['cores'])} cores of "
+            f"{escaped(latency['cpu'])}."
+        )
+    if parity := cost.get("parity"):
+        yield (
+            f"Graph and PyTorch model differ by {power(parity['logits'])} in logits and {power(parity['from_bytes'])} "
+            f"in probabilities from file bytes on, over {count(parity['images'])} images."
+        )
+    if eight := cost.get("int8"):
+        yield f"The graph in eight bits loses {number(eight['loss'])} of mean AUROC (at most {number(eight['upper'])})."
+    yield from missing(facts, "latency")
