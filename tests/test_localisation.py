@@ -296,7 +296,7 @@ def test_without_boxes_the_most_probable_positives_are_shown(
     folder: Path, tmp_path: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xlite_search.data.packed.PackedSet.boxes", lambda self, row: ())
-    monkeypatch.setattr("xlite_search.evaluation.explain._boxes", lambda packed, part, asked: {})
+    monkeypatch.setattr("xlite_search.evaluation.explain.boxes_of", lambda packed, part, asked: {})
     code, out, err = call(capsys, "explain", "m", "--images", "3", "--cpu", "--findings", "Mass")
     assert code == 0, err
     assert "no image of the val part has a box" in out and out.splitlines()[-1].startswith("next: ")
