@@ -80,6 +80,16 @@ def test_settings_of_a_few_folds_are_compared_on_these(tiny: RunConfig) -> None:
     assert claims is not None and claims.sentence().startswith("In folds 0, 1 of 3, ")
 
 
+def test_two_settings_are_compared_on_what_they_have_in_common_rather_than_one_alone(tiny: RunConfig) -> None:
+    """One has all four folds, two have the first two."""
+    base = tiny.with_settings({"data.split": {"name": "folds", "folds": 4}})
+    has = {1e-3: range(4), 1e-2: (0, 1), 1e-1: (0, 1)}
+    points = [{"optimizer.lr": lr, "data.split.fold": fold} for lr, of in has.items() for fold in of]
+    finished_study("s", base, points, [1.0] * 4 + [2.0] * 2 + [3.0] * 2)
+    claims = compare(["s"]).claims
+    assert claims is not None and (claims.folds, claims.apart, len(claims.arms)) == ((0, 1), (), 3)
+
+
 def test_no_two_settings_with_two_folds_say_nothing_of_each_other(tiny: RunConfig) -> None:
     """Every setting has lost a fold, each another one."""
     base = tiny.with_settings({"data.split": {"name": "folds", "folds": 4}})

@@ -88,14 +88,24 @@ def over_seeds(
 def whole_folds(groups: Sequence[Folds]) -> tuple[list[int], list[Folds]]:
     """The folds that settings are compared on, and the settings that have all of them.
 
-    Means over other folds are of other images and do not compare. Of the sets of folds that a setting has, the one that
-    keeps most runs is chosen, of several the one with most folds; none of fewer than two.
+    Means over other folds are of other images and do not compare. Of the sets of folds that a setting has, or two have
+    in common, the one that keeps most runs is chosen, of two settings at least where there is one; of several the one
+    with most folds. None of fewer than two folds.
     """
-    sets = {frozenset(group) for group in groups if len(group) >= folds.FEWEST_FOLDS}
-    kept = {chosen: [group for group in groups if chosen <= group.keys()] for chosen in sets}
-    best = max(kept, key=lambda chosen: (len(kept[chosen]) * len(chosen), len(chosen), sorted(chosen)), default=None)
-    if best is None:
+    sets = {frozenset(one.keys() & other.keys()) for one in groups for other in groups}
+    kept = {
+        chosen: [group for group in groups if chosen <= group.keys()]
+        for chosen in sets
+        if len(chosen) >= folds.FEWEST_FOLDS
+    }
+
+    def worth(chosen: frozenset[int]) -> tuple[bool, int, int, list[int]]:
+        many = len(kept[chosen])
+        return many > 1, many * len(chosen), len(chosen), sorted(chosen)
+
+    if not kept:
         return [], []
+    best = max(kept, key=worth)
     return sorted(best), [{fold: group[fold] for fold in sorted(best)} for group in kept[best]]
 
 

@@ -93,12 +93,14 @@ class Pairs:
 
     metric   the score that they are compared by
     notes    what a reader has to know, a sentence each
+    asked    somebody named the factor
     """
 
     runs: Sequence[RunFacts]
     metric: str
     pairs: Sequence[Pair]
     notes: Sequence[str] = ()
+    asked: bool = False
 
     def as_json(self) -> list[dict[str, Any]]:
         return [pair.as_json() for pair in self.pairs]
@@ -137,7 +139,7 @@ def pairs_of(
         instead = partners.get((each.a, _values(each, "b"))) or partners.get((each.b, _values(each, "a"))) or ()
         lacking = None if instead else missing(a, b, each)
         pairs.append(Pair(each, gap, gap - half, gap + half, lacking, () if each.fair else instead, margin))
-    return Pairs(runs, metric, pairs, notes)
+    return Pairs(runs, metric, pairs, notes, bool(factors))
 
 
 def _expect_factors(runs: Sequence[RunFacts], factors: Sequence[str]) -> None:
@@ -209,7 +211,7 @@ def tables(found: Pairs) -> Iterator[Table | str]:
     lacking = list({each.command: each for each in of_groups if each}.values())[:COMMANDS]
     yield from (f"missing: {each.words()}: {each.command}" for each in lacking)
     yield from dict.fromkeys(beside for each in lacking for beside in each.beside)
-    if any(not group[0].found.named for group in alike.values()) and not lacking:
+    if not found.asked and any(not group[0].found.named for group in alike.values()) and not lacking:
         yield "--factor NAME says what is asked about; the run that is missing to answer it is then given as a command"
 
 
