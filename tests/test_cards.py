@@ -198,8 +198,8 @@ def test_figures_of_another_state_of_the_model_are_left_out(
 ) -> None:
     assert call(capsys, "calibrate", "m", "--sensitivity", "0.5")[0] == 0
     text, facts = model_card(judged)
-    assert facts["evaluations"] == [] and "another calibration or other thresholds" in text
-    assert "Not judged on a test part." in text
+    assert facts["evaluations"] == [] and "another calibration, other thresholds" in text
+    assert "Not judged on a test part as it is now." in text and facts["looks"][0]["this"] is False
     untrained(half, "m", seed=1)
     (judged / "calibration.json").unlink()
     (judged / "thresholds.json").unlink()
@@ -212,6 +212,11 @@ def test_looks_are_counted_anew(judged: Path) -> None:
     look(of, "other", Judged(sha256="0"), "because")
     text, facts = model_card(judged)
     assert "**1st model judged on these images**, of 2 by now" in text
+    assert [(each["number"], each["model"], each["this"]) for each in facts["looks"]] == [
+        (1, "m", True),
+        (2, "other", False),
+    ]
+    assert strays(text, facts) == []
     assert any("2 models were judged" in each for each in facts["limits"])
 
 
@@ -239,6 +244,7 @@ def test_limits_are_written_from_what_is_known(judged: Path) -> None:
         "Prevalence on test",
         "better in sex M than F",
         "no images from elsewhere",
+        "240 of the 112,120 images",
     ):
         assert said in told, said
     assert DRAWN not in told

@@ -32,6 +32,11 @@ from xlite_search.training.metrics import SUPPORT
 
 HEADINGS = "Mitchell et al. 2019, Model Cards; Garbin and Marques 2022, cards of ChestX-ray8 and CheXNet"
 EVALUATIONS, LOCALISATION = Path(ARTIFACTS) / "evaluation", Path(ARTIFACTS) / "explain" / "localisation.json"
+#: what a file has to have to be read
+EVALUATED = {"on", "look", "images", "patients", "macro", "findings", "unjudged", "moved", "success", "notes"} | {
+    *("subgroups", "gaps", "within_projections"),
+}
+EXPLAINED = {"model", "data", "method", "localisation", "notes"}
 FIGURES = {name: Path(ARTIFACTS) / "calibration" / name for name in ("reliability.svg", "net_benefit.svg")}
 
 
@@ -93,6 +98,7 @@ def facts(of: Delivered) -> dict[str, Any]:
         "data": _data_facts(of),
         "search": _search(of),
         "evaluations": _evaluations(of),
+        "looks": _looks(of),
         "calibration": _calibration(of),
         "localisation": _localisation(of),
         "cost": _cost(of),
@@ -204,6 +210,7 @@ def _data_facts(of: Delivered) -> dict[str, Any]:
             name: {key: int(each.sum()) for key, each in members.items()} for name, members in known.items()
         },
         "incomplete": of.data.packed.incomplete,
+        "images": len(of.data.packed),
     }
 
 
@@ -240,17 +247,17 @@ def _chosen(study: str, trial: str) -> tuple[dict[str, Any] | None, str]:
 def _evaluations(of: Delivered) -> list[dict[str, Any]]:
     """What `evaluate` wrote of the model as it is now: the test part, data sets from elsewhere, validation."""
     there = {path.stem: _read(path) for path in sorted((of.folder / EVALUATIONS).glob("*.json"))}
-    old = [name for name, each in there.items() if each.get("delivered") != of.judged]
+    old = [name for name, each in there.items() if each.get("delivered") != of.judged or EVALUATED - each.keys()]
     order = sorted(there.keys() - set(old), key=lambda name: (name != "test", name == "val", name))
     if old:
+        again = verb(f"evaluate {of.folder.name} --on {sorted(old)[0]} --reason TEXT")
         of.missing["old"] = (
-            f"Figures on {', '.join(sorted(old))} are of other weights, another calibration or other thresholds, and "
-            f"are left out. {verb(f'evaluate {of.folder.name} --on {sorted(old)[0]} --reason TEXT')} makes new ones."
+            f"Figures on {', '.join(sorted(old))} are of other weights, another calibration, other thresholds or "
+            f"another version of this program, and are left out. {again} makes new ones."
         )
     if "test" not in order:
-        of.missing["test"] = (
-            f"Not judged on a test part. {verb(f'evaluate {of.folder.name} --on test')} does that, once."
-        )
+        told = f"Not judged on a test part{' as it is now' if 'test' in old else ''}."
+        of.missing["test"] = f"{told} {verb(f'evaluate {of.folder.name} --on test')} does that, once."
     return [_evaluation(of, there[name]) for name in order]
 
 
@@ -262,6 +269,19 @@ def _evaluation(of: Delivered, found: dict[str, Any]) -> dict[str, Any]:
         of.missing.setdefault("findings", told)
         found = found | {"findings": []}
     return found | {"looked": _looked(found["look"])}
+
+
+def _looks(of: Delivered) -> list[dict[str, Any]]:
+    """All looks at the test part of its data, other models' too; `this` is of the model as it is now."""
+    if of.about.data:
+        prints = of.about.data.fingerprint, of.about.data.split
+    elif of.data:
+        prints = of.data.packed.fingerprint, of.data.split.fingerprint
+    else:
+        return []
+    taken = looks({"data": prints[0], "split": prints[1], "part": "test"})
+    about = [each.model_dump(mode="json", include={"number", "model", "date", "reason"}) for each in taken]
+    return [one | {"this": each.judged.model_dump() == of.judged} for one, each in zip(about, taken, strict=True)]
 
 
 def _looked(look: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -297,8 +317,9 @@ def _localisation(of: Delivered) -> dict[str, Any] | None:
         of.missing["localisation"] = f"Where its findings lie was not looked at. {again}"
         return None
     found = _read(path)
-    if found["model"]["sha256"] != of.about.sha256:
-        of.missing["localisation"] = f"Figures of its maps are of other weights, and are left out. {again}"
+    if EXPLAINED - found.keys() or found["model"]["sha256"] != of.about.sha256:
+        told = "Figures of its maps are of other weights or another version of this program, and are left out."
+        of.missing["localisation"] = f"{told} {again}"
         return None
     return {name: value for name, value in found.items() if name != "shown"}
 

@@ -21,6 +21,9 @@ OVERLAP = (
 
 ATTRIBUTES = ("sex", "age", "projection", "examination")
 
+#: images of ChestX-ray14
+NIH_IMAGES = 112_120
+
 Facts = Mapping[str, Any]
 
 
@@ -42,10 +45,20 @@ def _source(facts: Facts) -> Iterator[str]:
     if data["source"] == NIH:
         yield LABEL_NOISE
         yield OVERLAP
+        yield from selection(data.get("images", NIH_IMAGES))
     if data.get("incomplete"):
         yield sentence(data["incomplete"])
     if data["patients_trained_on"] is None:
         yield "Whom it was trained on is not known: it may have seen the patients that it was judged on."
+
+
+def selection(images: int) -> Iterator[str]:
+    """Of so many images of ChestX-ray14."""
+    if images < NIH_IMAGES:
+        yield (
+            f"The data set has {images:,} of the {NIH_IMAGES:,} images of ChestX-ray14: findings are as frequent as whoever chose "
+            f"them made them, and what is said here does not hold of the whole."
+        )
 
 
 def _judging(facts: Facts) -> Iterator[str]:

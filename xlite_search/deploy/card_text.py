@@ -252,6 +252,13 @@ def _looks(facts: Facts) -> Iterator[str]:
         if each["looked"]:
             yield _look(each)
     yield from missing(facts, "test", "old")
+    if facts["looks"]:
+        rows = [
+            [count(each["number"]), code(each["model"]), "yes" if each["this"] else "no", escaped(each["date"])]
+            for each in facts["looks"]
+        ]
+        yield "All looks at the test part of its data, by the ledger here:"
+        yield table(["Look", "model", "this one, as it is", "date"], rows, words=4)
 
 
 def _look(each: Facts) -> str:

@@ -14,7 +14,7 @@ from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.stratify import balance
-from xlite_search.deploy.card_limits import DRAWN, LABEL_NOISE, NIH, OVERLAP, PHANTOM, sentence
+from xlite_search.deploy.card_limits import DRAWN, LABEL_NOISE, NIH, OVERLAP, PHANTOM, selection, sentence
 from xlite_search.evaluation.subgroups import attributes
 from xlite_search.results.attributes import attributes as telling
 from xlite_search.storage import sha256_of
@@ -124,6 +124,7 @@ def _problems(data: Data) -> Iterator[str]:
     if source == NIH:
         yield LABEL_NOISE
         yield OVERLAP
+        yield from selection(len(of))
     if of.incomplete:
         yield sentence(of.incomplete)
     if across := integrity.duplicates_across(table, rows):

@@ -79,8 +79,8 @@ def _split(facts: Facts) -> Iterator[str]:
 
 def _preprocess(facts: Facts) -> Iterator[str]:
     spec = facts["preprocess"]
-    clahe = spec["clahe"]
-    rows = [f"Size: {spec['size']} x {spec['size']} pixels, channels: {spec['channels']}, {escaped(spec['resize'])}"]
+    clahe, shape = spec["clahe"], "cropped to a square" if spec["resize"] == "crop" else "padded with black to a square"
+    rows = [f"Size: {spec['size']} x {spec['size']} pixels, channels: {spec['channels']}, {shape}"]
     if clahe:
         rows.append(
             f"CLAHE before resizing: clip limit {short(clahe['clip_limit'])}, {clahe['tiles']} x {clahe['tiles']} tiles"
