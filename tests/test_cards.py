@@ -32,7 +32,7 @@ from xlite_search.deploy.folder import read_exported
 from xlite_search.errors import Damaged
 from xlite_search.evaluation.looks import Judged, look
 from xlite_search.evaluation.subgroups import Subgroups
-from xlite_search.model_folder import read_model
+from xlite_search.model_folder import ModelManifest, read_model, write_ensemble, write_model
 from xlite_search.tracking import registry
 from xlite_search.tracking.store import connect
 
@@ -184,6 +184,18 @@ def test_what_is_missing_is_named_with_its_verb(half: RunConfig) -> None:
     for name, verb in verbs.items():
         assert verb in facts["missing"][name] and f"> {facts['missing'][name]}" in text
     assert "Not judged on a test part." in text and empty_sections(text) == [] and strays(text, facts) == []
+
+
+def test_a_model_from_elsewhere_claims_nothing(half: RunConfig, runs: Path) -> None:
+    weights, folder = (untrained(half, "m") / "model.safetensors").read_bytes(), runs / "models" / "other"
+    write_model(folder, weights, ModelManifest(config={"model": half.model}, classes=tuple(f"F{n}" for n in range(14))))
+    text, facts = model_card(folder)
+    assert "On which data it was trained is not known" in text and "no patient in two parts" not in text
+    assert "calibrate other --on NAME" in facts["reproduce"]["commands"] and "size not told" in text
+    assert strays(text, facts) == [] and empty_sections(text) == []
+    write_ensemble(runs / "models" / "both", ["m", "m"])
+    text, facts = model_card(runs / "models" / "both")
+    assert "the mean of the logits of `m`, `m`" in text and strays(text, facts) == []
 
 
 def test_a_card_without_its_data_says_so(judged: Path) -> None:

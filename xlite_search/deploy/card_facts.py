@@ -357,12 +357,13 @@ def _training(folders: Sequence[Path]) -> dict[str, Any] | None:
 
 def _reproduce(of: Delivered) -> dict[str, Any]:
     made, name = of.first.provenance, of.folder.name
-    fit = (of.about.config.get("data") or {}).get("fit", "train")
-    commands = [f"evaluate {name} --on test", f"explain {name}", f"export {name} -o DIR", "predict DIR --selftest"]
-    commands = [f"calibrate {name}", *commands]
+    data = of.about.config.get("data") or {}
+    on, judged_on = ("", "test") if data else (" --on NAME", "NAME")
+    commands = [f"calibrate {name}{on}", f"evaluate {name} --on {judged_on}", f"explain {name}{on}"]
+    commands += [f"export {name} -o DIR", "predict DIR --selftest"]
     if made.get("study"):
         seeds = f" --seeds {len(of.about.members)}" if of.about.members else ""
-        trained = f"train best.yaml --split {fit}{seeds} --name {name}"
+        trained = f"train best.yaml --split {data.get('fit', 'train')}{seeds} --name {name}"
         commands = [f"best {made['study']} -o best.yaml", trained, *commands]
     return {
         "commands": commands,

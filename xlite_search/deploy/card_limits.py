@@ -56,8 +56,8 @@ def selection(images: int) -> Iterator[str]:
     """Of so many images of ChestX-ray14."""
     if images < NIH_IMAGES:
         yield (
-            f"The data set has {images:,} of the {NIH_IMAGES:,} images of ChestX-ray14: findings are as frequent as whoever chose "
-            f"them made them, and what is said here does not hold of the whole."
+            f"The data set has {images:,} of the {NIH_IMAGES:,} images of ChestX-ray14: findings are as frequent as "
+            f"whoever chose them made them, and what is said here does not hold of the whole."
         )
 
 

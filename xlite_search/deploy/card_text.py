@@ -91,7 +91,8 @@ def _judged(facts: Facts) -> list[str]:
 
 def _details(facts: Facts) -> Iterator[str]:
     model = facts["model"]
-    rows = [f"Hybrid: {code(model['hybrid'])}, {millions(model['parameters'])} parameters"]
+    size = f"{millions(model['parameters'])} parameters" if model["parameters"] else "size not told"
+    rows = [f"Hybrid: {code(model['hybrid'])}, {size}"]
     if model["members"]:
         rows.append(f"An ensemble, the mean of the logits of {', '.join(map(code, model['members']))}")
     rows.append(f"Findings: {', '.join(map(escaped, model['findings']))}")
@@ -104,9 +105,9 @@ def _details(facts: Facts) -> Iterator[str]:
         rows.append(f"Distilled from teacher {code(teacher['teacher'])}{told}")
     if model["started_from"]:
         rows.append(f"Started from weights of sha256 {code(model['started_from']['sha256'])}")
-    rows.append(
-        f"Loss {code(_name(model['training'].get('loss')))}, sampler {code(_name(model['training'].get('sampler')))}"
-    )
+    if training := model["training"]:
+        loss, sampler = (code(_name(training.get(name))) for name in ("loss", "sampler"))
+        rows.append(f"Loss {loss}, sampler {sampler}")
     rows.append(f"Weights' sha256: {code(model['sha256'])}")
     rows.append("Licence of the weights: not stated; who hands the model on has to say it")
     yield bullets(rows)
@@ -200,12 +201,24 @@ def _shape(spec: Facts) -> str:
 
 def _data(facts: Facts) -> Iterator[str]:
     data = facts["data"]
-    rows = [f"Data set {code(data['name'])}, source {code(data['source'])}, fingerprint {code(data['fingerprint'])}"]
+    if data["name"]:
+        yield from _trained_on(data)
+    else:
+        yield "On which data it was trained is not known: it is a model from elsewhere."
+    yield from missing(facts, "data")
+    if data["notice"]:
+        yield f"Notice of the data's owner: {escaped(data['notice'])}"
+    else:
+        yield "A notice that the data's owner asks for is not known here."
+
+
+def _trained_on(data: Facts) -> Iterator[str]:
     kind = data["split"]["name"] if isinstance(data["split"], Mapping) else ""
-    rows.append(
-        f"Split: {code(kind)}, no patient in two parts, fingerprint {code(data['split_fingerprint'])}; trained on "
-        f"{code(data['fit'])}"
-    )
+    rows = [
+        f"Data set {code(data['name'])}, source {code(data['source'])}, fingerprint {code(data['fingerprint'])}",
+        f"Split: {code(kind)}, no patient in two parts, fingerprint {code(data['split_fingerprint'])}",
+        f"Trained on: {code(data['fit'])}",
+    ]
     if data["patients_trained_on"] is not None:
         rows.append(f"Patients trained on: {count(data['patients_trained_on'])}")
     yield bullets(rows)
@@ -218,12 +231,6 @@ def _data(facts: Facts) -> Iterator[str]:
     for attribute, members in (data.get("fitted_attributes") or {}).items():
         told = ", ".join(f"{escaped(name)}: {count(many)}" for name, many in members.items())
         yield f"Images trained on by {escaped(attribute)}: {told}."
-    yield from missing(facts, "data")
-    yield (
-        f"Notice of the data's owner: {escaped(data['notice'])}"
-        if data["notice"]
-        else "The data's owner asks for no notice that is known here."
-    )
 
 
 def _search(facts: Facts) -> Iterator[str]:
@@ -263,7 +270,7 @@ def _looks(facts: Facts) -> Iterator[str]:
 
 def _look(each: Facts) -> str:
     look, looked = each["look"], each["looked"]
-    so_far = f", of {count(looked['so_far'])} by now" if looked["so_far"] else ""
+    so_far = f", of {count(looked['so_far'])} by now" if (looked["so_far"] or 1) > 1 else ""
     reason = f" Looked at again because: {escaped(look['reason'])}." if look["reason"] else ""
     return f"On {escaped(each['on'])}: **{escaped(looked['words'])}**{so_far}, {escaped(look['date'])}.{reason}"
 
@@ -275,6 +282,7 @@ def _limits(facts: Facts) -> Iterator[str]:
 def _reproduce(facts: Facts) -> Iterator[str]:
     made = facts["reproduce"]
     yield commands(made["commands"])
+    yield "What was changed by `--set` has to be given again; `model.json` of the model's folder has every setting."
     known = made["libraries"] | made["exported_with"]
     libraries = [f"{escaped(name)} {escaped(version)}" for name, version in known.items()]
     code_of = f"Commit {code(made['commit'])}, trained by {code(made['trained_by'])}." if made["commit"] else ""
