@@ -24,6 +24,9 @@ from xlite_search.deploy.card_markdown import (
 )
 from xlite_search.results.columns import ABSENT, number
 
+#: by the method's name
+MAPS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
+
 
 def results(facts: Facts) -> Iterator[str]:
     if not facts["evaluations"]:
@@ -162,7 +165,8 @@ def localisation(facts: Facts) -> Iterator[str]:
     if not found:
         return
     data, rows = found["data"], found["localisation"]
-    yield f"Maps by {escaped(found['method'])}, on the {escaped(data['part'])} part of {code(data['name'])}."
+    method = MAPS.get(found["method"], escaped(found["method"]))
+    yield f"Maps by {method}, on the {escaped(data['part'])} part of {code(data['name'])}."
     if rows:
         heads = [
             "Finding",

@@ -57,8 +57,10 @@ def _findings(facts: Facts) -> Iterator[str]:
 def _people(facts: Facts) -> Iterator[str]:
     if not facts["attributes"]:
         yield "Sex, age, projection and number of the examination are not known."
-    for name, members in facts["attributes"].items():
-        yield table([escaped(name).capitalize(), "images"], [[escaped(key), count(of)] for key, of in members.items()])
+    else:
+        every = [(name, key, many) for name, members in facts["attributes"].items() for key, many in members.items()]
+        rows = [[escaped(name), escaped(key), count(many)] for name, key, many in every]
+        yield table(["Attribute", "value", "images"], rows, words=2)
     if ages := facts["ages"]:
         told = [f"{name.replace('_', ' ')} {short(age)}" for name, age in ages.items()]
         yield f"Age in years: {', '.join(told)}."
