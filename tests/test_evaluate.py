@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 from typing import Any
 
@@ -96,6 +98,37 @@ def test_no_figure_without_its_look(half: RunConfig, monkeypatch: pytest.MonkeyP
             evaluate(folder, "test", CPU)
     assert len(looks(of_test(half))) == 1
     assert evaluate(folder, "test", CPU).look == looks(of_test(half))[0]
+
+
+def test_whichever_write_it_dies_at_no_figure_is_without_its_look(
+    half: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each fsync of a file or folder is in turn where the process ends; the same command goes on with the same look."""
+    folder = untrained(half, "m")
+    figures = folder / "artifacts" / "evaluation" / "test.json"
+    really, seen = os.fsync, [0]
+    for fatal in range(1, 40):
+        for path in (folder / "scores", figures.parent, ledger_path(of_test(half)).parent):
+            shutil.rmtree(path, ignore_errors=True)
+        seen[0] = 0
+
+        def synced(file: int, fatal: int = fatal) -> None:
+            seen[0] += 1
+            if seen[0] == fatal:
+                raise KeyboardInterrupt
+            really(file)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", synced)
+            patch.setattr("xlite_search.cli.judge._track", lambda *_: None)
+            with contextlib.suppress(KeyboardInterrupt):
+                call(capsys, "evaluate", "m")
+        assert not figures.exists() or len(looks(of_test(half))) == 1
+        if seen[0] < fatal:
+            break
+        evaluate(folder, "test", CPU)
+        assert len(looks(of_test(half))) == 1
+    assert 4 < fatal < 39, "every write of a whole evaluation was tried"
 
 
 def test_who_was_trained_on_is_no_stranger(half: RunConfig) -> None:
