@@ -61,6 +61,7 @@ def test_figures_are_scikit_learns(half: RunConfig, capsys: pytest.CaptureFixtur
         "under": "met",
     }, "it knows nothing, and is small and fast"
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert [row["auroc"]["value"] for row in told["findings"]] == [row.auroc.value for row in found.findings]
     assert told["look"]["number"] == 1 and told["macro"]["auroc"]["value"] == found.auroc.value
     show(found.tables(), width=80)
     out = capsys.readouterr().out

@@ -138,7 +138,9 @@ class Evaluated:
         return Table(f"{self.model} on {self.on}, the rarest finding first", columns, notes)
 
     def _macro(self) -> Table:
-        rows = [("AUROC", self.auroc), *((WORDS[name], each) for name, each in self.figures.items())]
+        f1 = "F1 at the thresholds" if self.delivered.get("thresholds") else WORDS["f1"]
+        words = {**WORDS, "f1": f1}
+        rows = [("AUROC", self.auroc), *((words[name], each) for name, each in self.figures.items())]
         columns = [
             Column("", [name for name, _ in rows], text=True),
             Column("mean", [number(each.value) for _, each in rows]),

@@ -100,7 +100,7 @@ class Subgroups:
         return {
             "subgroups": [each.as_json() for each in self.subgroups],
             "gaps": [each.as_json() for each in self.gaps],
-            "findings": {attribute: list(names) for attribute, names in self.findings.items()},
+            "subgroup_findings": {attribute: list(names) for attribute, names in self.findings.items()},
             "within_projections": known,
         }
 
