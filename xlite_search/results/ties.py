@@ -148,7 +148,7 @@ def _best(ahead: Array) -> int:
 
 
 def _standing(gap: float, reach: float, margin: float, may_be_best: bool) -> Standing:
-    low, high = max(gap - reach, -1.0), min(gap + reach, 1.0)  # scores have no gap beyond; NaN stays NaN
+    low, high = gap - reach, gap + reach
     return Standing(gap, low, high, verdict(low, high, margin), may_be_best)
 
 
