@@ -18,6 +18,8 @@ from test_scored import untrained
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.data.packed import PackedSet
+from xlite_search.data.prepare import prepare
+from xlite_search.data.sources.phantom import Phantom
 from xlite_search.errors import BadInput
 from xlite_search.evaluation import evaluate as module
 from xlite_search.evaluation.evaluate import evaluate
@@ -123,7 +125,7 @@ def test_whichever_write_it_dies_at_no_figure_is_without_its_look(
             patch.setattr(os, "fsync", synced)
             patch.setattr("xlite_search.cli.judge._track", lambda *_: None)
             with contextlib.suppress(KeyboardInterrupt):
-                call(capsys, "evaluate", "m")
+                call(capsys, "evaluate", "m", "--as-is")
         assert not figures.exists() or len(looks(of_test(half))) == 1
         if seen[0] < fatal:
             break
@@ -144,9 +146,13 @@ def test_who_was_trained_on_is_no_stranger(half: RunConfig) -> None:
 
 
 def test_a_data_set_from_elsewhere_is_judged_whole(half: RunConfig, phantom: PackedSet) -> None:
-    """Findings are matched by name; what it says nothing of is named, and a look at it counts too."""
-    shutil.copytree(phantom.folder, phantom.folder.parent / "elsewhere")
+    """Findings are matched by name; what it says nothing of is named, and a look at it counts too. One that has images
+    of the model's training, under whatever name, is refused."""
+    shutil.copytree(phantom.folder, phantom.folder.parent / "again")
+    prepare("elsewhere", Phantom(images=len(phantom), size=64, seed=9), phantom.size)
     folder = untrained(half, "m")
+    with pytest.raises(BadInput, match=r"of its images are, pixel for pixel, ones that the model was trained on"):
+        evaluate(folder, "again", CPU)
     found = evaluate(folder, "elsewhere", CPU)
     assert found.images == len(phantom) and found.look is not None and found.look.of["part"] == "all"
     about = read_model(folder)
@@ -170,7 +176,8 @@ def test_the_verb_tells_and_keeps_every_figure(half: RunConfig, capsys: pytest.C
     assert kept["look"]["judged"]["calibration"] and kept["delivered"]["thresholds"]
     untrained(half, "n", seed=1)
     for arguments, said in (
-        (("evaluate", "n"), "one model was judged on these images already, m"),
+        (("evaluate", "n"), "'n' is not calibrated, and a look is taken once"),
+        (("evaluate", "n", "--as-is"), "one model was judged on these images already, m"),
         (("evaluate", "o"), "no model 'o'"),
         (("evaluate", "m", "--on", "tset"), "data set 'tset' is not prepared"),
     ):
@@ -187,9 +194,13 @@ def test_verify_holds_figures_against_looks(half: RunConfig, capsys: pytest.Capt
     whole = figures.read_text()
     figures.write_text(whole.replace('"number": 1', '"number": 2'))
     code, out, _ = call(capsys, "verify", "m")
-    assert code == 3 and "a look that is not in the ledger" in out
+    assert code == 3 and "is damaged" in out, "an edited figure"
     figures.write_text(whole)
     ledger = ledger_path(of_test(half))
+    ledger.rename(ledger.with_suffix(".away"))
+    code, out, _ = call(capsys, "verify", "m")
+    assert code == 3 and "a look that is not in the ledger" in out
+    ledger.with_suffix(".away").rename(ledger)
     ledger.write_bytes(ledger.read_bytes().replace(b'"model": "m"', b'"model": "n"'))
     code, out, _ = call(capsys, "verify", "m")
     assert code == 3 and "line 1 is damaged" in out

@@ -25,8 +25,10 @@ def test_the_same_model_again_is_no_new_look() -> None:
 
 def test_other_thresholds_are_another_look_and_need_a_reason() -> None:
     look(OF, "m", FIRST)
-    with pytest.raises(BadInput, match=r"one model was judged on these images already, m: .*--reason TEXT"):
+    with pytest.raises(BadInput, match=r"^this model was judged .* with another calibration .*--reason TEXT"):
         look(OF, "m", SECOND, "  ")
+    with pytest.raises(BadInput, match=r"^one model was judged on these images already, m: .*--reason TEXT"):
+        look(OF, "n", Judged(sha256="b" * 64))
     again = look(OF, "m", SECOND, "a bug in the thresholds")
     assert (again.number, again.reason) == (2, "a bug in the thresholds")
     other = OF | {"part": "val"}

@@ -70,6 +70,9 @@ def evaluate(
     baseline: Annotated[
         str, typer.Option(metavar="MODEL", help="Whose size the model's is told beside.  [default: the teacher]")
     ] = "",
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Judge it without calibration or thresholds; to add them is another look.")
+    ] = False,
     cpu: Cpu = False,
     json_: Json = False,
 ) -> None:
@@ -83,12 +86,15 @@ def evaluate(
     folder = find_model(model)
     machine.expect_gpu_support(cpu)
     counter = console.Counter("images scored")
+    judging.expect_ready(folder, on, as_is=as_is)
     found = judging.evaluate(folder, on, machine.device(), reason=reason, baseline=baseline, counter=counter)
     path = folder / EVALUATIONS / f"{places.plain_name(on, '--on')}.json"
-    storage.write_atomic(path, (json.dumps(found.as_json(), indent=1) + "\n").encode())
+    told = found.as_json()
+    told |= {"checksum": storage.digest(told)}
+    storage.write_atomic(path, (json.dumps(told, indent=1) + "\n").encode())
     _track(folder, ())
     if json_:
-        print(json.dumps(found.as_json()))
+        print(json.dumps(told))
         return
     show(found.tables())
     print(f"every figure: {path}")

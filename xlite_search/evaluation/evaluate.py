@@ -97,10 +97,22 @@ def evaluate(
     about, delivered = read_model(folder), Delivered.of(folder)
     data, part = _images(about, on)
     _expect_strangers(about, data, part, on)
+    if on not in (TEST, VAL):
+        _expect_other_images(about, data, part, on, delivered.calibration)
     _expect_common(about, data)
     taken = None if on == VAL else look_at(folder, data, part, reason)
     found = scored(folder, data, part, device, counter)
     return _evaluated(folder.name, about, on, data, found, delivered, taken, baseline)
+
+
+def expect_ready(folder: Path, on: str, *, as_is: bool = False) -> None:
+    """Before a look is taken: that the model is what will be delivered. Raises BadInput if it is not calibrated."""
+    ready = Delivered.of(folder)
+    if on != VAL and not as_is and (ready.calibration is None or ready.thresholds is None):
+        raise BadInput(
+            f"'{folder.name}' is not calibrated, and a look is taken once: `python -m xlite_search calibrate "
+            f"{folder.name}` first, or say --as-is"
+        )
 
 
 def look_at(folder: Path, data: Data, part: PartName, reason: str = "") -> Look:
@@ -130,6 +142,30 @@ def _expect_strangers(about: ModelManifest, data: Data, part: PartName, on: str)
         )
 
 
+def _expect_other_images(
+    about: ModelManifest, data: Data, part: PartName, on: str, calibration: Calibration | None
+) -> None:
+    """Of a data set from elsewhere: that it has no image, pixel for pixel, that the model was trained on, as far as its
+    own data set is here, and that the model was not calibrated on it."""
+    if calibration is not None and calibration.on.fingerprint == data.packed.fingerprint:
+        raise BadInput(
+            f"--on {on}: the model's calibration and thresholds were fitted on images of this data set, and would be "
+            f"judged by these; calibrate it on its own"
+        )
+    try:
+        ours = data_of(about)
+    except (BadInput, OSError):
+        return
+    seen = {ours.packed.table.digests[row] for row in ours.train.rows} if ours.packed.table.digests else set()
+    known = data.packed.table.digests
+    same = sum(known[row] in seen for row in part_of(data, part).rows) if known else 0
+    if same:
+        raise BadInput(
+            f"--on {on}: {same:,} of its images are, pixel for pixel, ones that the model was trained on; judge it on "
+            f"others"
+        )
+
+
 def _expect_common(about: ModelManifest, data: Data) -> None:
     """Before a look is taken: that there is something to judge."""
     if not set(about.classes) & set(data.classes):
@@ -154,9 +190,9 @@ def _evaluated(
     cuts = None if delivered.cuts is None else delivered.cuts[columns]
     decisions = None if cuts is None else probabilities >= cuts
     by_finding = influence(found.logits, found.truth, found.groups)
-    known = np.isfinite(by_finding.score)
+    known = np.asarray(np.isfinite(by_finding.values).all(axis=(1, 2)))
     if not known.any():
-        raise BadInput(f"--on {on}: no finding has images with it and images without it: there is nothing to judge")
+        raise BadInput(f"--on {on}: no finding has two patients with it and two without: there is nothing to judge")
     macro = by_finding.of(known)
     auroc = own(np.array([macro.score.mean()]), joint([macro]))[0]
     rows = [_of_finding(found, place, by_finding, cuts, decisions) for place in range(len(found.classes))]

@@ -67,9 +67,12 @@ def look(of: Mapping[str, str], model: str, judged: Judged, reason: str = "") ->
             if each.judged == judged:
                 return each
         if taken and not reason.strip():
+            what = f"{_counted(len(taken))} judged on these images already, {_names(taken)}"
+            if judged.sha256 in [each.judged.sha256 for each in taken]:
+                what = "this model was judged on these images already, with another calibration or other thresholds"
             raise BadInput(
-                f"{_counted(len(taken))} judged on these images already, {_names(taken)}: every look at them makes "
-                f"what they say of the next weaker; say why you look again, --reason TEXT"
+                f"{what}: every look at them makes what they say of the next weaker; say why you look again, --reason "
+                f"TEXT"
             )
         date, code = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), provenance.git_commit() or ""
         found = Look(

@@ -52,6 +52,8 @@ def _figures(folder: Path) -> Iterator[str]:
         try:
             told: dict[str, Any] = json.loads(path.read_bytes())
             taken = parse(Look, told["look"], f"{path}: look.") if told["look"] else None
+            if told.pop("checksum") != storage.digest(told):
+                raise ValueError
         except (ValueError, KeyError, TypeError, XliteError):
             yield f"{path} is damaged: evaluate the model again, which takes no new look"
             continue
