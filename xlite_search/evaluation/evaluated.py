@@ -124,12 +124,12 @@ class Evaluated:
             Column("95 %", [ends(row.auroc.low, row.auroc.high) for row in rows]),
             Column("AP", [number(row.ap.value) for row in rows], spare=4),
         ]
-        for head, name in (("sens.", "sensitivity"), ("spec.", "specificity"), ("prec.", "precision")):
-            found = [getattr(row, name) for row in rows]
+        for place, name in enumerate(("sensitivity", "specificity", "precision"), start=1):
+            found, head = [getattr(row, name) for row in rows], f"{name[:4]}."
             if any(found):
-                columns.append(Column(head, [number(each.value if each else None) for each in found], spare=1))
+                columns.append(Column(head, [number(each.value if each else None) for each in found], spare=place))
                 cells = [ends(each.low, each.high) if each else ABSENT for each in found]
-                columns.append(Column(f"95 % {head}", cells, spare=3))
+                columns.append(Column(f"95 % {head}", cells, spare=place + 4))
         notes = [f"{self.images:,} images of {self.patients:,} patients, intervals by patient"]
         if any(row.positives < SUPPORT for row in rows):
             notes.append(f"(finding): under {SUPPORT} positives; its figures are hardly more than luck")

@@ -280,7 +280,8 @@ def shares(hits: Array, which: NDArray[np.int64], patients: NDArray[np.int64]) -
 
 def gaps(values: Array, which: NDArray[np.int64], patients: NDArray[np.int64]) -> list[Interval]:
     """Mean paired differences of hits (-1, 0 or 1) `[case]`, with Bonett and Price's interval (2012): as if there were
-    two patients more of each finding, who differ by 1 and by -1. So it has a width where no patient differs."""
+    two patients more of each finding, who differ by 1 and by -1. So it has a width where no patient differs. That of
+    the mean over findings is around the mean, which what is added to each would move towards 0."""
     kinds, many = int(which.max()) + 1, int(patients.max()) + 1
     more = np.arange(2 * kinds)
     wider = _moments(
@@ -289,9 +290,10 @@ def gaps(values: Array, which: NDArray[np.int64], patients: NDArray[np.int64]) -
         np.concatenate([patients, many + more]),
     )
     found = []
-    for plain, wide in zip(_moments(values, which, patients), wider, strict=True):
+    for number, (plain, wide) in enumerate(zip(_moments(values, which, patients), wider, strict=True)):
         reach, mean = _student(plain.patients) * wide.error, plain.mean
-        low, high = max(min(wide.mean - reach, mean), -1.0), min(max(wide.mean + reach, mean), 1.0)
+        middle = wide.mean if number < kinds else mean
+        low, high = max(min(middle - reach, mean), -1.0), min(max(middle + reach, mean), 1.0)
         found.append(Interval(mean, low, high, plain.error) if plain.patients > 1 else _unknown(mean))
     return found
 
