@@ -36,7 +36,6 @@ from xlite_search.evaluation.calibration import (
     temperature,
     write_calibration,
 )
-from xlite_search.evaluation.estimates import sigmoid
 from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.evaluation.thresholds import choose, read_thresholds, write_thresholds
 from xlite_search.evaluation.validation import validation_of
@@ -51,6 +50,7 @@ from xlite_search.model_folder import (
     write_model,
 )
 from xlite_search.trainable import config_of
+from xlite_search.training.metrics import sigmoid
 from xlite_search.training.predictions import Predictions
 
 ON = FittedOn(data="d", fingerprint="f", split="s", images=3000, patients=1000)

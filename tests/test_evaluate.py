@@ -145,6 +145,14 @@ def test_who_was_trained_on_is_no_stranger(half: RunConfig) -> None:
         evaluate(folder, half.data.name, CPU)
 
 
+def test_where_nothing_can_be_judged_no_look_is_taken(half: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = untrained(half, "m")
+    monkeypatch.setattr("xlite_search.data.dataset.Part.labels", property(lambda part: np.zeros((len(part), 14))))
+    with pytest.raises(BadInput, match="there is nothing to judge"):
+        evaluate(folder, "test", CPU)
+    assert not looks(of_test(half))
+
+
 def test_a_data_set_from_elsewhere_is_judged_whole(half: RunConfig, phantom: PackedSet) -> None:
     """Findings are matched by name; what it says nothing of is named, and a look at it counts too. One that has images
     of the model's training, under whatever name, is refused."""

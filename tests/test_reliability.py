@@ -12,7 +12,7 @@ from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from xlite_search.evaluation.estimates import Estimate, dof_of, error_of, logistic, proportion, sigmoid
+from xlite_search.evaluation.estimates import Estimate, dof_of, error_of, logistic, proportion
 from xlite_search.evaluation.reliability import (
     ASSESSABLE,
     bins,
@@ -28,6 +28,7 @@ from xlite_search.evaluation.reliability import (
 from xlite_search.reports.reliability import Benefit, Diagram, reliability
 from xlite_search.reports.reliability import net_benefit as net_benefit_figure
 from xlite_search.results.intervals import effective
+from xlite_search.training.metrics import sigmoid
 
 
 def drawn(images: int, slope: float = 1.0, shift: float = 0.0, seed: int = 0) -> tuple[np.ndarray, ...]:

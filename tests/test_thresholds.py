@@ -12,7 +12,7 @@ from scipy.special import bdtr, ndtr
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from xlite_search.errors import BadInput
-from xlite_search.evaluation.estimates import Estimate, sigmoid
+from xlite_search.evaluation.estimates import Estimate
 from xlite_search.evaluation.thresholds import (
     OfFinding,
     Threshold,
@@ -29,6 +29,7 @@ from xlite_search.evaluation.thresholds import (
     tolerance,
     too_few,
 )
+from xlite_search.training.metrics import sigmoid
 
 
 @pytest.mark.parametrize(

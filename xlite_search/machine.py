@@ -109,11 +109,11 @@ def visible_gpus(machine: Machine) -> int:
     return seen if machine.gpus is None else min(seen, machine.gpus)
 
 
-def device() -> torch.device:
-    """Where this process computes. Ray shows a worker only the GPU that it reserved for it."""
+def device(*, cpu: bool = False) -> torch.device:
+    """Where this process computes, on the CPU if asked to. Ray shows a worker only the GPU that it reserved for it."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
 
 
 def peak_memory(device: torch.device) -> int:

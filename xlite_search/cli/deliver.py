@@ -37,7 +37,7 @@ def export(
         print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
     with console.Wait("the graph is being written and compared with the model"):
         card = [writer(folder)]
-        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device(), writers=card)
+        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device(cpu=cpu), writers=card)
     about, parity = found.manifest, found.parity
     print(f"{output}: {about.model}, {len(about.classes)} findings")
     print(

@@ -54,7 +54,6 @@ def explain(
     json_: Json = False,
 ) -> None:
     """Maps of where a model's findings come from, and how well they agree with boxes."""
-    import torch
 
     from xlite_search import console, machine
     from xlite_search.cli.options import listed
@@ -74,7 +73,7 @@ def explain(
     data = data_of(read_model(folder), on)
     if chosen_part in ("test", "all"):
         console.say(look_at(folder, data, chosen_part, reason).words())
-    device = torch.device("cpu") if cpu else machine.device()
+    device = machine.device(cpu=cpu)
     asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
     found = explained(folder, data, asked, device, console.Counter)
     home = _write(folder, found)

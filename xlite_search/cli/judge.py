@@ -44,7 +44,7 @@ def calibrate(
     counter = console.Counter("images scored")
     found = calibrated(
         folder,
-        machine.device(),
+        machine.device(cpu=cpu),
         on=on,
         sensitivity=sensitivity,
         decides=decides,
@@ -87,7 +87,7 @@ def evaluate(
     machine.expect_gpu_support(cpu)
     counter = console.Counter("images scored")
     judging.expect_ready(folder, on, as_is=as_is)
-    found = judging.evaluate(folder, on, machine.device(), reason=reason, baseline=baseline, counter=counter)
+    found = judging.evaluate(folder, on, machine.device(cpu=cpu), reason=reason, baseline=baseline, counter=counter)
     path = folder / EVALUATIONS / f"{places.plain_name(on, '--on')}.json"
     told = found.as_json()
     told |= {"checksum": storage.digest(told)}

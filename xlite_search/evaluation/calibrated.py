@@ -14,7 +14,7 @@ import numpy as np
 from xlite_search import storage
 from xlite_search.evaluation.calibration import FILE as CALIBRATION
 from xlite_search.evaluation.calibration import Calibration, Method, OfFinding, calibrate, write_calibration
-from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth, sigmoid
+from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth
 from xlite_search.evaluation.reliability import ASSESSABLE, Bin, bins, bins_of, upper_end
 from xlite_search.evaluation.scored import Scored
 from xlite_search.evaluation.thresholds import FILE as THRESHOLDS
@@ -31,6 +31,7 @@ from xlite_search.evaluation.validation import validation_of
 from xlite_search.records import ARTIFACTS
 from xlite_search.reports.reliability import Benefit, Diagram, net_benefit, reliability
 from xlite_search.results.columns import ABSENT, Column, Table, ends, number
+from xlite_search.training.metrics import sigmoid
 
 if TYPE_CHECKING:
     import torch

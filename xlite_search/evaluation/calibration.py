@@ -25,9 +25,10 @@ from pydantic import Field, model_validator
 
 from xlite_search import storage
 from xlite_search.errors import BadInput
-from xlite_search.evaluation.estimates import Array, Groups, Truth, chances, minimum, numbered, sigmoid
+from xlite_search.evaluation.estimates import Array, Groups, Truth, chances, minimum, numbered
 from xlite_search.evaluation.reliability import ASSESSABLE, Figures, figures
 from xlite_search.spec import Spec, parse
+from xlite_search.training.metrics import sigmoid
 
 FILE = "calibration.json"
 Method = Literal["platt", "temperature"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xlite_search.results.intervals import share, student
 from xlite_search.spec import Spec
+from xlite_search.training.metrics import sigmoid
 
 Array = NDArray[np.float64]
 Truth = NDArray[np.bool_]
@@ -44,13 +45,6 @@ class Estimate(Spec):
 
 def known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def sigmoid(logits: NDArray[np.floating]) -> Array:
-    """1 / (1 + exp(-z)) in float64, without overflow."""
-    z = np.asarray(logits, np.float64)
-    small = np.exp(-np.abs(z))
-    return np.asarray(np.where(z >= 0, 1, small) / (1 + small))
 
 
 def numbered(groups: Groups) -> Groups:

@@ -33,7 +33,7 @@ from xlite_search.results.bootstrap import bootstrap
 from xlite_search.results.inference import joint
 from xlite_search.results.influence import Influence, influence
 from xlite_search.results.intervals import Interval, own, share
-from xlite_search.training.metrics import sigmoid
+from xlite_search.training.metrics import THRESHOLD, sigmoid
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ def evaluate(
     _expect_strangers(about, data, part, on)
     if on not in (TEST, VAL):
         _expect_other_images(about, data, part, on, delivered.calibration)
-    _expect_common(about, data)
+    _expect_judged(about, data, part, on)
     taken = None if on == VAL else look_at(folder, data, part, reason)
     found = scored(folder, data, part, device, counter)
     return _evaluated(folder.name, about, on, data, found, delivered, taken, baseline)
@@ -152,9 +152,8 @@ def _expect_other_images(
             f"--on {on}: the model's calibration and thresholds were fitted on images of this data set, and would be "
             f"judged by these; calibrate it on its own"
         )
-    try:
-        ours = data_of(about)
-    except (BadInput, OSError):
+    ours = _own_data(about)
+    if ours is None:
         return
     seen = {ours.packed.table.digests[row] for row in ours.train.rows} if ours.packed.table.digests else set()
     known = data.packed.table.digests
@@ -166,13 +165,26 @@ def _expect_other_images(
         )
 
 
-def _expect_common(about: ModelManifest, data: Data) -> None:
+def _own_data(about: ModelManifest) -> Data | None:
+    """What the model was trained on; None where that is not here."""
+    try:
+        return data_of(about)
+    except (BadInput, OSError):
+        return None
+
+
+def _expect_judged(about: ModelManifest, data: Data, part: PartName, on: str) -> None:
     """Before a look is taken: that there is something to judge."""
     if not set(about.classes) & set(data.classes):
         raise BadInput(
             f"data set '{data.packed.folder.name}' has none of the model's findings ({', '.join(about.classes)}); its "
             f"own are {', '.join(data.classes)}"
         )
+    of_part = part_of(data, part)
+    groups = np.array([data.packed.table.groups[row] for row in of_part.rows])
+    truth = of_part.labels[:, [place for place, name in enumerate(data.classes) if name in about.classes]] > 0
+    if not any(len(set(groups[has])) > 1 and len(set(groups[~has])) > 1 for has in truth.T):
+        raise BadInput(f"--on {on}: no finding has two patients with it and two without: there is nothing to judge")
 
 
 def _evaluated(
@@ -191,8 +203,6 @@ def _evaluated(
     decisions = None if cuts is None else probabilities >= cuts
     by_finding = influence(found.logits, found.truth, found.groups)
     known = np.asarray(np.isfinite(by_finding.values).all(axis=(1, 2)))
-    if not known.any():
-        raise BadInput(f"--on {on}: no finding has two patients with it and two without: there is nothing to judge")
     macro = by_finding.of(known)
     auroc = own(np.array([macro.score.mean()]), joint([macro]))[0]
     rows = [_of_finding(found, place, by_finding, cuts, decisions) for place in range(len(found.classes))]
@@ -251,7 +261,7 @@ def _figures(
 ) -> dict[Drawn, Interval]:
     chances = probabilities[:, known].clip(1e-12, 1 - 1e-12)
     logits = np.log(chances / (1 - chances))
-    at = 0.5 if cuts is None else np.where(np.isfinite(cuts[known]), cuts[known], 0.5)
+    at = THRESHOLD if cuts is None else cuts[known]  # a finding without a threshold is never decided for
     names = [name for name, kept in zip(found.classes, known, strict=True) if kept]
     drawn = bootstrap(logits[None], found.truth[:, known], found.groups, names, thresholds=at, figures=MACRO)
     return {figure: drawn.macro(figure, 0) for figure in MACRO}
@@ -259,11 +269,10 @@ def _figures(
 
 def _fitted_prevalence(about: ModelManifest, classes: Sequence[str]) -> dict[str, Interval]:
     """Of each finding where the model's calibration is fitted: its validation part; empty if that is not here."""
-    try:
-        data = data_of(about)
-        part = part_of(data, "val")
-    except (BadInput, OSError):
+    data = _own_data(about)
+    if data is None or not len(data.split.rows.get("val", ())):
         return {}
+    part = part_of(data, "val")
     groups = np.unique([data.packed.table.groups[row] for row in part.rows], return_inverse=True)[1].reshape(-1)
     return {
         name: share(part.labels[:, data.classes.index(name)] > 0, groups) for name in classes if name in data.classes
@@ -296,6 +305,8 @@ def _notes(about: ModelManifest, on: str, delivered: Delivered, data: Data) -> I
         yield "no thresholds: sensitivity and specificity are not told; `calibrate` writes them"
     if about.trained_on is None:
         yield "whom the model was trained on is not known: it may have seen these patients"
+    if on not in (TEST, VAL) and _own_data(about) is None:
+        yield "its own data are not here: whether it was trained on these images under other names was not looked at"
     if on == VAL:
         yield "on validation, which chose the epoch and fits calibration and thresholds: too good by that"
     if delivered.calibration is not None and delivered.calibration.caveat:

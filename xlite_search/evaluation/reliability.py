@@ -21,10 +21,10 @@ from xlite_search.evaluation.estimates import (
     logistic,
     numbered,
     proportion,
-    sigmoid,
     weight_errors,
 )
 from xlite_search.spec import Spec
+from xlite_search.training.metrics import sigmoid
 
 BINS = 10
 #: images with a finding below which nothing is said of its calibration (Snell 2021: 100 is few, 200 imprecise)

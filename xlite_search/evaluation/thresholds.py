@@ -27,10 +27,11 @@ from pydantic import Field
 from xlite_search import storage
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.calibration import Calibration, read_calibration
-from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth, proportion, sigmoid
+from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth, proportion
 from xlite_search.evaluation.reliability import net_benefit, upper_end
 from xlite_search.results.inference import CONFIDENCE
 from xlite_search.spec import Spec, parse
+from xlite_search.training.metrics import sigmoid
 
 FILE = "thresholds.json"
 SENSITIVITY = 0.9

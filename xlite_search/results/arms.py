@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,9 +115,8 @@ def over_folds(groups: Sequence[Folds], metric: str, margin: float = MARGIN) -> 
     cells = [(number, fold) for number, group in enumerate(groups) for fold in group]
     scores = np.array([np.mean([run.best_score(metric) for run in groups[n][f].values()]) for n, f in cells])
     places = [{fold: cells.index((number, fold)) for fold in group} for number, group in enumerate(groups)]
-    pairs = folds.pairs_of(places)
-    common = [sorted(places[one].keys() & places[other].keys()) for one, other in pairs]
-    sides = _sides(places, pairs, common)
+    pairs = list(itertools.combinations(range(len(places)), 2))
+    sides = _sides(places, pairs, [list(groups[0])] * len(pairs))
     of = folds_in_all(groups)
     contrasts, weights = seeds.contrasts(sides, len(scores)), seeds.means(places, len(scores))
     training = folds.of_gaps(places, sides, scores, of) if pairs else None

@@ -247,11 +247,6 @@ def _cause(name: str, differing: _Values, a: RunFacts, b: RunFacts) -> str:
     return "early_stopping" if name == "epochs_done" and _one_rule(a, b) else ""
 
 
-def _is_usual(name: str, run: RunFacts) -> bool:
-    """Whether a setting is what it is by default in the choice that the run has made above it."""
-    return _key(run.values[name]) == _key(usual_value(name, run.values))
-
-
 def _one_rule(a: RunFacts, b: RunFacts) -> bool:
     """Whether epochs that differ are what one and the same rule for the end made of both runs, as far as anybody knows.
     (If a part of it differs, the epochs follow from that.)"""

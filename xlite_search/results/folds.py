@@ -11,7 +11,6 @@ each fold has others.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,11 +23,6 @@ from xlite_search.results.seeds import Places
 
 #: settings are compared on so many folds at least
 FEWEST_FOLDS = 2
-
-
-def pairs_of(places: Places) -> list[tuple[int, int]]:
-    """Every two settings."""
-    return list(itertools.combinations(range(len(places)), 2))
 
 
 def no_patients(scores: int) -> Patients:
