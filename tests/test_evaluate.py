@@ -123,7 +123,7 @@ def test_whichever_write_it_dies_at_no_figure_is_without_its_look(
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", synced)
-            patch.setattr("xlite_search.cli.judge._track", lambda *_: None)
+            patch.setattr("xlite_search.cli.judge.track", lambda *_: None)
             with contextlib.suppress(KeyboardInterrupt):
                 call(capsys, "evaluate", "m", "--as-is")
         assert not figures.exists() or len(looks(of_test(half))) == 1

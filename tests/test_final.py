@@ -14,8 +14,9 @@ from xlite_search import load_model
 from xlite_search.config import RunConfig
 from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.model_folder import manifest_of, read_model
-from xlite_search.places import model_folder
+from xlite_search.places import FINAL, model_folder
 from xlite_search.results.best import write_best
+from xlite_search.tracking import store
 
 
 @pytest.fixture
@@ -43,6 +44,11 @@ def test_an_ensemble_of_seeds_is_a_model(exported: Path, capsys: pytest.CaptureF
     assert np.allclose(both, (one + other) / 2, atol=1e-5) and not np.allclose(one, other)
     before = load_model(model_folder("both-seed43")).manifest.sha256
     assert call(capsys, *arguments)[0] == 0, "the same command again trains nothing"
+    assert call(capsys, "verify", "both")[:2] == (0, "both: its files and the ledger of looks agree\n")
+    run = store.connect().get_run(str(store.find_run(FINAL, f"both-{about.sha256[:12]}")))
+    assert run.data.tags["xlite.members"] == "both-seed42, both-seed43" and run.data.params["seed"] == "42, 43"
+    mean = sum(member.metrics["val/auroc_macro"] for member in members) / 2
+    assert run.data.metrics["members/auroc_macro"] == pytest.approx(mean)
     assert read_model(model_folder("both-seed43")).sha256 == before
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from test_tracking import a_run, runs_of
 from test_tracking import client as client  # one database for these tests
 from test_tracking import database as database
 
+from xlite_search import storage
+from xlite_search.model_folder import ModelManifest, manifest_of
 from xlite_search.places import FINAL
-from xlite_search.records import ARTIFACTS
-from xlite_search.tracking import models
-from xlite_search.tracking.models import log_files
+from xlite_search.records import ARTIFACTS, RunRecord
+from xlite_search.tracking.models import differences, log_files
+from xlite_search.tracking.registry import CHAMPION, register
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 
 def a_model(home: Path, key: str) -> Path:
@@ -46,6 +52,68 @@ def test_trouble_is_told_and_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("disk I/O error")
 
     folder = a_model(tmp_path, "troubled")
-    monkeypatch.setattr(models, "find_run", lambda experiment, key: "1")
-    monkeypatch.setattr(models, "connect", broken)
+    monkeypatch.setattr("xlite_search.tracking.mirror.connect", broken)
     assert log_files(folder, ["calibration.json"]) == "not in MLflow: RuntimeError: disk I/O error"
+
+
+def an_ensemble(home: Path, name: str, members: list[str]) -> Path:
+    """Its folder, beside its members', of one recipe with a seed each."""
+    for seed, member in enumerate(members):
+        folder = a_model(home, member)
+        config = {"monitor": "val/auroc_macro", "seed": seed, "epochs": 3, "data": {"fit": "train"}}
+        record = replace(RunRecord.load(folder), config=config, label="m in s, on train", settings={"study": "s"})
+        replace(record, started=100.0 + seed, ended=200.0 + seed).save()
+    folder = home / name
+    (folder / ARTIFACTS / "evaluation").mkdir(parents=True)
+    (folder / ARTIFACTS / "evaluation" / "test.json").write_text("{}")
+    about = ModelManifest(members=tuple(members), sha256="0" * 64, config={"model": "m + m"}, classes=("Mass",))
+    storage.write_manifest(folder / "model.json", about.model_copy(update={"parameters": 8}).as_json())
+    return folder
+
+
+def test_an_ensemble_has_a_run_of_its_own(client: MlflowClient, tmp_path: Path) -> None:
+    folder = an_ensemble(tmp_path, "both", ["both-seed0", "both-seed1"])
+    for _ in range(2):
+        assert log_files(folder, ["model.json"]) == ""
+    runs = [run for run in runs_of(client, FINAL).values() if run.data.tags.get("xlite.kind") == "ensemble"]  # type: ignore[attr-defined]
+    (run,) = runs
+    assert run.data.tags["xlite.members"] == "both-seed0, both-seed1"  # type: ignore[attr-defined]
+    assert run.info.run_name == "ensemble of 2: m in s, on train"  # type: ignore[attr-defined]
+    assert (run.info.start_time, run.info.end_time, run.info.status) == (100_000, 201_000, "FINISHED")  # type: ignore[attr-defined]
+    params = run.data.params  # type: ignore[attr-defined]
+    assert params["seed"] == "0, 1" and params["epochs"] == "3" and params["study"] == "s"
+    metrics = run.data.metrics  # type: ignore[attr-defined]
+    assert metrics == {"members/auroc_macro": pytest.approx(0.51), "model/parameters": 8}
+    names = {each.path for each in client.list_artifacts(run.info.run_id)}  # type: ignore[attr-defined]
+    assert names >= {"model.json", "config.json", "evaluation"}
+    assert differences(folder) == []
+    client.set_terminated(run.info.run_id, "FAILED")  # type: ignore[attr-defined]
+    assert differences(folder) == ["MLflow says that ensemble of 2: m in s, on train is FAILED, and it is FINISHED"]
+    assert log_files(folder, ()) == "" and differences(folder) == []
+
+
+def test_an_ensemble_of_other_members_is_another_run(client: MlflowClient, tmp_path: Path) -> None:
+    folder = an_ensemble(tmp_path, "grown", ["grown-seed0"])
+    log_files(folder, ())
+    an_ensemble(tmp_path / "again", "grown", ["grown-seed0"])
+    about = manifest_of(folder).model_copy(update={"sha256": "1" * 64})
+    storage.write_manifest(folder / "model.json", about.as_json())
+    assert differences(folder) == ["MLflow has 0 runs of ensemble of 1: m in s, on train"]
+    assert log_files(folder, ()) == "" and differences(folder) == []
+
+
+def test_an_ensemble_of_others_has_no_run(tmp_path: Path) -> None:
+    folder = an_ensemble(tmp_path, "both", ["one", "two"])
+    (tmp_path / "two" / "run.json").unlink()
+    assert log_files(folder, []) == "not in MLflow: 'both' was not trained here, and has no run"
+    assert differences(folder) == []
+
+
+def test_an_ensemble_is_registered_from_its_run(client: MlflowClient, tmp_path: Path) -> None:
+    folder, out = an_ensemble(tmp_path, "listed", ["listed-seed0", "listed-seed1"]), tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_bytes(b"graph")
+    about: dict[str, Any] = {"model": "m + m", "classes": ["Mass"], "sha256": "0" * 64, "files": {"a": "1"}}
+    assert register("both", out, folder, about) == ("1", "")
+    found = client.get_model_version_by_alias("both", CHAMPION)
+    assert client.get_run(found.run_id).data.tags["xlite.members"] == "listed-seed0, listed-seed1"

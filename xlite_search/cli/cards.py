@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import places
+from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 
 #: within a model's folder
@@ -73,17 +74,12 @@ def _unknown(name: str) -> str:
 
 
 def _of_model(folder: Path, output: Path | None) -> None:
-    from xlite_search import console
     from xlite_search.deploy.cards import MODEL_CARD, model_files
-    from xlite_search.tracking.models import log_files
 
     home = output or folder / CARD
     _write(home, model_files(folder))
     if output is None:
-        with console.Wait("MLflow is being written"):
-            trouble = log_files(folder, ())
-        if trouble:
-            console.say(trouble)
+        track(folder)
     print(f"card: {home / MODEL_CARD}")
     print(f"next: python -m xlite_search export {folder.name} -o DIR")
 

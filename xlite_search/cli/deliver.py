@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xlite_search.cli.options import Cpu, Json
+from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, Damaged
 
 
@@ -32,6 +33,7 @@ def export(
     machine.expect_gpu_support(cpu)
     from xlite_search.deploy.cards import MODEL_CARD, writer
     from xlite_search.deploy.export import export as exported
+    from xlite_search.deploy.folder import MANIFEST
 
     if pt2:
         print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
@@ -55,22 +57,10 @@ def export(
     if not about.calibration:
         print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
     print(f"card: {output / MODEL_CARD}")
-    _track(folder, output)
+    track(folder, [str((output / MANIFEST).absolute())])
     if register:
         _register(register, folder, output)
     print(f"next: python -m xlite_search predict {output} FILES...")
-
-
-def _track(folder: Path, output: Path) -> None:
-    """Has MLflow hold the manifest; its trouble is a line on stderr."""
-    from xlite_search import console
-    from xlite_search.deploy.folder import MANIFEST
-    from xlite_search.tracking.models import log_files
-
-    with console.Wait("MLflow is being written"):
-        trouble = log_files(folder, [str((output / MANIFEST).absolute())])
-    if trouble:
-        console.say(trouble)
 
 
 def _register(name: str, folder: Path, output: Path) -> None:

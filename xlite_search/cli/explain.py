@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from xlite_search.cli.options import Cpu, Json
+from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def explain(
     from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
     from xlite_search.model_folder import read_model
     from xlite_search.results.columns import show
-    from xlite_search.tracking.models import log_files
 
     chosen_part = cast(PartName, _one_of(part, PARTS, "--part"))
     chosen_method = cast(Method, _one_of(method, METHODS, "--method"))
@@ -77,10 +77,7 @@ def explain(
     asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
     found = explained(folder, data, asked, device, console.Counter)
     home = _write(folder, found)
-    with console.Wait("MLflow is being written"):
-        trouble = log_files(folder, ())
-    if trouble:
-        console.say(trouble)
+    track(folder)
     if json_:
         print(json.dumps(found.as_json()))
         return

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xlite_search import places
 from xlite_search.cli.options import Cpu, Json
+from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 
 
@@ -52,7 +51,7 @@ def calibrate(
         counter=counter,
     )
     found.write()
-    _track(folder, FILES)
+    track(folder, FILES)
     if json_:
         print(json.dumps(found.as_json()))
         return
@@ -92,21 +91,10 @@ def evaluate(
     told = found.as_json()
     told |= {"checksum": storage.digest(told)}
     storage.write_atomic(path, (json.dumps(told, indent=1) + "\n").encode())
-    _track(folder, ())
+    track(folder)
     if json_:
         print(json.dumps(told))
         return
     show(found.tables())
     print(f"every figure: {path}")
     print(f"next: python -m xlite_search explain {model}")
-
-
-def _track(folder: Path, names: Sequence[str]) -> None:
-    """Has MLflow hold what was written; its trouble is a line on stderr."""
-    from xlite_search import console
-    from xlite_search.tracking.models import log_files
-
-    with console.Wait("MLflow is being written"):
-        trouble = log_files(folder, names)
-    if trouble:
-        console.say(trouble)

@@ -15,6 +15,7 @@ from xlite_search.cli.options import (
     Settings,
     settings_of,
 )
+from xlite_search.cli.tracked import track
 
 
 def models(
@@ -57,6 +58,12 @@ def train(
     seeds: Annotated[
         int | None, typer.Option(help="Train an ensemble of so many seeds: the mean of their logits.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train so many members, each without a fold of training and validation images, that calibrate it."
+        ),
+    ] = None,
     set_: Settings = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name; default: the study's, with the config's hash.")
@@ -65,17 +72,26 @@ def train(
 ) -> None:
     """Final training of an exported config; leaves a model folder and an MLflow run, or an ensemble of several."""
     from xlite_search import machine
+    from xlite_search.errors import BadInput
     from xlite_search.results.best import config_in, read_best
+    from xlite_search.results.crossfit import train_folds
     from xlite_search.results.final import train_final, train_seeds
 
     machine.expect_gpu_support(cpu)
     settings_of(set_)  # what is wrong with them is told before anything of the file is
     document = read_best(config)
     settings, metric = settings_of(set_, config_in(document)), document["metric"]
-    if seeds is not None:
-        ensemble, members = train_seeds(config, split=split, settings=settings, seeds=seeds, name=name)
+    if folds is not None and (seeds is not None or split != "train"):
+        other = "--seeds" if seeds is not None else f"--split {split}"
+        raise BadInput(f"--folds trains an ensemble on training and validation images itself; leave {other} out")
+    if seeds is not None or folds is not None:
+        if folds is not None:
+            ensemble, members = train_folds(config, folds=folds, settings=settings, name=name)
+        else:
+            ensemble, members = train_seeds(config, split=split, settings=settings, seeds=seeds or 0, name=name)
         for member in members:
             print(f"member: {member.folder}, {metric} {member.best_score(metric):.4f}")
+        track(ensemble)
         print(f"model: {ensemble}")
         print(f"next: python -m xlite_search calibrate {ensemble.name}")
         return

@@ -185,8 +185,11 @@ def verify(study: Annotated[str, typer.Argument(metavar="STUDY|MODEL")], json_: 
 def _verify_model(name: str, *, json_: bool) -> NoReturn:
     from xlite_search.evaluation.scored import find_model
     from xlite_search.evaluation.verified import verify_model
+    from xlite_search.tracking.models import differences
 
-    broken = verify_model(find_model(name))
+    folder = find_model(name)
+    broken = verify_model(folder)
+    broken += [] if broken else differences(folder)
     if json_:
         print(json.dumps({"model": name, "broken": broken}))
     else:

@@ -26,8 +26,8 @@ LONGEST_PARAM = 6000
 
 def run_name(record: RunRecord, experiment: str) -> str:
     """`mobilenet_v3_small_mhsa tau=4 in kd_grid`: two studies' runs that are compared must not have one name."""
-    where = {"trial": f" in {experiment}", "teacher": f" {record.key}", "final": ""}
-    return record.label + where[record.kind]
+    where = {"trial": f" in {experiment}", "teacher": f" {record.key}"}
+    return record.label + where.get(record.kind, "")
 
 
 def params(record: RunRecord) -> list[Param]:
@@ -125,4 +125,5 @@ def is_model(record: RunRecord) -> bool:
 def model_files(record: RunRecord) -> list[Path]:
     from xlite_search.model_folder import MANIFEST, WEIGHTS
 
-    return [record.folder / WEIGHTS, record.folder / MANIFEST]
+    weights = [] if record.kind == "ensemble" else [record.folder / WEIGHTS]
+    return [*weights, record.folder / MANIFEST]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 KIND, STATUS, CAUSE = "xlite.kind", "xlite.status", "xlite.cause"
+#: of an ensemble: its members' names
+MEMBERS = "xlite.members"
 #: of a run that is over: how many epochs it has; images at once, where memory asked for fewer than the config says
 COMPLETE, MICRO_BATCH = "xlite.epochs", "xlite.micro_batch"
 #: of a run that has been made a model: MLflow's id of it
@@ -140,6 +142,8 @@ class Mirror:
 
     def _create(self, record: RunRecord) -> str:
         tags = {KEY: record.key, KIND: record.kind, "mlflow.runName": entities.run_name(record, self.experiment)}
+        if record.kind == "ensemble":
+            tags[MEMBERS] = str(record.settings["members"])
         if self.parent:
             tags["mlflow.parentRunId"] = self.parent
         started = int(record.started * 1000)

@@ -5,36 +5,65 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from xlite_search import model_folder, places
 from xlite_search.errors import cause_of
 from xlite_search.places import FINAL, TEACHERS
 from xlite_search.records import ARTIFACTS, RunRecord
+from xlite_search.tracking import ensembles, store
 from xlite_search.tracking.mirror import Mirror
-from xlite_search.tracking.store import connect, find_run
+
+#: a training's record, within its folder
+RUN = "run.json"
 
 
 def log_files(folder: Path, names: Sequence[str]) -> str:
     """Has the model's run hold these files of its folder, and what lies in `artifacts/`; files of it before are
-    replaced.
+    replaced, and a run that MLflow has not, or has otherwise than the record, is written first.
 
     Returns why it could not, a sentence, else nothing: what is written here does not depend on MLflow.
     """
-    if not (folder / "run.json").is_file():
-        return f"not in MLflow: '{folder.name}' was not trained here, and has no run"
     try:
-        record = RunRecord.load(folder)
-        experiment = TEACHERS if record.kind == "teacher" else FINAL
-        run_id = find_run(experiment, record.key) or _made(experiment, record)
-        client = connect()
+        record = record_of(folder)
+        if record is None:
+            return f"not in MLflow: '{folder.name}' was not trained here, and has no run"
+        mirror, run_id = mirrored(record)
         for name in names:
-            client.log_artifact(run_id, str(folder / name))
+            mirror.client.log_artifact(run_id, str(folder / name))
         if (folder / ARTIFACTS).is_dir():
-            client.log_artifacts(run_id, str(folder / ARTIFACTS))
+            mirror.client.log_artifacts(run_id, str(folder / ARTIFACTS))
     except Exception as error:  # whatever the trouble is, the files are there
         return f"not in MLflow: {cause_of(error)}"
     return ""
 
 
-def _made(experiment: str, record: RunRecord) -> str:
-    mirror = Mirror(experiment, None)
+def differences(folder: Path) -> list[str]:
+    """Where MLflow says something else of a model than its record, a sentence each; nothing of one without a run."""
+    record = record_of(folder)
+    if record is None:
+        return []
+    return store.differences(experiment_of(record), [record], again=f"`python -m xlite_search card {folder.name}`")
+
+
+def mirrored(record: RunRecord) -> tuple[Mirror, str]:
+    """The experiment of a model, and the model's run there, which says what the record says."""
+    mirror = Mirror(experiment_of(record), None)
     mirror.sync(record)
-    return mirror.runs[record.key]
+    return mirror, mirror.runs[record.key]
+
+
+def record_of(folder: Path) -> RunRecord | None:
+    """The record of a model's run: its training's, of an ensemble one made of its members'. None where one of them was
+    not trained here."""
+    if (folder / RUN).is_file():
+        return RunRecord.load(folder)
+    about = model_folder.manifest_of(folder) if model_folder.exists(folder) else None
+    homes = [folder.parent / name for name in about.members] if about else []
+    if about is None or not homes or not all((home / RUN).is_file() for home in homes):
+        return None
+    return ensembles.record_of(folder, about, [RunRecord.load(home) for home in homes])
+
+
+def experiment_of(record: RunRecord) -> str:
+    """Where a model's run is: among the teachers', or the final trainings'."""
+    among_teachers = record.folder.absolute() == places.teacher_folder(record.folder.name)
+    return TEACHERS if record.kind == "teacher" or among_teachers else FINAL

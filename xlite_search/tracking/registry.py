@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from xlite_search import storage
 from xlite_search.errors import cause_of
-from xlite_search.places import FINAL, TEACHERS
-from xlite_search.records import RunRecord
+from xlite_search.places import FINAL
 from xlite_search.tracking.mirror import Mirror
+from xlite_search.tracking.models import mirrored, record_of
 from xlite_search.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -69,10 +69,5 @@ def _made(client: MlflowClient, name: str, exported: Path, folder: Path, of: str
 
 def _run(folder: Path) -> tuple[Mirror, str | None]:
     """The experiment of the model, and its run there; a model that was not trained here has none."""
-    if not (folder / "run.json").is_file():
-        return Mirror(FINAL, None), None
-    record = RunRecord.load(folder)
-    mirror = Mirror(TEACHERS if record.kind == "teacher" else FINAL, None)
-    if record.key not in mirror.runs:
-        mirror.sync(record)
-    return mirror, mirror.runs[record.key]
+    record = record_of(folder)
+    return mirrored(record) if record else (Mirror(FINAL, None), None)

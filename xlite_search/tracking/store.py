@@ -106,16 +106,19 @@ def no_folder_of_the_url() -> Iterator[None]:
                     stray.rmdir()
 
 
-def differences(experiment: str, records: Iterable[RunRecord]) -> list[str]:
-    """Where MLflow says something else than the records, a sentence each; empty if it was never asked to say it."""
+def differences(experiment: str, records: Iterable[RunRecord], again: str = "`run` the study again") -> list[str]:
+    """Where MLflow says something else than the records, a sentence each; empty if it was never asked to say it.
+
+    `again` is what fills in what it lacks.
+    """
     if not is_there():
         return []
     begun = [record for record in records if record.started]
     try:
-        return _asked(lambda reader: list(_different(reader, experiment, begun)))
+        return _asked(lambda reader: list(_different(reader, experiment, begun, again)))
     except Exception as error:
         why = cause_of(error)
-        return [f"MLflow cannot be asked: {why}; if its database is damaged, remove it and `run` the study again"]
+        return [f"MLflow cannot be asked: {why}; if its database is damaged, remove it; {again} fills it in"]
 
 
 def _asked(question: Callable[[Reader], Answer]) -> Answer:
@@ -129,10 +132,10 @@ def _asked(question: Callable[[Reader], Answer]) -> Answer:
     return question(ClientReader(connect()))
 
 
-def _different(reader: Reader, experiment: str, records: Iterable[RunRecord]) -> Iterator[str]:
+def _different(reader: Reader, experiment: str, records: Iterable[RunRecord], again: str) -> Iterator[str]:
     found = reader.experiment(experiment)
     if found is None:
-        yield f"MLflow has no experiment '{experiment}'; `run` the study again, and it is filled in"
+        yield f"MLflow has no experiment '{experiment}'; {again}, and it is filled in"
         return
     for record in records:
         runs = reader.runs(found, KEY, record.key)
