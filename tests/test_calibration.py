@@ -253,7 +253,8 @@ def test_calibrate_from_a_model_folder_on(folder: Path, capsys: pytest.CaptureFi
     out = told(capsys, "calibrate", "m", "--cpu", "--sensitivity", "0.3")
     assert "calibration of m by Platt's line" in out and "not assessable, under 100 positives or negatives: " in out
     assert "thresholds that keep a sensitivity of 0.3 with 95 % confidence" in out
-    assert "Fibrosis: no threshold keeps a sensitivity of 0.3 with 95 % confidence: 1 positive patient, and it" in out
+    assert out.count("no threshold keeps a sensitivity of 0.3 with 95 % confidence, which takes 3 positive") == 1
+    assert "Fibrosis (1)" in out
     assert out.rstrip().splitlines()[-1] == "next: python -m xlite_search evaluate m --on test"
     kept, cuts = read_calibration(folder), read_thresholds(folder)
     assert kept and cuts and kept.sha256 == read_model(folder).sha256 and cuts.calibration == kept.hash
@@ -278,6 +279,7 @@ def test_calibrate_for_a_machine(folder: Path, capsys: pytest.CaptureFixture[str
     assert set(found["not_assessable"]) == {each["finding"] for each in found["calibration"]["findings"]}
     assert all(each["after"] is None for each in found["calibration"]["findings"])
     assert all(Path(each).is_file() for each in found["files"])
+    assert set(found["not_better"]) == {"brier", "ece"}
     assert set(found["reliability"]) == {*read_model(folder).classes, "all findings"}
 
 

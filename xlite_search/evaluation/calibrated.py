@@ -14,6 +14,7 @@ import numpy as np
 from xlite_search import storage
 from xlite_search.evaluation.calibration import FILE as CALIBRATION
 from xlite_search.evaluation.calibration import Calibration, Method, OfFinding, calibrate, write_calibration
+from xlite_search.evaluation.calibration_notes import not_better, refusals, worse
 from xlite_search.evaluation.estimates import Array, Estimate, Groups, Truth
 from xlite_search.evaluation.reliability import ASSESSABLE, Bin, bins, bins_of, upper_end
 from xlite_search.evaluation.scored import Scored
@@ -111,6 +112,7 @@ class Calibrated:
             "calibration": self.calibration.model_dump(mode="json")
             | {"hash": self.calibration.hash, "assessable_from": ASSESSABLE},
             "not_assessable": [each.finding for each in self.calibration.findings if not each.assessable],
+            "not_better": not_better(self.calibration),
             "reliability": self.points_as_json(),
             "thresholds": self.thresholds.model_dump(mode="json") | {"hash": self.thresholds.hash},
             "files": [str(self.folder / name) for name in (*FILES, POINTS, DIAGRAMS, CURVES)],
@@ -123,7 +125,7 @@ class Calibrated:
         for rule in RULES:
             if any(row.by(rule) for row in self.thresholds.findings):
                 yield self._cuts(rule)
-        yield from filter(None, (each.refused for each in self.thresholds.findings))
+        yield from filter(None, (refusals(self.thresholds), worse(self.calibration)))
         if self.calibration.caveat:
             yield f"warning: this calibration is {self.calibration.caveat}"
 
