@@ -1,21 +1,15 @@
-"""Localisation: hand-computed figures, the guess that sees no image, NIH's own boxes, and the verb end to end."""
+"""Localisation: hand-computed figures, the guess that sees no image, and NIH's own boxes."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import call
-from test_scored import folder
 
-from xlite_search.config import RunConfig
 from xlite_search.data.boxes import Box
-from xlite_search.data.dataset import open_data
 from xlite_search.data.sources.box_list import read_boxes
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels
@@ -34,8 +28,6 @@ from xlite_search.evaluation.localisation import (
     shares,
 )
 from xlite_search.evaluation.localisation import graded as means
-
-__all__ = ["folder"]
 
 
 def case(*boxes: tuple[float, float, float, float], patient: str = "1", finding: str = "Mass", size: int = 100) -> Case:
@@ -239,108 +231,3 @@ def test_cases_that_are_shown_lie_evenly_along_the_probabilities() -> None:
     assert evenly(["Mass"] * 9, probabilities[:9], 1) == [4], "one alone is the middle one"
     assert len(evenly(["Mass"] * 3 + ["Edema"] * 3, [0.5] * 6, 5)) == 5
     assert len(set(evenly(["a", "b"] * 20, [0.1] * 40, 13))) == 13
-
-
-# The verb
-
-
-def test_explain_leaves_overlays_a_sheet_and_every_figure(
-    folder: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = call(capsys, "explain", "m", "--images", "5", "--cpu", "--findings", "Mass,Effusion,Cardiomegaly")
-    assert code == 0, err
-    lines = out.splitlines()
-    assert lines[-1] == "next: python -m xlite_search export m -o DIR"
-    for word in ("pointing", "constant", "95 % of gap", "chance", OVER_ALL, "rank correlation", "Cardiomegaly"):
-        assert word in out, word
-    home = folder / "artifacts" / "explain"
-    body = json.loads((home / "localisation.json").read_text(encoding="utf-8"))
-    assert [row["finding"] for row in body["localisation"]] == ["Cardiomegaly", "Effusion", "Mass", OVER_ALL]
-    assert set(body["localisation"][0]["gap"]) == set(FIGURES) and set(body["sanity"]) == {"head", "attention", "all"}
-    assert (body["data"]["part"], body["method"], len(body["shown"])) == ("val", "gradcam", 5)
-    data = open_data(tiny.data)
-    rows = data.split.rows["val"].tolist()
-    boxed = sum(any(b.label == "Mass" for b in data.packed.boxes(row)) for row in rows)
-    assert body["localisation"][2]["cases"] == boxed > 0
-    pictures = sorted(path.name for path in home.glob("*.png"))
-    assert len(pictures) == 6 and "contact_sheet.png" in pictures
-    sheet = cv2.imread(str(home / "contact_sheet.png"))
-    assert sheet is not None and min(sheet.shape[:2]) > 200
-    code, out, err = call(capsys, "explain", "m", "--images", "2", "--cpu", "--json", "--method", "hirescam")
-    assert code == 0 and json.loads(out)["method"] == "hirescam", err
-    assert len(list(home.glob("*.png"))) == 3, "pictures of the call before are gone"
-
-
-def test_explain_compares_with_occlusion_if_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = call(
-        capsys,
-        "explain",
-        "m",
-        "--images",
-        "2",
-        "--cpu",
-        "--json",
-        "--occlusion",
-        "--part",
-        "test",
-        "--findings",
-        "Mass",
-    )
-    assert code == 0, err
-    body = json.loads(out)
-    assert {"rank_correlation", "pointing_of_maps", "pointing_of_occlusion"} <= set(body["occlusion"])
-    assert any("are of the test part" in note for note in body["notes"])
-
-
-def test_without_boxes_the_most_probable_positives_are_shown(
-    folder: Path, tmp_path: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("xlite_search.data.packed.PackedSet.boxes", lambda self, row: ())
-    monkeypatch.setattr("xlite_search.evaluation.explain.boxes_of", lambda packed, part, asked: {})
-    code, out, err = call(capsys, "explain", "m", "--images", "3", "--cpu", "--findings", "Mass")
-    assert code == 0, err
-    assert "no image of the val part has a box" in out and out.splitlines()[-1].startswith("next: ")
-    body = json.loads((folder / "artifacts" / "explain" / "localisation.json").read_text(encoding="utf-8"))
-    chances = [each["probability"] for each in body["shown"]]
-    assert chances == sorted(chances, reverse=True) and body["localisation"] == []
-
-
-def test_a_box_list_is_taken_in_place_of_the_prepared_boxes(
-    folder: Path, tmp_path: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = open_data(tiny.data)
-    names = [data.packed.table.names[row] for row in data.split.rows["val"].tolist()]
-    head = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
-    path = tmp_path / "boxes.csv"
-    path.write_text(head + "".join(f"{name},Infiltrate,10,20,30,20\n" for name in names[:4]), encoding="utf-8")
-    code, out, err = call(capsys, "explain", "m", "--cpu", "--json", "--boxes", str(path))
-    assert code == 0, err
-    body = json.loads(out)
-    assert [(row["finding"], row["cases"]) for row in body["localisation"]] == [("Infiltration", 4), (OVER_ALL, 4)]
-    assert body["shown"][0]["boxes"] == [[5, 10, 15, 10]], "raw ones are of 64 px, and 32 px were prepared"
-    path.write_text(head + f"{names[0]},Mass,10,20,60,20\n", encoding="utf-8")
-    code, out, err = call(capsys, "explain", "m", "--cpu", "--boxes", str(path))
-    assert code == 2 and "has 64 x 64 px, and the box of Mass reaches" in err.splitlines()[-1]
-    train = data.packed.table.names[int(data.split.rows["train"][0])]
-    path.write_text(head + f"{train},Mass,10,20,6,20\n", encoding="utf-8")
-    code, out, err = call(capsys, "explain", "m", "--cpu", "--boxes", str(path))
-    assert code == 2 and "none of the images that have a box in it is in the val part" in err.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["n"], "no model 'n'"),
-        (["m", "--findings", "Mas"], "--findings Mas: no finding of this model and data set; did you mean 'Mass'?"),
-        (["m", "--part", "valid"], "--part valid: expected train, val, test"),
-        (["m", "--method", "lime"], "--method lime: expected gradcam, hirescam"),
-        (["m", "--images", "0"], "--images 0: expected"),
-        (["m", "--on", "nowhere"], "data set 'nowhere' is not prepared"),
-        (["m", "--boxes", "no.csv"], "no.csv: there is no such file"),
-    ],
-)
-def test_bad_input_is_a_sentence(
-    arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = call(capsys, "explain", *arguments, "--cpu")
-    assert code == 2 and said in err.splitlines()[-1] and "Traceback" not in err, err

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from xlite_search import storage
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
-    from xlite_search.evaluation.explain import Explained, Shown
+    from xlite_search.evaluation.case_maps import Shown
+    from xlite_search.evaluation.explained import Explained
     from xlite_search.reports.overlays import Overlay
     from xlite_search.results.columns import Table
 
-FOLDER, SHEET, FIGURES = Path("artifacts") / "explain", "contact_sheet.png", "localisation.json"
 KEY = (
     "each: the image, its map{occlusion}; green: true box; cyan: the map's maximum, and the box around what has at "
-    "least half of it; figures: probabilities, not calibrated"
+    "least half of it; figures: {probabilities}"
 )
+PROBABILITIES = {"calibrated": "calibrated probabilities", "not calibrated": "probabilities, not calibrated"}
 #: what the columns mean
 EXPLAINED = (
     "pointing: the map's maximum lies in a box of the finding; IoU: of that box and the one around what has at least "
@@ -36,7 +40,7 @@ EXPLAINED = (
 def explain(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name in mlruns/models, or its folder.")],
     on: Annotated[str, typer.Option(help="A prepared data set.  [default: the model's own]")] = "",
-    part: Annotated[str, typer.Option(help="val, test or train.")] = "val",
+    part: Annotated[str, typer.Option(help="val, test or train; of a data set from elsewhere also all.")] = "val",
     findings: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Which.  [default: all that model and data know]")
     ] = None,
@@ -60,17 +64,22 @@ def explain(
     from xlite_search.cli.options import listed
     from xlite_search.evaluation.cases import Asked
     from xlite_search.evaluation.evaluate import look_at
-    from xlite_search.evaluation.explain import explained
+    from xlite_search.evaluation.explain import expect_part, explained
+    from xlite_search.evaluation.explained import FIGURES, SHEET
     from xlite_search.evaluation.maps import METHODS, Method
     from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
     from xlite_search.model_folder import read_model
     from xlite_search.results.columns import show
 
-    chosen_part = cast(PartName, _one_of(part, PARTS, "--part"))
+    chosen_part = cast(
+        PartName, _one_of(part, PARTS, "--part", "train, val, test, and of a data set from elsewhere all")
+    )
     chosen_method = cast(Method, _one_of(method, METHODS, "--method"))
     machine.expect_gpu_support(cpu)
     folder = find_model(model)
-    data = data_of(read_model(folder), on)
+    about = read_model(folder)
+    data = data_of(about, on)
+    expect_part(about, data, chosen_part)
     if chosen_part in ("test", "all"):
         console.say(look_at(folder, data, chosen_part, reason).words())
     device = machine.device(cpu=cpu)
@@ -87,30 +96,49 @@ def explain(
     print(f"next: python -m xlite_search export {model} -o DIR")
 
 
-def _one_of(given: str, choices: Sequence[str], option: str) -> str:
+def _one_of(given: str, choices: Sequence[str], option: str, words: str = "") -> str:
     if given not in choices:
-        raise BadInput(f"{option} {given}: expected {', '.join(choices)}{did_you_mean(given, choices)}")
+        raise BadInput(f"{option} {given}: expected {words or ', '.join(choices)}{did_you_mean(given, choices)}")
     return given
 
 
 def _write(folder: Path, found: Explained) -> Path:
-    """Overlays, the sheet and the figures; pictures of an earlier call go."""
-    from xlite_search import storage
+    """Overlays, the sheet and the figures, in a folder that takes the place of an earlier one of the same data set,
+    part and method; what fails leaves that one as it was."""
+    home = folder / found.place
+    fresh, old = (folder / f".explain.{os.getpid()}.{kind}" for kind in ("tmp", "old"))
+    try:
+        for name, content in _files(found):
+            storage.write_atomic(fresh / name, content)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        if home.exists():
+            os.replace(home, old)
+        try:
+            os.replace(fresh, home)
+        except OSError:
+            if old.exists():
+                os.replace(old, home)
+            raise
+        storage.sync_folder(home.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return home
+
+
+def _files(found: Explained) -> Iterator[tuple[str, bytes]]:
+    """Names and contents; overlays are numbered as they lie on the sheet."""
+    from xlite_search.evaluation.explained import FIGURES, SHEET
     from xlite_search.reports.overlays import contact_sheet, overlay, png
 
-    home, drawn = folder / FOLDER, {SHEET}
-    for each in found.shown:
-        name = f"{_plain(each.case.finding)}_{_plain(Path(each.case.image).stem)}.png"
-        storage.write_atomic(home / name, png(overlay(_overlay(each))))
-        drawn.add(name)
-    key = KEY.format(occlusion=", its occlusion map" if found.occlusion else "")
-    head = [found.title, key, *found.notes]
-    storage.write_atomic(home / SHEET, png(contact_sheet([_overlay(each) for each in found.shown], head)))
-    storage.write_atomic(home / FIGURES, (json.dumps(found.as_json(), indent=1) + "\n").encode())
-    for path in home.glob("*.png"):
-        if path.name not in drawn:
-            path.unlink()
-    return home
+    drawn = [_overlay(each) for each in found.shown]
+    for number, (each, picture) in enumerate(zip(found.shown, drawn, strict=True), start=1):
+        name = f"{number:02d}_{_plain(each.case.finding)}_{_plain(Path(each.case.image).stem)}.png"
+        yield name, png(overlay(picture))
+    occlusion = ", its occlusion map" if found.occlusion else ""
+    key = KEY.format(occlusion=occlusion, probabilities=PROBABILITIES[found.about["probabilities"]])
+    yield SHEET, png(contact_sheet(drawn, [found.title, key, *found.notes]))
+    yield FIGURES, (json.dumps(found.as_json(), indent=1) + "\n").encode()
 
 
 def _plain(name: str) -> str:
@@ -123,7 +151,7 @@ def _overlay(of: Shown) -> Overlay:
 
     maps = [("map", of.map)] + ([("occlusion", of.occlusion)] if of.occlusion is not None else [])
     guess, empty = of.guess, "" if of.guess else ", empty map"
-    caption = [f"{of.case.finding.replace('_', ' ')}  {of.probability:.2f}{empty}", of.case.image]
+    caption = [f"{of.case.finding.replace('_', ' ')}  {of.chance.shown:.2f}{empty}", of.case.image]
     point, box = (guess.point, guess.box) if guess else (None, None)
     return Overlay(of.pixels, maps, [box[1:] for box in of.case.boxes], point, box, caption)
 

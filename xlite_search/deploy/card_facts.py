@@ -19,6 +19,7 @@ from xlite_search.deploy.card_limits import limits
 from xlite_search.deploy.folder import ONNX, WEIGHTS, ExportManifest
 from xlite_search.errors import Damaged, XliteError
 from xlite_search.evaluation.calibration import Calibration, read_calibration
+from xlite_search.evaluation.explained import in_order, kept
 from xlite_search.evaluation.looks import Look, looks
 from xlite_search.evaluation.reliability import ASSESSABLE
 from xlite_search.evaluation.scored import data_of
@@ -31,7 +32,7 @@ from xlite_search.spec import parse
 from xlite_search.training.metrics import SUPPORT
 
 HEADINGS = "Mitchell et al. 2019, Model Cards; Garbin and Marques 2022, cards of ChestX-ray8 and CheXNet"
-EVALUATIONS, LOCALISATION = Path(ARTIFACTS) / "evaluation", Path(ARTIFACTS) / "explain" / "localisation.json"
+EVALUATIONS = Path(ARTIFACTS) / "evaluation"
 #: what a file has to have to be read
 EVALUATED = {"on", "look", "images", "patients", "macro", "findings", "unjudged", "moved", "success", "notes"} | {
     *("subgroups", "gaps", "within_projections"),
@@ -311,17 +312,18 @@ def _calibration(of: Delivered) -> dict[str, Any] | None:
 
 
 def _localisation(of: Delivered) -> dict[str, Any] | None:
-    path = of.folder / LOCALISATION
-    again = f"{verb(f'explain {of.folder.name}')} compares its maps with boxes."
-    if not path.is_file():
-        of.missing["localisation"] = f"Where its findings lie was not looked at. {again}"
+    """Figures of maps with boxes, those of its own validation part first; `others` says of what there are more."""
+    there = [_read(path) for path in kept(of.folder)]
+    ours = [each for each in there if each.keys() >= EXPLAINED and each["model"]["sha256"] == of.about.sha256]
+    if not ours:
+        told = "Where its findings lie was not looked at."
+        if there:
+            told = "Figures of its maps are of other weights or another version of this program, and are left out."
+        of.missing["localisation"] = f"{told} {verb(f'explain {of.folder.name}')} compares its maps with boxes."
         return None
-    found = _read(path)
-    if EXPLAINED - found.keys() or found["model"]["sha256"] != of.about.sha256:
-        told = "Figures of its maps are of other weights or another version of this program, and are left out."
-        of.missing["localisation"] = f"{told} {again}"
-        return None
-    return {name: value for name, value in found.items() if name != "shown"}
+    first, *rest = in_order(ours, (of.about.config.get("data") or {}).get("name", ""))
+    others = [{"data": each["data"]["name"], "part": each["data"]["part"], "method": each["method"]} for each in rest]
+    return {name: value for name, value in first.items() if name != "shown"} | {"others": others}
 
 
 def _cost(of: Delivered) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def localisation(facts: Facts) -> Iterator[str]:
         return
     data, rows = found["data"], found["localisation"]
     method = MAPS.get(found["method"], escaped(found["method"]))
-    yield f"Maps by {method}, on the {escaped(data['part'])} part of {code(data['name'])}."
+    yield f"Maps by {method}, on {_part(data['part'])} of {code(data['name'])}."
     if rows:
         heads = [
             "Finding",
@@ -189,6 +189,13 @@ def localisation(facts: Facts) -> Iterator[str]:
         yield "Constant box: the best guess by other patients' boxes, which sees no image. Chance: a random point."
     yield bullets(escaped(note) for note in found["notes"])
     yield "Its maps are not copied here, for they show images; they lie in `artifacts/explain` of the model's folder."
+    if found["others"]:
+        each = [f"{MAPS.get(of['method'])} on {_part(of['part'])} of {code(of['data'])}" for of in found["others"]]
+        yield f"There lie figures of others, too: {'; '.join(each)}."
+
+
+def _part(name: str) -> str:
+    return "all parts" if name == "all" else f"the {escaped(name)} part"
 
 
 def cost(facts: Facts) -> Iterator[str]:

@@ -35,6 +35,11 @@ class Asked:
     boxes: Path | None = None
 
 
+def words_of(part: PartName) -> str:
+    """A part as a sentence has it."""
+    return "the data set" if part == "all" else f"the {part} part"
+
+
 def findings_of(model: Model, data: Data, wanted: Sequence[str]) -> tuple[str, ...]:
     """Findings that model and data know, or those that are wanted. Raises BadInput if one is unknown."""
     both = [name for name in model.classes if name in data.classes]
@@ -66,7 +71,7 @@ def boxes_of(packed: PackedSet, part: Part, asked: Asked) -> Boxes:
                 )
             found[row] = tuple(map(packed.preprocess.placement(height, width).onto, raw[row]))
     if not found:
-        raise BadInput(f"{asked.boxes}: none of the images that have a box in it is in the {asked.part} part")
+        raise BadInput(f"{asked.boxes}: none of the images that have a box in it is in {words_of(asked.part)}")
     return found
 
 
@@ -129,7 +134,7 @@ def most_probable(
         chosen += [(place, case_of(part, place, finding)) for place in positive]
     if not chosen:
         raise BadInput(
-            f"the {asked.part} part has neither a box nor an image with {', '.join(findings)}: name other --findings, "
+            f"{words_of(asked.part)} has neither a box nor an image with {', '.join(findings)}: name other --findings, "
             f"or another --part"
         )
     return chosen[: asked.images]
