@@ -234,7 +234,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
     """What a verb that ends with this code prints; MLflow is not asked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["xlite_search", *arguments])
-        patch.setattr("xlite_search.tracking.models.log_files", lambda folder, names: "")
+        patch.setattr("xlite_search.tracking.models.log_files", lambda *_: "")
         with pytest.raises(SystemExit) as ended:
             main()
     said = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,19 @@ def test_files_are_artifacts_of_the_models_run(client: object, tmp_path: Path) -
     names = {each.path for each in client.list_artifacts(run)}  # type: ignore[attr-defined]
     assert names >= {"calibration.json", "calibration"}
     assert [each.path for each in client.list_artifacts(run, "calibration")] == ["calibration/x.svg"]  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_was_written_anew_takes_its_place(client: MlflowClient, tmp_path: Path) -> None:
+    folder, place = a_model(tmp_path, "anew"), Path(ARTIFACTS) / "explain" / "val"
+    for file, other in (("old.png", "one.txt"), ("new.png", "two.txt")):
+        shutil.rmtree(folder / place, ignore_errors=True)
+        (folder / place).mkdir(parents=True)
+        (folder / place / file).write_text("")
+        (folder / ARTIFACTS / other).write_text("")
+        assert log_files(folder, [], anew=place) == ""
+    run = runs_of(client, FINAL)["anew"].info.run_id  # type: ignore[attr-defined]
+    assert [each.path for each in client.list_artifacts(run, "explain/val")] == ["explain/val/new.png"]
+    assert {each.path for each in client.list_artifacts(run)} >= {"calibration", "one.txt", "two.txt"}
 
 
 def test_a_model_that_was_not_trained_here_has_no_run(tmp_path: Path) -> None:

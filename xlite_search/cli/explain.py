@@ -86,7 +86,7 @@ def explain(
     asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
     found = explained(folder, data, asked, device, console.Counter)
     home = _write(folder, found)
-    track(folder)
+    track(folder, anew=found.place)
     if json_:
         print(json.dumps(found.as_json()))
         return

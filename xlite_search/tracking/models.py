@@ -16,9 +16,10 @@ from xlite_search.tracking.mirror import Mirror
 RUN = "run.json"
 
 
-def log_files(folder: Path, names: Sequence[str]) -> str:
+def log_files(folder: Path, names: Sequence[str], anew: Path | None = None) -> str:
     """Has the model's run hold these files of its folder, and what lies in `artifacts/`; files of it before are
-    replaced, and a run that MLflow has not, or has otherwise than the record, is written first.
+    replaced, and a run that MLflow has not, or has otherwise than the record, is written first. What the run holds of
+    `anew`, a folder in `artifacts/`, goes before.
 
     Returns why it could not, a sentence, else nothing: what is written here does not depend on MLflow.
     """
@@ -29,11 +30,21 @@ def log_files(folder: Path, names: Sequence[str]) -> str:
         mirror, run_id = mirrored(record)
         for name in names:
             mirror.client.log_artifact(run_id, str(folder / name))
+        if anew is not None:
+            _remove(mirror.client.get_run(run_id).info.artifact_uri, anew.relative_to(ARTIFACTS).as_posix())
         if (folder / ARTIFACTS).is_dir():
             mirror.client.log_artifacts(run_id, str(folder / ARTIFACTS))
     except Exception as error:  # whatever the trouble is, the files are there
         return f"not in MLflow: {cause_of(error)}"
     return ""
+
+
+def _remove(uri: str, path: str) -> None:
+    """Files of an earlier call that have other names would stay beside those of this one. (The client has no such
+    method.)"""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(uri).delete_artifacts(path)
 
 
 def differences(folder: Path) -> list[str]:
