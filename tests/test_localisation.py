@@ -14,20 +14,19 @@ from xlite_search.data.sources.box_list import read_boxes
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.evaluation.cases import evenly
+from xlite_search.evaluation.finding_means import gaps, shares
+from xlite_search.evaluation.finding_means import graded as means
 from xlite_search.evaluation.localisation import (
     FIGURES,
     OVER_ALL,
     Case,
     Guess,
     constants,
-    gaps,
     guess_of,
     judged,
     localisation,
     overlaps,
-    shares,
 )
-from xlite_search.evaluation.localisation import graded as means
 
 
 def case(*boxes: tuple[float, float, float, float], patient: str = "1", finding: str = "Mass", size: int = 100) -> Case:
