@@ -26,6 +26,7 @@ from xlite_search.data.sources.chestxray14 import NOTICE
 from xlite_search.deploy import cards
 from xlite_search.deploy.card_limits import DRAWN, LABEL_NOISE, limits
 from xlite_search.deploy.card_markdown import SHOWN, escaped, sentence
+from xlite_search.deploy.card_results import calibration
 from xlite_search.deploy.cards import data_card, model_card, model_markdown
 from xlite_search.deploy.croissant import FIELDS, croissant
 from xlite_search.deploy.folder import read_exported
@@ -40,6 +41,7 @@ from xlite_search.tracking.store import connect
 NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?: %| M\b| MiB)?(?![\w])")
 WORD = re.compile(r"[A-Za-z_]*\d\w*")
 #: names of figures and types
+EVALUATION = Path("artifacts") / "evaluation" / "test.json"
 NAMES = {"F1", "f1", "uint8", "p50", "p95", "p99", "int8"}
 
 
@@ -157,6 +159,31 @@ def test_a_model_card_says_what_a_reader_asks(judged: Path) -> None:
     assert empty_sections(text) == [] and "None" not in text
 
 
+def test_figures_say_what_they_are_of(judged: Path) -> None:
+    text, facts = model_card(judged)
+    test = facts["evaluations"][0]
+    many = [len(names) for names in json.loads((judged / EVALUATION).read_text())["subgroup_findings"].values()]
+    assert {row["findings"] for row in test["subgroups"]} == set(many)
+    row = test["subgroups"][0]
+    assert f"| {row['images']} | {row['patients']} | {row['findings']} |" in text and "| mean AUROC of these |" in text
+    assert f"| calibration error | {test['macro']['ece']['value']:.4f} | - |" in text
+    assert "The calibration error has no interval" in text
+    assert f"Its time is of PyTorch: the network alone, one image, one thread of {test['processor']}." in text
+
+
+def test_a_calibration_that_made_nothing_better_is_told(judged: Path) -> None:
+    facts = model_card(judged)[1]
+    figures = {name: {"value": 0.25, "low": None, "high": None} for name in ("ece", "brier", "skill", "slope")}
+    after = figures | {"intercept": figures["slope"], "brier": {"value": 0.375, "low": None, "high": None}}
+    found = facts["calibration"]
+    found["findings"][0] |= {"before": figures, "after": after}
+    found["not_better"] = {"brier": [found["findings"][0]["finding"]], "ece": []}
+    text = "\n".join(calibration(facts))
+    assert "| ECE before | ECE | Brier before | Brier |" in text and "| 0.2500 | 0.2500 | 0.2500 | 0.3750 |" in text
+    assert f"**Brier score is no better than before** for {found['findings'][0]['finding']}." in text
+    assert any("made the Brier score no better" in each for each in limits(facts))
+
+
 def test_nothing_is_fetched_and_no_text_is_markup(judged: Path) -> None:
     files = cards.model_files(judged)
     page = html(files["model_card.md"].decode())
@@ -191,7 +218,8 @@ def test_a_model_from_elsewhere_claims_nothing(half: RunConfig, runs: Path) -> N
     write_model(folder, weights, ModelManifest(config={"model": half.model}, classes=tuple(f"F{n}" for n in range(14))))
     text, facts = model_card(folder)
     assert "On which data it was trained is not known" in text and "no patient in two parts" not in text
-    assert "calibrate other --on NAME" in facts["reproduce"]["commands"] and "size not told" in text
+    assert facts["reproduce"]["commands"] == ["export other -o DIR", "predict DIR --selftest"]
+    assert "size not told" in text
     assert strays(text, facts) == [] and empty_sections(text) == []
     write_ensemble(runs / "models" / "both", ["m", "m"])
     text, facts = model_card(runs / "models" / "both")
@@ -326,6 +354,7 @@ def test_an_export_has_its_card_and_trouble_of_the_registry_is_a_line(
     assert {"model_card.md", "model_card.json", "figures/reliability.svg"} <= about.files.keys()
     text, facts = (out / "model_card.md").read_text(), json.loads((out / "model_card.json").read_text())
     assert strays(text, facts) == [] and "latency" not in facts["missing"] and "Cold start" in text
+    assert "library_name: timm" in text and "graph, onnxruntime, one thread" in text
     assert facts["cost"]["files"]["model.onnx"] == (out / "model.onnx").stat().st_size
     (out / "model_card.md").write_text(text + "And it is perfect.")
     with pytest.raises(Damaged, match=r"model_card\.md is not the file"):

@@ -80,6 +80,7 @@ def evaluate(
     from xlite_search.evaluation import evaluate as judging
     from xlite_search.evaluation.scored import find_model
     from xlite_search.evaluation.verified import EVALUATIONS
+    from xlite_search.provenance import environment
     from xlite_search.results.columns import show
 
     folder = find_model(model)
@@ -88,7 +89,7 @@ def evaluate(
     judging.expect_ready(folder, on, as_is=as_is)
     found = judging.evaluate(folder, on, machine.device(cpu=cpu), reason=reason, baseline=baseline, counter=counter)
     path = folder / EVALUATIONS / f"{places.plain_name(on, '--on')}.json"
-    told = found.as_json()
+    told = found.as_json() | {"processor": environment()["cpu"]}
     told |= {"checksum": storage.digest(told)}
     storage.write_atomic(path, (json.dumps(told, indent=1) + "\n").encode())
     track(folder)

@@ -102,6 +102,9 @@ def _few(facts: Facts) -> Iterator[str]:
         if rare:
             few = f"under {facts['support']} positives; their figures there are hardly more than luck"
             yield f"On {each['on']} these findings have {few}: {', '.join(rare)}."
+    if facts["calibration"] and facts["calibration"]["not_better"]["brier"]:
+        names = ", ".join(facts["calibration"]["not_better"]["brier"])
+        yield f"Calibration made the Brier score no better, by other patients' images, of {names}."
     if facts["calibration"] and (few := facts["calibration"]["not_assessable"]):
         yield (
             f"Whether its probabilities are calibrated is not assessable, under {facts['assessable_from']} positives "

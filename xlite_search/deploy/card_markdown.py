@@ -82,10 +82,10 @@ def value(of: Estimate, show: Callable[[float | None], str] = number) -> str:
 
 
 def interval(of: Estimate, show: Callable[[float | None], str] = number) -> str:
-    """`0.8120 to 0.9051`, `unknown`, or nothing of what is not there."""
-    if not of or of["value"] is None:
+    """`0.8120 to 0.9051`, or a dash where there is none."""
+    if not of or any(of[name] is None for name in ("value", "low", "high")):
         return ABSENT
-    return "unknown" if of["low"] is None or of["high"] is None else f"{show(of['low'])} to {show(of['high'])}"
+    return f"{show(of['low'])} to {show(of['high'])}"
 
 
 def escaped(text: object) -> str:

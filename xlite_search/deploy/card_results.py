@@ -22,8 +22,14 @@ from xlite_search.deploy.card_markdown import (
     table,
     value,
 )
+from xlite_search.evaluation.calibration_notes import COMPARED
 from xlite_search.results.columns import ABSENT, number
 
+#: below a table that has a calibration error
+NO_INTERVAL = (
+    "\n\nThe calibration error has no interval: by luck alone it is above 0, more so the better a model is calibrated, "
+    "and no bootstrap takes that away."
+)
 #: by the method's name
 MAPS = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 
@@ -44,17 +50,27 @@ def results(facts: Facts) -> Iterator[str]:
             ]
             yield "Criteria of success:"
             yield table(["Criterion", "found", "verdict"], rows, words=3)
+            yield _timed(each)
         if each["moved"]:
             yield _moved(each)
         yield from _subgroups(each, facts)
         yield bullets(escaped(note) for note in each["notes"])
 
 
+def _timed(each: Facts) -> str:
+    """What the criterion's milliseconds are of; those under Time and size are of another program."""
+    where = escaped(each["processor"]) if each.get("processor") else "the machine that judged it"
+    return (
+        f"Its time is of PyTorch: the network alone, one image, one thread of {where}. Time and size below has that of "
+        f"the exported graph, by onnxruntime."
+    )
+
+
 def _means(each: Facts, facts: Facts) -> str:
     f1 = "F1 at its thresholds" if facts["answers"]["thresholds"] else "F1 at a probability of one half"
     words = {"auroc": "AUROC", "ap": "average precision", "f1": f1, "brier": "Brier score", "ece": "calibration error"}
     rows = [[words.get(name, name), value(found), interval(found)] for name, found in each["macro"].items()]
-    return table(["Mean over findings", "", confidence(facts)], rows)
+    return table(["Mean over findings", "", confidence(facts)], rows) + (NO_INTERVAL if "ece" in each["macro"] else "")
 
 
 def _findings(each: Facts, facts: Facts) -> str:
@@ -96,7 +112,8 @@ def _subgroups(each: Facts, facts: Facts) -> Iterator[str]:
         "Subgroup",
         "images",
         "patients",
-        "AUROC",
+        "findings",
+        "mean AUROC of these",
         confidence(facts),
         "sensitivity",
         "false positives",
@@ -104,12 +121,16 @@ def _subgroups(each: Facts, facts: Facts) -> Iterator[str]:
     ]
     rows = []
     for row in each["subgroups"]:
-        counts = [count(row["images"]), count(row["patients"]), value(row["auroc"]), interval(row["auroc"])]
+        area = [count(row["findings"]), value(row["auroc"]), interval(row["auroc"])]
+        counts = [count(row["images"]), count(row["patients"]), *area]
         rates = [value(row[name]) for name in ("sensitivity", "false_positive_rate", "underdiagnosis")]
         rows.append(
             [f"{escaped(row['attribute'])} {escaped(row['name'])}", *counts, *rates, interval(row["underdiagnosis"])]
         )
-    yield "In subgroups, AUROC as the mean of the findings that all subgroups of an attribute have enough of:"
+    yield (
+        "In subgroups; AUROC is the mean of so many findings, those that all subgroups of an attribute have enough of "
+        f"({count(facts['support'])} images with and as many without):"
+    )
     yield table([*heads, confidence(facts)], rows)
     yield "Underdiagnosis: the share of images with a finding for which none is decided."
     if each["gaps"]:
@@ -138,13 +159,16 @@ def calibration(facts: Facts) -> Iterator[str]:
         return
     if found["caveat"]:
         yield f"**This calibration is {escaped(found['caveat'])}.**"
-    heads = ["Finding", "positives", "ECE before", "ECE", "Brier", "skill", confidence(facts), "slope"]
+    heads = ["Finding", "positives", "ECE before", "ECE", "Brier before", "Brier", "skill", confidence(facts), "slope"]
     rows = [_calibrated(row) for row in (*found["findings"], found["together"])]
     yield table([*heads, confidence(facts), "intercept"], rows)
     yield (
         f"By lines of other patients' images, {count(found['folds'])} folds. Not assessable: under "
-        f"{count(facts['assessable_from'])} positives or negatives."
+        f"{count(facts['assessable_from'])} positives or negatives. ECE is above 0 by luck alone, and has no interval."
     )
+    for name, findings in found["not_better"].items():
+        if findings:
+            yield f"**{COMPARED[name]} is no better than before** for {', '.join(map(escaped, findings))}."
     for name, said in (("reliability.svg", "Reliability by finding"), ("net_benefit.svg", "Net benefit by finding")):
         if name in facts["figures"]:
             yield f"![{said}]({FIGURES}/{name})"
@@ -153,8 +177,8 @@ def calibration(facts: Facts) -> Iterator[str]:
 def _calibrated(row: Facts) -> list[str]:
     head, after = [escaped(row["finding"]), count(row["positives"])], row["after"]
     if not after:
-        return [*head, "not assessable", *[ABSENT] * 7]
-    figures = [value(row["before"]["ece"]) if row["before"] else ABSENT, value(after["ece"]), value(after["brier"])]
+        return [*head, "not assessable", *[ABSENT] * 8]
+    figures = [value(of and of[name]) for name in ("ece", "brier") for of in (row["before"], after)]
     more = [value(after["skill"]), interval(after["skill"]), value(after["slope"]), interval(after["slope"])]
     return [*head, *figures, *more, value(after["intercept"], signed)]
 
@@ -207,9 +231,9 @@ def cost(facts: Facts) -> Iterator[str]:
     yield bullets(rows)
     if latency := cost.get("latency"):
         names = {
-            "one_thread": "model, one thread",
-            "all_cores": "model, all cores",
-            "preparing": "decoding and preparing",
+            "one_thread": "graph, onnxruntime, one thread",
+            "all_cores": "graph, onnxruntime, all cores",
+            "preparing": "decoding and preparing, OpenCV, one thread",
         }
         body = [
             [said, *(milliseconds(latency[name][each]) for each in ("p50_ms", "p95_ms", "p99_ms"))]
@@ -218,8 +242,8 @@ def cost(facts: Facts) -> Iterator[str]:
         ]
         yield table(["Milliseconds an image", "p50", "p95", "p99"], body)
         yield (
-            f"Cold start {milliseconds(latency['cold_start_ms'])} ms; {count(latency['cores'])} cores of "
-            f"{escaped(latency['cpu'])}."
+            f"Measured when it was exported, on {count(latency['cores'])} cores of {escaped(latency['cpu'])}. Cold "
+            f"start of onnxruntime {milliseconds(latency['cold_start_ms'])} ms."
         )
     if parity := cost.get("parity"):
         yield (

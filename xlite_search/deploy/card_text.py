@@ -282,7 +282,11 @@ def _limits(facts: Facts) -> Iterator[str]:
 def _reproduce(facts: Facts) -> Iterator[str]:
     made = facts["reproduce"]
     yield commands(made["commands"])
-    yield "What was changed by `--set` has to be given again; `model.json` of the model's folder has every setting."
+    if not made["settings_known"]:
+        yield (
+            "What `train` was given by `--set` is not known here and has to be given again; `model.json` of the "
+            "model's folder has every setting."
+        )
     known = made["libraries"] | made["exported_with"]
     libraries = [f"{escaped(name)} {escaped(version)}" for name, version in known.items()]
     code_of = f"Commit {code(made['commit'])}, trained by {code(made['trained_by'])}." if made["commit"] else ""

@@ -17,6 +17,7 @@ from typing import Any
 from xlite_search.deploy import card_facts, card_text, data_facts, data_text
 from xlite_search.deploy.card_markdown import FIGURES
 from xlite_search.deploy.croissant import croissant
+from xlite_search.deploy.delivered import Delivered
 from xlite_search.deploy.folder import ExportManifest
 from xlite_search.results.columns import number
 
@@ -35,7 +36,7 @@ def model_card(
 
     Raises BadInput or Damaged if the model, or what belongs to it, is not what was written.
     """
-    of = card_facts.Delivered.read(folder, exported, home)
+    of = Delivered.read(folder, exported, home)
     facts = card_facts.facts(of) | {"figures": list(_figures(of))}
     return model_markdown(facts), facts
 
@@ -50,7 +51,7 @@ def model_markdown(facts: Mapping[str, Any]) -> str:
 def model_files(folder: Path, exported: ExportManifest | None = None, home: Path | None = None) -> dict[str, bytes]:
     """All files of a model's card by their path beside it. Raises as `model_card`."""
     text, facts = model_card(folder, exported, home)
-    figures = _figures(card_facts.Delivered.read(folder))
+    figures = _figures(Delivered.read(folder))
     return {
         MODEL_CARD: text.encode(),
         MODEL_JSON: _json(facts),
@@ -80,7 +81,7 @@ def data_files(name: str) -> dict[str, bytes]:
     return {DATA_CARD: text.encode(), DATA_JSON: _json(facts), CROISSANT: _json(croissant(facts))}
 
 
-def _figures(of: card_facts.Delivered) -> dict[str, Path]:
+def _figures(of: Delivered) -> dict[str, Path]:
     """Figures of the calibration, if there is one and it drew them."""
     found = {name: of.folder / path for name, path in card_facts.FIGURES.items()} if of.calibration else {}
     return {name: path for name, path in found.items() if path.is_file()}
@@ -106,7 +107,7 @@ def _head(facts: Mapping[str, Any]) -> str:
         if name in METRICS and found["value"] is not None
     ]
     about = ModelCardData(
-        library_name="onnx" if "latency" in facts["cost"] else "timm",
+        library_name=model["library"],
         pipeline_tag="image-classification",
         tags=["chest-x-ray", "medical-imaging", "multi-label-classification", "research-only"],
         metrics=list(METRICS.values()) if results else None,

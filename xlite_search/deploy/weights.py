@@ -26,8 +26,17 @@ OWN, BACKBONE = "xlite.", "backbone."
 
 def is_plain(model: Model) -> bool:
     """Whether it is one timm backbone with our classifier alone."""
-    parts = split_name(model.manifest.model)
-    return len(model.models) == 1 and parts.attention == "none" and not parts.multi_scale
+    return _is_plain(model.manifest.model, len(model.models))
+
+
+def reads_with(hybrid: str, members: int) -> str:
+    """Which library makes a model of an exported folder: timm of a plain backbone's, else onnxruntime of its graph."""
+    return "timm" if _is_plain(hybrid, members) else "onnx"
+
+
+def _is_plain(hybrid: str, members: int) -> bool:
+    parts = split_name(hybrid)
+    return members == 1 and parts.attention == "none" and not parts.multi_scale
 
 
 def tensors_of(model: Model) -> dict[str, Tensor]:
