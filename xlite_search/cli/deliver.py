@@ -47,7 +47,7 @@ def export(
         f"{parity.from_bytes:.1e}"
     )
     if found.int8:
-        print(f"int8: {found.int8}" if found.int8.passed else f"int8 is not offered: lost {found.int8}")
+        print(f"int8 is {found.int8}")
     others = [name for name, rule in about.threshold_rules.items() if rule != about.threshold_rule]
     if others:
         print(f"decided by the best F1, for want of a threshold by {about.threshold_rule}: {', '.join(others)}")

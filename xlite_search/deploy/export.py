@@ -39,11 +39,12 @@ from xlite_search.deploy.folder import (
     manifest_of,
 )
 from xlite_search.deploy.graph import Line, expect_packages, to_onnx, to_pt2
-from xlite_search.deploy.int8 import CALIBRATED_ON, Gate, gate, logits_of, quantised, with_line
+from xlite_search.deploy.int8 import Gate, in_8_bits
 from xlite_search.deploy.parity import MOST_IMAGES, Parity, expect_parity, image_files, parity
 from xlite_search.deploy.predict import Predictor, open_session
 from xlite_search.deploy.weights import weight_files
-from xlite_search.evaluation.calibration import Calibration, fit, read_calibration
+from xlite_search.errors import BadInput
+from xlite_search.evaluation.calibration import Calibration, read_calibration
 from xlite_search.evaluation.thresholds import Thresholds, read_thresholds
 from xlite_search.model import Model, load_model
 from xlite_search.provenance import environment, version_of
@@ -147,7 +148,7 @@ def export(
             storage.write_atomic(home / PT2, to_pt2(model, line))
         predictor = Predictor(home, about, model.preprocess, open_session(home / ONNX))
         found = _checked(home, delivered, predictor)
-        lost = _in_8_bits(home, delivered, device) if int8 else None
+        lost = in_8_bits(home, folder, model.manifest, delivered.calibration, device) if int8 else None
         _write_answers(home, delivered, predictor)
         about = about.model_copy(
             update={
@@ -169,10 +170,10 @@ def export(
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
     """A folder that becomes `output` at the end; what was there goes, and what fails leaves nothing."""
-    output = output.absolute()
+    given, output = output, output.absolute()
     home, old = (output.with_name(f".{output.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
+    _make(home, given)
     try:
         yield home
         if output.exists():
@@ -187,6 +188,16 @@ def _beside(output: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _make(home: Path, output: Path) -> None:
+    """Makes the folder beside `output`, whose name any error has: nobody knows the other."""
+    try:
+        home.mkdir(parents=True)
+    except OSError as error:
+        if error.errno in storage.FULL:
+            raise OSError(error.errno, error.strerror, str(output)) from None
+        raise BadInput(f"-o {output}: no folder can be made there ({error.strerror}); give another") from None
 
 
 def _properties(about: ExportManifest, preprocess: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,37 +259,6 @@ def _write_answers(home: Path, delivered: _Delivered, predictor: Predictor) -> N
 def _answers(files: Sequence[Path], logits: Any, probabilities: Any) -> list[dict[str, Any]]:
     columns = (files, logits.tolist(), probabilities.tolist())
     return [{"file": file.name, LOGITS: z, PROBABILITIES: p} for file, z, p in zip(*columns, strict=True)]
-
-
-def _in_8_bits(home: Path, delivered: _Delivered, device: torch.device | None) -> Gate:
-    """Leaves the 8-bit graph if it may be offered, its calibration fitted anew."""
-    import torch
-
-    from xlite_search.evaluation.scored import data_of, part_of, scored
-
-    about = delivered.model.manifest
-    data = data_of(about)
-    judged = scored(delivered.folder, data, "val", device or torch.device("cpu"))
-    rows = np.sort(np.random.default_rng(0).permutation(data.train.rows)[:CALIBRATED_ON])
-    graph = home / INT8
-    quantised(home / ONNX, np.array(data.packed.pixels[rows]), graph)
-    eight = logits_of(graph, part_of(data, "val"))[:, [about.classes.index(name) for name in judged.classes]]
-    size = graph.stat().st_size / (home / ONNX).stat().st_size
-    found = gate(judged.logits, eight, judged.truth, judged.groups, judged.classes, size)
-    if not found.passed:
-        graph.unlink()
-    elif delivered.calibration:
-        with_line(graph, _refitted(delivered, eight, judged.truth, judged.classes))
-    return found
-
-
-def _refitted(delivered: _Delivered, logits: Any, truth: Any, known: Sequence[str]) -> Line:
-    """The line of the 8-bit graph's logits; a finding that the data do not have takes the pooled one."""
-    assert delivered.calibration is not None
-    pooled, lines = fit(logits, truth, delivered.calibration.method)
-    fitted = dict(zip(known, lines, strict=True))
-    chosen = [fitted.get(name, pooled) for name in delivered.model.classes]
-    return Line(np.array([line.slope for line in chosen]), np.array([line.offset for line in chosen]))
 
 
 def _hashes(home: Path) -> dict[str, str]:

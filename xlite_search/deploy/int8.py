@@ -3,7 +3,8 @@
 Weights are int8 per channel, activations uint8 by their range in 300 training images; the first and the last layer
 stay in float32, and so does everything that is no convolution and no matrix product. The calibration's line is fitted
 anew on the validation part, for the logits are others. Whether the 8-bit model is offered is decided there, too: by how
-much AUROC it loses to the float one on the same images, with an interval by patient.
+much AUROC it loses to the float one on the same images, with an interval by patient. A model that was trained on the
+validation part as well keeps the float graph's line, and what it loses is said to be of patients that it knows.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search.deploy.folder import IMAGES, LOGITS
+from xlite_search.deploy.folder import IMAGES, INT8, LOGITS, ONNX
 from xlite_search.deploy.graph import OFFSET, SLOPE, Line
 from xlite_search.deploy.predict import open_session
+from xlite_search.distill.teacher import seen_among
 from xlite_search.errors import BadInput
+from xlite_search.evaluation.calibration import fit
+from xlite_search.evaluation.scored import data_of, part_of, scored
 from xlite_search.results.inference import half_widths, joint
 from xlite_search.results.influence import influence
 
 if TYPE_CHECKING:
-    from xlite_search.data.dataset import Part
+    import torch
+
+    from xlite_search.data.dataset import Data, Part
+    from xlite_search.evaluation.calibration import Calibration
+    from xlite_search.evaluation.calibration import Line as Fitted
+    from xlite_search.model_folder import ModelManifest
 
 #: training images that the activations' ranges are taken from, and what goes through onnxruntime at once
 CALIBRATED_ON, BATCH = 300, 32
@@ -44,6 +53,7 @@ class Gate:
     loss, upper     of macro AUROC, and the upper end of its 95 % interval by patient
     finding, worst  the finding that loses most AUROC, and how much
     size            bytes of its graph by those of the float one
+    seen            patients of these images that the model was trained on
     """
 
     loss: float
@@ -52,17 +62,79 @@ class Gate:
     worst: float
     size: float
     images: int
+    seen: int = 0
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Each criterion that it fails, with figure and limit. A figure that is no number fails."""
+        most = f"up to {self.upper:.3g}" if np.isfinite(self.upper) else "an unknown part, with so few patients,"
+        criteria = (
+            (self.upper, MACRO, f"it may lose {most} of macro AUROC (limit {MACRO:g})"),
+            (self.worst, FINDING, f"it loses {self.worst:.3g} of the AUROC of {self.finding} (limit {FINDING:g})"),
+            (self.size, SIZE, f"it has {self.size:.2%} of the float graph's size (limit {SIZE:.0%})"),
+        )
+        return tuple(said for figure, limit, said in criteria if not figure <= limit)
 
     @property
     def passed(self) -> bool:
-        return self.upper <= MACRO and self.worst <= FINDING and self.size <= SIZE
+        return not self.failed
 
     def __str__(self) -> str:
-        most = f"at most {self.upper:.4f}" if np.isfinite(self.upper) else "its interval unknown with so few patients"
-        return (
-            f"{self.loss:.4f} of macro AUROC, {most} (limit {MACRO:g}), and {self.worst:.4f} of {self.finding} (limit "
-            f"{FINDING:g}), at {self.size:.1%} of the size (limit {SIZE:.0%})"
+        """Whether it is offered, and why; to be read after "int8 is"."""
+        kept = (
+            f"offered: it loses {self.loss:.4f} of macro AUROC, at most {self.upper:.4f} (limit {MACRO:g}), and "
+            f"{self.worst:.4f} of {self.finding} (limit {FINDING:g}), at {self.size:.1%} of the size (limit {SIZE:.0%})"
         )
+        return (f"not offered: {'; '.join(self.failed)}" if self.failed else kept) + self._judged_on
+
+    @property
+    def _judged_on(self) -> str:
+        if not self.seen:
+            return ""
+        return (
+            f". It was judged on images of {self.seen:,} patients whom the model was trained on, and may lose more on "
+            "others"
+        )
+
+
+def in_8_bits(
+    home: Path, folder: Path, about: ModelManifest, calibration: Calibration | None, device: torch.device | None
+) -> Gate:
+    """Leaves in `home`, beside the float graph, the 8-bit one if it may be offered, of the model of `folder`.
+
+    Its calibration is fitted anew where the validation part is new to the model. Raises as `data_of` and `scored`.
+    """
+    import torch
+
+    data = data_of(about)
+    judged = scored(folder, data, "val", device or torch.device("cpu"))
+    rows = np.sort(np.random.default_rng(0).permutation(data.train.rows)[:CALIBRATED_ON])
+    graph = home / INT8
+    quantised(home / ONNX, np.array(data.packed.pixels[rows]), graph)
+    eight = logits_of(graph, part_of(data, "val"))[:, [about.classes.index(name) for name in judged.classes]]
+    size = graph.stat().st_size / (home / ONNX).stat().st_size
+    found = gate(judged.logits, eight, judged.truth, judged.groups, judged.classes, size)
+    found = replace(found, seen=_seen(about, data, judged.rows))
+    if not found.passed:
+        graph.unlink()
+    elif calibration and not found.seen:
+        lines = fit(eight, judged.truth, calibration.method)
+        with_line(graph, _line(about.classes, judged.classes, *lines))
+    return found
+
+
+def _seen(about: ModelManifest, data: Data, rows: NDArray[np.int64]) -> int:
+    """How many patients of some rows the model was trained on: those its manifest names, and those its data say."""
+    groups = data.packed.table.groups
+    fitted = {groups[row] for row in data.train.rows} & {groups[row] for row in rows}
+    return len(fitted.union(seen_among(about.trained_on, data, rows.tolist())))
+
+
+def _line(classes: Sequence[str], known: Sequence[str], pooled: Fitted, lines: Sequence[Fitted]) -> Line:
+    """The lines of all findings; one that the data do not have takes the pooled one."""
+    fitted = dict(zip(known, lines, strict=True))
+    chosen = [fitted.get(name, pooled) for name in classes]
+    return Line(np.array([line.slope for line in chosen]), np.array([line.offset for line in chosen]))
 
 
 def quantised(graph: Path, images: NDArray[np.uint8], output: Path) -> None:
