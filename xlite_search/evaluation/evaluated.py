@@ -144,9 +144,10 @@ class Evaluated:
         columns = [
             Column("", [name for name, _ in rows], text=True),
             Column("mean", [number(each.value) for _, each in rows]),
-            Column("95 %", [ends(each.low, each.high) for _, each in rows]),
+            Column("95 %", [ends(each.low, each.high) if each.low == each.low else ABSENT for _, each in rows]),
         ]
-        return Table("means over findings", columns)
+        notes = [f"{words['ece']}: above 0 by luck alone, it has no interval"] if "ece" in self.figures else []
+        return Table("means over findings", columns, notes)
 
     def _moved(self) -> Table:
         rows = self.moved

@@ -124,7 +124,7 @@ class Subgroups:
                 cells = [ends(each.low, each.high) if each else "" for each in found]
                 columns.append(Column(f"95 % {head}", cells, spare=3))
         notes = ["ill: patients with a finding; missed: images with a finding for which none is decided"]
-        notes += [f"{attribute}: AUROC of {len(names)} findings" for attribute, names in self.findings.items()]
+        notes += [f"{attribute}: mean AUROC of {len(names)} findings" for attribute, names in self.findings.items()]
         yield Table("subgroups", columns, notes)
         if self.gaps:
             yield self._gaps()
