@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from untrained import awake, calibrated, delivered, drawn
 from xlite_search import places
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.sources.images import read_image
+from xlite_search.deploy import card_results, int8, latency
 from xlite_search.deploy import export as exporting
 from xlite_search.deploy import folder as names
-from xlite_search.deploy import int8, latency
 from xlite_search.deploy.export import Exported, export
 from xlite_search.deploy.folder import ExportManifest, manifest_of, read_exported
 from xlite_search.deploy.int8 import Gate, gate
@@ -211,6 +211,8 @@ def test_the_gate_names_each_criterion_that_failed_and_no_other() -> None:
     assert not replace(fine, worst=float("nan")).passed
     known = "It was judged on images of 1,200 patients whom the model was trained on, and may lose more on others"
     assert all(str(replace(each, seen=1200)).endswith(known) for each in (fine, large))
+    facts = {"cost": {"files": {}, "training": None, "int8": asdict(replace(fine, seen=1200))}, "missing": {}}
+    assert "It was judged on images of 1,200 patients whom the model was trained on." in list(card_results.cost(facts))
 
 
 def test_pt2_is_written_only_where_asked_for(whole: tuple[Path, Exported], cheap: Path, tmp_path: Path) -> None:

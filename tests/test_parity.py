@@ -46,6 +46,10 @@ def test_beyond_the_limits_a_graph_is_as_near_float64_as_pytorch_is() -> None:
     assert fine.holds and fine.within
     rounded = replace(fine, logits=3e-4, probabilities=2e-5, from_bytes=2e-5, graph_off=2e-4, model_off=1.5e-4)
     assert rounded.holds and not rounded.within
+    assert str(fine) == "logits within 9.0e-05, probabilities from file bytes on within 1.0e-06"
+    assert str(rounded).endswith(
+        "; from logits in float64 the graph's differ by 2.0e-04, PyTorch's own in float32 by 1.5e-04"
+    )
     for worse in (
         replace(fine, logits=2e-4),
         replace(fine, probabilities=2e-5),

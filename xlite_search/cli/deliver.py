@@ -40,12 +40,9 @@ def export(
     with console.Wait("the graph is being written and compared with the model"):
         card = [writer(folder)]
         found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device(cpu=cpu), writers=card)
-    about, parity = found.manifest, found.parity
+    about = found.manifest
     print(f"{output}: {about.model}, {len(about.classes)} findings")
-    print(
-        f"graph and model: logits within {parity.logits:.1e}, probabilities from file bytes on within "
-        f"{parity.from_bytes:.1e}"
-    )
+    print(f"graph and model: {found.parity}")
     if found.int8:
         print(f"int8 is {found.int8}")
     others = [name for name, rule in about.threshold_rules.items() if rule != about.threshold_rule]

@@ -250,6 +250,13 @@ def cost(facts: Facts) -> Iterator[str]:
             f"Graph and PyTorch model differ by {power(parity['logits'])} in logits and {power(parity['from_bytes'])} "
             f"in probabilities from file bytes on, over {count(parity['images'])} images."
         )
+        if parity.get("graph_off"):
+            yield (
+                f"That is the rounding of float32: from logits in float64 the graph's differ by "
+                f"{power(parity['graph_off'])}, PyTorch's own by {power(parity['model_off'])}."
+            )
     if eight := cost.get("int8"):
         yield f"The graph in eight bits loses {number(eight['loss'])} of mean AUROC (at most {number(eight['upper'])})."
+        if seen := eight.get("seen"):
+            yield f"It was judged on images of {count(seen)} patients whom the model was trained on."
     yield from missing(facts, "latency")

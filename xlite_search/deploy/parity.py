@@ -70,6 +70,18 @@ class Parity:
     def holds(self) -> bool:
         return self.within or self.rounding
 
+    def __str__(self) -> str:
+        said = f"logits within {self.logits:.1e}, probabilities from file bytes on within {self.from_bytes:.1e}"
+        return said if self.within else f"{said}; {self.off}"
+
+    @property
+    def off(self) -> str:
+        """How far either is from float64, a phrase."""
+        return (
+            f"from logits in float64 the graph's differ by {self.graph_off:.1e}, PyTorch's own in float32 by "
+            f"{self.model_off:.1e}"
+        )
+
 
 class _Said(NamedTuple):
     """What the graph says of some rows of the images."""
@@ -109,9 +121,8 @@ def expect_parity(found: Parity) -> None:
     if not found.holds:
         raise RunFailed(
             f"the exported graph is not the model: logits differ by {found.logits:.1e} (limit {LOGITS:g}), "
-            f"probabilities by {max(found.probabilities, found.from_bytes):.1e} (limit {PROBABILITIES:g}); from logits "
-            f"in float64 the graph's differ by {found.graph_off:.1e}, PyTorch's own by {found.model_off:.1e}; nothing "
-            "was written. Another version of torch or onnxscript may export it"
+            f"probabilities by {max(found.probabilities, found.from_bytes):.1e} (limit {PROBABILITIES:g}); {found.off}"
+            "; nothing was written. Another version of torch or onnxscript may export it"
         )
 
 
