@@ -94,6 +94,7 @@ def _of_data(name: str, output: Path | None) -> None:
     _write(home, files)
     print(f"card: {home / DATA_CARD}")
     print(f"for programs: {home / CROISSANT}")
+    print(f"next: python -m xlite_search audit {name}")
 
 
 def _write(home: Path, files: Mapping[str, bytes]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, Damaged
+
+if TYPE_CHECKING:
+    from xlite_search.deploy.predict import Predictor
 
 
 def export(
@@ -87,7 +90,7 @@ def predict(
     A file that cannot be used is named with its reason, the others are answered, and the exit code is 2.
     """
     from xlite_search.deploy.answers import as_csv, as_json, as_table, sentence
-    from xlite_search.deploy.predict import ANSWERS_LIMIT, Predictor, self_test
+    from xlite_search.deploy.predict import Predictor
 
     if csv and json_:
         raise BadInput("--csv and --json: choose one")
@@ -95,15 +98,11 @@ def predict(
         raise BadInput(f"no files: `python -m xlite_search predict {folder} FILES...`, or --selftest")
     predictor = Predictor.open(folder, int8=int8)
     if selftest:
-        found = self_test(predictor, int8=int8)
-        said = (
-            f"{found.images} known answers: logits differ by {found.logits:.1e} at most (limit {ANSWERS_LIMIT:g}), "
-            f"probabilities by {found.probabilities:.1e}"
-        )
-        if not found.passed:
-            raise Damaged(f"{folder}: {said}; this machine computes another model: compare the versions in export.json")
-        print(said, file=sys.stderr if files else sys.stdout)
+        print(_known_answers(folder, predictor, int8=int8), file=sys.stderr if files else sys.stdout)
+    quantised = " --int8" if int8 else ""
+    following = f"next: python -m xlite_search predict {folder} {'FILES...' if selftest else '--selftest'}{quantised}"
     if not files:
+        print(following)
         return
     answers = list(predictor.of_files(files))
     good = [answer for answer in answers if not answer.error]
@@ -116,3 +115,19 @@ def predict(
         print(f"error: {sentence(answer)}", file=sys.stderr)
     if bad:
         raise typer.Exit(BadInput.exit_code)
+    if not (csv or json_):
+        print(following)
+
+
+def _known_answers(folder: Path, predictor: Predictor, *, int8: bool) -> str:
+    """By how much the answers here differ from the folder's known ones. Raises Damaged if by too much."""
+    from xlite_search.deploy.predict import ANSWERS_LIMIT, self_test
+
+    found = self_test(predictor, int8=int8)
+    said = (
+        f"{found.images} known answers: logits differ by {found.logits:.1e} at most (limit {ANSWERS_LIMIT:g}), "
+        f"probabilities by {found.probabilities:.1e}"
+    )
+    if not found.passed:
+        raise Damaged(f"{folder}: {said}; this machine computes another model: compare the versions in export.json")
+    return said

@@ -48,6 +48,7 @@ def best(
     if unfinished := found["chosen"]["unfinished"]:
         runs = "run" if unfinished == 1 else "runs"
         print(f"{unfinished:,} {runs} of study '{study}' not over: a better one may come yet", file=sys.stderr)
+    print(f"next: python -m xlite_search train {output}")
 
 
 def train(
