@@ -245,6 +245,12 @@ def test_a_box_list_is_taken_in_place_of_the_prepared_boxes(
     assert code == 2 and "none of the images that have a box in it is in the val part" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("wrong", [("--findings", "Mas"), ("--images", "0"), ("--boxes", "no.csv"), ("--method", "x")])
+def test_what_is_refused_is_no_look(folder: Path, wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "explain", "m", "--part", "test", *wrong, "--cpu")[0] == 2
+    assert not list(places.runs_root().glob("looks/*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

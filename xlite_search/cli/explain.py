@@ -64,7 +64,7 @@ def explain(
     from xlite_search.cli.options import listed
     from xlite_search.evaluation.cases import Asked
     from xlite_search.evaluation.evaluate import look_at
-    from xlite_search.evaluation.explain import expect_part, explained
+    from xlite_search.evaluation.explain import expect_answerable, explained
     from xlite_search.evaluation.explained import FIGURES, SHEET
     from xlite_search.evaluation.maps import METHODS, Method
     from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
@@ -79,12 +79,11 @@ def explain(
     folder = find_model(model)
     about = read_model(folder)
     data = data_of(about, on)
-    expect_part(about, data, chosen_part)
+    asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
+    expect_answerable(about, data, asked)
     if chosen_part in ("test", "all"):
         console.say(look_at(folder, data, chosen_part, reason).words())
-    device = machine.device(cpu=cpu)
-    asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
-    found = explained(folder, data, asked, device, console.Counter)
+    found = explained(folder, data, asked, machine.device(cpu=cpu), console.Counter)
     home = _write(folder, found)
     track(folder, anew=found.place)
     if json_:

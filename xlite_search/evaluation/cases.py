@@ -17,7 +17,7 @@ from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.localisation import Case
 from xlite_search.evaluation.maps import Method
 from xlite_search.evaluation.scored import PartName, scored
-from xlite_search.model import Model
+from xlite_search.model_folder import ModelManifest
 
 Counter = Callable[[int, int], None]
 Boxes = Mapping[int, tuple[Box, ...]]
@@ -40,13 +40,13 @@ def words_of(part: PartName) -> str:
     return "the data set" if part == "all" else f"the {part} part"
 
 
-def findings_of(model: Model, data: Data, wanted: Sequence[str]) -> tuple[str, ...]:
+def findings_of(about: ModelManifest, data: Data, wanted: Sequence[str]) -> tuple[str, ...]:
     """Findings that model and data know, or those that are wanted. Raises BadInput if one is unknown."""
-    both = [name for name in model.classes if name in data.classes]
+    both = [name for name in about.classes if name in data.classes]
     if not both:
         raise BadInput(
-            f"'{model.manifest.model}' knows none of the findings of data set '{data.packed.folder.name}' "
-            f"({', '.join(data.classes)}); its own are {', '.join(model.classes)}"
+            f"'{about.model}' knows none of the findings of data set '{data.packed.folder.name}' "
+            f"({', '.join(data.classes)}); its own are {', '.join(about.classes)}"
         )
     for name in wanted:
         if name not in both:

@@ -30,24 +30,32 @@ from xlite_search.evaluation.cases import (
 )
 from xlite_search.evaluation.explained import Explained
 from xlite_search.evaluation.localisation import SHARE, constants, localisation
-from xlite_search.evaluation.scored import PartName, part_of
+from xlite_search.evaluation.scored import part_of
 from xlite_search.model import Model, load_model
-from xlite_search.model_folder import ModelManifest
+from xlite_search.model_folder import ModelManifest, read_model
 
 Progress = Callable[[str], Counter]
 #: cases whose maps are compared with those of other weights
 SANITY_CASES = 24
 
 
-def expect_part(about: ModelManifest, data: Data, part: PartName) -> None:
-    """Raises BadInput for all parts together of data that the model was trained on."""
-    name = data.packed.folder.name
+def expect_answerable(about: ModelManifest, data: Data, asked: Asked) -> None:
+    """Before a look is taken: that there is something to explain.
+
+    Raises BadInput: all parts together of data that the model was trained on, no case to show, a finding that is not
+    known to both, an empty part, or a box list that has none of its images.
+    """
+    part, name = part_of(data, asked.part), data.packed.folder.name
     own = (about.config.get("data") or {}).get("name") == name
-    if part == "all" and (own or seen_among(about.trained_on, data, part_of(data, part).rows.tolist())):
+    if asked.part == "all" and (own or seen_among(about.trained_on, data, part.rows.tolist())):
         raise BadInput(
             f"--part all: the model was trained on images of '{name}', and maps of those look better; say train, val "
             f"or test, each of which is told apart"
         )
+    if asked.images < 1:
+        raise BadInput(f"--images {asked.images}: expected how many cases to show, 1 or more")
+    findings_of(about, data, asked.findings)
+    boxes_of(data.packed, part, asked)
 
 
 def explained(
@@ -55,12 +63,11 @@ def explained(
 ) -> Explained:
     """Maps of a model folder on a part of its data. `progress` gives for a word what is told how many images are done.
 
-    Raises BadInput: a finding is not known to both, the part is empty, or a box list has none of its images.
+    Raises BadInput as `expect_answerable`, and if the part has neither a box nor an image with a finding.
     """
+    expect_answerable(read_model(folder), data, asked)
     model, part, calibration = load_model(folder, device), part_of(data, asked.part), read_calibration(folder)
-    findings = findings_of(model, data, asked.findings)
-    if asked.images < 1:
-        raise BadInput(f"--images {asked.images}: expected how many cases to show, 1 or more")
+    findings = findings_of(model.manifest, data, asked.findings)
     cases = cases_of(part, findings, boxes_of(data.packed, part, asked))
     maps = CaseMaps(model, part, asked.method, device, calibration)
     if cases:
