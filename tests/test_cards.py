@@ -31,7 +31,7 @@ from xlite_search.deploy.cards import data_card, model_card, model_markdown
 from xlite_search.deploy.croissant import FIELDS, croissant
 from xlite_search.deploy.folder import read_exported
 from xlite_search.errors import Damaged
-from xlite_search.evaluation.looks import Judged, look
+from xlite_search.evaluation.looks import Images, Judged, look, looks_of, read_images
 from xlite_search.evaluation.subgroups import Subgroups
 from xlite_search.model_folder import ModelManifest, read_model, write_ensemble, write_model
 from xlite_search.tracking import registry
@@ -249,7 +249,8 @@ def test_figures_of_another_state_of_the_model_are_left_out(
 
 def test_looks_are_counted_anew(judged: Path) -> None:
     of = model_card(judged)[1]["evaluations"][0]["look"]["of"]
-    look(of, "other", Judged(sha256="0"), "because")
+    images = Images(of, read_images(looks_of(of)[0].images))
+    look(images, "other", Judged(sha256="0"), "because")
     text, facts = model_card(judged)
     assert "**1st model judged on these images**, of 2 by now" in text
     assert [(each["number"], each["model"], each["this"]) for each in facts["looks"]] == [

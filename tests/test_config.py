@@ -261,6 +261,8 @@ OTHERWISE: list[dict[str, Any]] = [
     {"monitor": "val/ap_macro"},
     {"data.split.seed": 1},
     {"data.split.ratios": [0.6, 0.2, 0.2]},
+    {"data.split": {"name": "crossfit", "of": {"name": "patient", "ratios": [0.6, 0.2, 0.2]}}},
+    {"data.split": {"name": "crossfit", "of": {"name": "folds", "test": 0.1}}},
     {"data.split": {"name": "folds"}},
     {"data.split": {"name": "folds", "folds": 4}},
     {"data.split": {"name": "folds", "fold": 1}},
@@ -327,9 +329,10 @@ def test_every_setting_is_in_the_list_of_what_matters() -> None:
     chosen = {"loss.name", "loss.weighting.name", "optimizer.name", "schedule.name", "schedule.factors"}
     chosen |= {"schedule.patience", "schedule.factor", "data.split.name"}  # within a choice that changes the key
     chosen |= {"sampler.name", "sampler.no_finding.name", "augment.name"}
-    chosen |= {f"data.split.{name}" for name in ("folds", "fold", "test", "val")}
+    chosen |= {f"data.split.{of}{name}" for name in ("folds", "fold", "test", "val") for of in ("", "of.")}
+    chosen |= {f"data.split.of{name}" for name in ("", ".name", ".ratios", ".seed")}
     elsewhere = {"weights.path", "weights.sha256", "data.name", "kd.alpha"}
-    elsewhere |= {"data.split.path", "data.split.sha256", "data.split.incomplete"}  # what the lists say counts
+    elsewhere |= {f"data.split.{of}{name}" for name in ("path", "sha256", "incomplete") for of in ("", "of.")}  # lists
     parts = {"optimizer", "data", "kd", "weights"}
     assert set(setting_names(RunConfig)) - shown - chosen - elsewhere - parts == set()
 

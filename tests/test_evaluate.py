@@ -23,7 +23,7 @@ from xlite_search.data.sources.phantom import Phantom
 from xlite_search.errors import BadInput
 from xlite_search.evaluation import evaluate as module
 from xlite_search.evaluation.evaluate import evaluate
-from xlite_search.evaluation.looks import ledger_path, looks
+from xlite_search.evaluation.looks import ledger_path, looks_of
 from xlite_search.evaluation.scored import data_of, find_model, scored
 from xlite_search.evaluation.success import success
 from xlite_search.model_folder import read_model, trained_on
@@ -74,13 +74,23 @@ def test_figures_are_scikit_learns(half: RunConfig, capsys: pytest.CaptureFixtur
 def test_the_same_model_is_looked_at_once_and_another_needs_a_reason(half: RunConfig) -> None:
     one, other = untrained(half, "one"), untrained(half, "other", seed=1)
     first = evaluate(one, "test", CPU)
-    assert evaluate(one, "test", CPU).look == first.look and len(looks(of_test(half))) == 1
+    assert evaluate(one, "test", CPU).look == first.look and len(looks_of(of_test(half))) == 1
     with pytest.raises(BadInput, match="one model was judged on these images already, one"):
         evaluate(other, "test", CPU)
     again = evaluate(other, "test", CPU, reason="another seed")
     assert again.look is not None and again.look.number == 2
-    assert "corrected for 2 looks" in again.success[0].found
-    assert evaluate(other, "val", CPU).look is None and len(looks(of_test(half))) == 2
+    assert "corrected for 2 models" in again.success[0].found
+    (said,) = (each for each in evaluate(one, "test", CPU).tables() if "1st model" in str(each))
+    assert said == "1st model judged on these images, of 2 by now"
+    assert evaluate(other, "val", CPU).look is None and len(looks_of(of_test(half))) == 2
+
+
+def test_a_baseline_that_is_not_there_is_told_before_the_look(half: RunConfig) -> None:
+    folder = untrained(half, "m", parameters=1000)
+    with pytest.raises(BadInput, match="--baseline resnet10t_non: it is no model folder, and as a hybrid: "):
+        evaluate(folder, "test", CPU, baseline="resnet10t_non")
+    assert not looks_of(of_test(half))
+    assert "100.0% of m's" in evaluate(folder, "test", CPU, baseline="m").success[2].found
 
 
 def test_no_figure_without_its_look(half: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,13 +104,13 @@ def test_no_figure_without_its_look(half: RunConfig, monkeypatch: pytest.MonkeyP
         patch.setattr(module, "look", dies)
         with pytest.raises(KeyboardInterrupt):
             evaluate(folder, "test", CPU)
-    assert not (folder / "scores").exists() and not looks(of_test(half))
+    assert not (folder / "scores").exists() and not looks_of(of_test(half))
     with monkeypatch.context() as patch:
         patch.setattr(module, "scored", dies)
         with pytest.raises(KeyboardInterrupt):
             evaluate(folder, "test", CPU)
-    assert len(looks(of_test(half))) == 1
-    assert evaluate(folder, "test", CPU).look == looks(of_test(half))[0]
+    assert len(looks_of(of_test(half))) == 1
+    assert evaluate(folder, "test", CPU).look == looks_of(of_test(half))[0]
 
 
 def test_whichever_write_it_dies_at_no_figure_is_without_its_look(
@@ -111,7 +121,7 @@ def test_whichever_write_it_dies_at_no_figure_is_without_its_look(
     figures = folder / "artifacts" / "evaluation" / "test.json"
     really, seen = os.fsync, [0]
     for fatal in range(1, 40):
-        for path in (folder / "scores", figures.parent, ledger_path(of_test(half)).parent):
+        for path in (folder / "scores", figures.parent, ledger_path().parent):
             shutil.rmtree(path, ignore_errors=True)
         seen[0] = 0
 
@@ -126,11 +136,11 @@ def test_whichever_write_it_dies_at_no_figure_is_without_its_look(
             patch.setattr("xlite_search.cli.judge.track", lambda *_: None)
             with contextlib.suppress(KeyboardInterrupt):
                 call(capsys, "evaluate", "m", "--as-is")
-        assert not figures.exists() or len(looks(of_test(half))) == 1
+        assert not figures.exists() or len(looks_of(of_test(half))) == 1
         if seen[0] < fatal:
             break
         evaluate(folder, "test", CPU)
-        assert len(looks(of_test(half))) == 1
+        assert len(looks_of(of_test(half))) == 1
     assert 4 < fatal < 39, "every write of a whole evaluation was tried"
 
 
@@ -140,7 +150,7 @@ def test_who_was_trained_on_is_no_stranger(half: RunConfig) -> None:
     folder = untrained(half, "m", trained_on=trained_on(data, judged[:2]))
     with pytest.raises(BadInput, match=r"trained on 2 of these patients"):
         evaluate(folder, "test", CPU)
-    assert not looks(of_test(half))
+    assert not looks_of(of_test(half))
     with pytest.raises(BadInput, match="say --on test, or --on val"):
         evaluate(folder, half.data.name, CPU)
 
@@ -150,7 +160,7 @@ def test_where_nothing_can_be_judged_no_look_is_taken(half: RunConfig, monkeypat
     monkeypatch.setattr("xlite_search.data.dataset.Part.labels", property(lambda part: np.zeros((len(part), 14))))
     with pytest.raises(BadInput, match="there is nothing to judge"):
         evaluate(folder, "test", CPU)
-    assert not looks(of_test(half))
+    assert not looks_of(of_test(half))
 
 
 def test_a_data_set_from_elsewhere_is_judged_whole(half: RunConfig, phantom: PackedSet) -> None:
@@ -204,7 +214,7 @@ def test_verify_holds_figures_against_looks(half: RunConfig, capsys: pytest.Capt
     code, out, _ = call(capsys, "verify", "m")
     assert code == 3 and "is damaged" in out, "an edited figure"
     figures.write_text(whole)
-    ledger = ledger_path(of_test(half))
+    ledger = ledger_path()
     ledger.rename(ledger.with_suffix(".away"))
     code, out, _ = call(capsys, "verify", "m")
     assert code == 3 and "a look that is not in the ledger" in out
@@ -222,7 +232,9 @@ def test_maps_of_the_test_part_are_a_look(half: RunConfig, capsys: pytest.Captur
     arguments = ("explain", "m", "--part", "test", "--images", "1", "--findings", "Effusion")
     code, _, err = call(capsys, *arguments)
     assert code == 0 and "1st model judged on these images" in err, err
-    assert len(looks(of_test(half))) == 1 and evaluate(find_model("m"), "test", CPU).look == looks(of_test(half))[0]
+    assert (
+        len(looks_of(of_test(half))) == 1 and evaluate(find_model("m"), "test", CPU).look == looks_of(of_test(half))[0]
+    )
     untrained(half, "n", seed=1)
     code, _, err = call(capsys, "explain", "n", *arguments[2:])
     assert code == 2 and "--reason TEXT" in err
@@ -245,7 +257,7 @@ def test_an_auroc_is_above_the_criterion_beyond_chance(half: RunConfig, area: fl
     truth = random.random((600, 1)) < 0.3
     scores = random.normal(size=truth.shape) + np.sqrt(2) * norm.ppf(area) * truth
     about: Any = read_model(untrained(half, "m"))
-    found = list(success(about, influence(scores, truth, np.arange(600)), None, ""))
+    found = list(success(about, influence(scores, truth, np.arange(600)), 1, ("", 0)))
     assert found[0].verdict == verdict
 
 

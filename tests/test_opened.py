@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 from trainables.baseline import baseline
 from xlite_search import factors, storage
 from xlite_search.config import RunConfig, run_key
-from xlite_search.data import lists, splits
+from xlite_search.data import lists, split_files
 from xlite_search.data.dataset import DataSpec, open_data
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.labels import read_names
 from xlite_search.data.sources.phantom import Phantom
-from xlite_search.data.splits import ByPatient, Folds, fraction_of, fraction_rows, split_of
+from xlite_search.data.split_files import fraction_of, fraction_rows, split_of
+from xlite_search.data.splits import ByPatient, Folds
 from xlite_search.errors import Damaged
 from xlite_search.models.hybrid import build_model
 from xlite_search.remembered import Remembered
@@ -45,7 +46,7 @@ def test_a_remembered_fraction_is_the_one_that_is_dealt(
     dealt = {fraction: fraction_of(phantom.table, rows, fraction) for fraction in (0.2, 0.5)}
     for fraction, found in dealt.items():
         assert np.array_equal(open_data(spec_of(phantom, fit=fit, fraction=fraction)).train.rows, found)
-    monkeypatch.setattr(splits, "fraction_of", None)  # from here on it is read
+    monkeypatch.setattr(split_files, "fraction_of", None)  # from here on it is read
     split = split_of(phantom, ByPatient())
     for fraction, found in dealt.items():
         assert np.array_equal(fraction_rows(phantom, split, fit, rows, fraction), found)

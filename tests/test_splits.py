@@ -28,7 +28,8 @@ from xlite_search.data.sources import LabelTable
 from xlite_search.data.sources.chest import CHEST_FINDINGS
 from xlite_search.data.sources.labels import read_labels
 from xlite_search.data.sources.phantom import Phantom
-from xlite_search.data.splits import ByPatient, Folds, deal, fraction_of, split_of
+from xlite_search.data.split_files import fraction_of, split_of
+from xlite_search.data.splits import ByPatient, CrossFit, Folds, deal, identity
 from xlite_search.errors import BadInput, Damaged
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +95,39 @@ def test_shares_are_met_but_for_a_few_patients(
         assert abs((codes == number).sum() - ratio * len(table)) <= 3 * largest
         if ratio == 0:
             assert not (codes == number).any()
+
+
+@given(tables(), st.integers(2, 5), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_a_cross_fit_deals_training_and_validation_anew_and_leaves_the_test_part(
+    table: LabelTable, folds: int, seed: int
+) -> None:
+    base = deal(table, ByPatient())
+    found = np.array([deal(table, CrossFit(folds=folds, fold=fold, seed=seed)) for fold in range(folds)])
+    assert (found[:, base == TEST] == TEST).all()
+    assert ((found == VAL).sum(axis=0) == (base != TEST)).all(), "each image validates once"
+    assert ((found == TRAIN).sum(axis=0) == (folds - 1) * (base != TEST)).all()
+    for codes in found:
+        assert len({(p, int(code)) for p, code in zip(table.groups, codes, strict=True)}) == len(set(table.groups))
+
+
+def test_a_cross_fit_of_lists_is_known_by_what_they_say(phantom: PackedSet, tmp_path: Path) -> None:
+    names, dealt = phantom.table.names, rows_by_split(deal(phantom.table, ByPatient()))
+    for part, rows in dealt.items():
+        some = [names[row] for row in rows]
+        for folder in ("here", "there"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{part}.txt").write_text("\n".join(some))
+    here, there = (
+        split_of(phantom, CrossFit(of=Lists(path=str(tmp_path / folder)), fold=1)) for folder in ("here", "there")
+    )
+    assert here is there and np.array_equal(here.rows["test"], dealt["test"])
+    assert identity(CrossFit(of=Lists(path="a", sha256="b"))) == identity(CrossFit(of=Lists(path="c", sha256="b")))
+
+
+def test_a_fold_that_is_not_there_is_told() -> None:
+    with pytest.raises(BadInput, match="fold 5: folds count from 0, the last of 5 is 4"):
+        CrossFit(fold=5)
 
 
 @given(st.integers(0, 100))

@@ -27,7 +27,7 @@ from xlite_search.distill import platt
 from xlite_search.distill import teacher_logits as hearing
 from xlite_search.distill.losses import KD
 from xlite_search.distill.pretrained import Pretrained, import_teacher
-from xlite_search.distill.teacher import Teacher, load_teacher, shared_patients, write_ensemble
+from xlite_search.distill.teacher import Teacher, load_teacher, write_ensemble
 from xlite_search.distill.teacher_logits import Cached, Hint, Online, verify
 from xlite_search.errors import BadInput, Damaged, RunFailed
 from xlite_search.execution import follow
@@ -39,6 +39,7 @@ from xlite_search.model_folder import (
     expect_loadable,
     publish,
     read_model,
+    shared_patients,
     trained_on,
     write_model,
 )

@@ -13,9 +13,10 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from xlite_search import storage
 from xlite_search.data.dataset import Data, DataSpec
-from xlite_search.data.lists import ELSEWHERE
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.splits import AnySplit, resolved, split_of
+from xlite_search.data.split_files import split_of
+from xlite_search.data.splits import AnySplit, resolved
+from xlite_search.data.splits import identity as split_identity
 from xlite_search.data.views import fingerprint as views_fingerprint
 from xlite_search.distill.losses import KD
 from xlite_search.errors import BadInput
@@ -94,7 +95,7 @@ class RunConfig(Recipe):
     def identity(self) -> dict[str, Any]:
         """What makes this run this run, as JSON: all but the places of files, and what its views are drawn by."""
         tree = self.model_dump(mode="json")
-        tree["data"]["split"] = self.data.split.model_dump(mode="json", exclude=ELSEWHERE)
+        tree["data"]["split"] = split_identity(self.data.split)
         if tree["weights"]:
             del tree["weights"]["path"]
         if self.augment:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from xlite_search import storage
-from xlite_search.data.dataset import Data
+from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.data.preprocess import Preprocess
 from xlite_search.errors import BadInput, Damaged
 from xlite_search.records import RunRecord
@@ -162,8 +162,9 @@ def write_model(folder: Path, weights: bytes, about: ModelManifest) -> str:
     return sha256
 
 
-def write_ensemble(folder: Path, members: Sequence[str]) -> None:
-    """Leaves the folder of an ensemble, whose members lie beside it.
+def write_ensemble(folder: Path, members: Sequence[str], fitted: DataSpec | None = None) -> None:
+    """Leaves the folder of an ensemble, whose members lie beside it. `fitted` are the data of members that were each
+    fitted on a part of them; else they are those that all members have in common, if they have.
 
     Raises:
         BadInput: a member is not there, or they know other findings, or in another order.
@@ -173,17 +174,20 @@ def write_ensemble(folder: Path, members: Sequence[str]) -> None:
         raise BadInput("teacher: the members of the ensemble know other findings, or in another order")
     first = abouts[0]
     config = {"model": " + ".join(about.model for about in abouts)}
-    same = first.data is not None and all(about.data == first.data for about in abouts)
+    seen = first.data if all(about.data == first.data for about in abouts) else None
+    own = first.config.get("data") if seen else None
+    if fitted:
+        seen, own = seen_of(open_data(fitted)), fitted.model_dump(mode="json")
     about = ModelManifest(
         members=tuple(members),
         sha256=storage.digest([about.sha256 for about in abouts]),
-        config=config | ({"data": first.config["data"]} if same and "data" in first.config else {}),
+        config=config | ({"data": own} if own else {}),
         classes=first.classes,
         input=first.input,
         parameters=sum(about.parameters for about in abouts),
         pos_weight=None,
         metrics={},
-        **({"data": first.data, "trained_on": _seen_by_any(abouts), "notice": first.notice} if same else {}),
+        **({"data": seen, "trained_on": _seen_by_any(abouts), "notice": first.notice} if seen else {}),
     )
     storage.write_manifest(folder / MANIFEST, about.as_json())
 
@@ -202,8 +206,30 @@ def input_of(data: Data) -> dict[str, Any]:
     return {**data.packed.preprocess.describe(), "pixels": PIXELS.get(data.packed.channels, "uint8")}
 
 
+def seen_of(data: Data) -> DataSeen:
+    return DataSeen(name=data.packed.folder.name, fingerprint=data.packed.fingerprint, split=data.split.fingerprint)
+
+
 def trained_on(data: Data, patients: Iterable[str]) -> TrainedOn:
     return TrainedOn(source=data.packed.manifest["source"], patients=tuple(patients))
+
+
+def shared_patients(seen: TrainedOn | None, data: Data) -> list[str]:
+    """Patients that a model was trained on and that another, a student perhaps, is judged by, in validation or test."""
+    return seen_among(seen, data, [row for name in ("val", "test") for row in data.split.rows.get(name, ())])
+
+
+def seen_among(seen: TrainedOn | None, data: Data, rows: Iterable[int]) -> list[str]:
+    """Patients of some rows that a model was trained on; nobody where that is not known, or of another source."""
+    if seen is None or source_of(seen.source) != source_of(data.packed.manifest["source"]):
+        return []
+    patients = data.packed.table.groups
+    return sorted({patients[row] for row in rows} & set(seen.patients))
+
+
+def source_of(about: Any) -> Any:
+    """A source of images as today's describe themselves: how its values were stretched was part of it once."""
+    return {name: value for name, value in about.items() if name != "tail"} if isinstance(about, dict) else about
 
 
 def expect_loadable(record: RunRecord, classes: int) -> Hybrid:
@@ -248,7 +274,6 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
 
     model = expect_loadable(record, len(data.classes))
     weight = loss.pos_weight(data.train.positives, len(data.train))
-    split = DataSeen(name=data.packed.folder.name, fingerprint=data.packed.fingerprint, split=data.split.fingerprint)
     about = ModelManifest(
         config=record.config,
         run=record.key,
@@ -258,7 +283,7 @@ def publish(folder: Path, record: RunRecord, loss: Loss, data: Data, provenance:
         pos_weight=tuple(weight.tolist()) if weight is not None else None,
         best_epoch=record.best.epoch if record.best else 0,
         metrics=record.epochs[record.best.epoch - 1] if record.best else {},
-        data=split,
+        data=seen_of(data),
         trained_on=trained_on(data, sorted({data.packed.table.groups[row] for row in data.train.rows})),
         notice=data.packed.manifest["notice"],
         provenance=provenance,

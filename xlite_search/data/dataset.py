@@ -14,7 +14,8 @@ from pydantic import Field
 
 from xlite_search.data import integrity
 from xlite_search.data.packed import PackedSet
-from xlite_search.data.splits import AnySplit, ByPatient, Split, fraction_rows, split_of
+from xlite_search.data.split_files import Split, fraction_rows, split_of
+from xlite_search.data.splits import AnySplit, ByPatient
 from xlite_search.data.stratify import linked
 from xlite_search.errors import BadInput
 from xlite_search.remembered import Remembered

@@ -22,8 +22,6 @@ from xlite_search.spec import Spec
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST, NOWHERE = 0, 1, 2, -1
 REPORT = "split.json"
-#: What a spec of lists says that does not change who is where.
-ELSEWHERE = {"path"}
 
 
 _SAID = Remembered[str](8)

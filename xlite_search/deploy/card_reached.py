@@ -12,8 +12,7 @@ from typing import Any
 from xlite_search.deploy.delivered import Delivered, read_json, verb
 from xlite_search.evaluation.calibration_notes import not_better
 from xlite_search.evaluation.explained import in_order, kept
-from xlite_search.evaluation.looks import Look
-from xlite_search.evaluation.looks import looks as looks_at
+from xlite_search.evaluation.looks import Look, looks_of, models_in
 from xlite_search.records import ARTIFACTS
 from xlite_search.spec import parse
 
@@ -62,7 +61,7 @@ def looks(of: Delivered) -> list[dict[str, Any]]:
         prints = of.data.packed.fingerprint, of.data.split.fingerprint
     else:
         return []
-    taken = looks_at({"data": prints[0], "split": prints[1], "part": "test"})
+    taken = looks_of({"data": prints[0], "split": prints[1], "part": "test"})
     about = [each.model_dump(mode="json", include={"number", "model", "date", "reason"}) for each in taken]
     return [one | {"this": each.judged.model_dump() == of.judged} for one, each in zip(about, taken, strict=True)]
 
@@ -72,7 +71,7 @@ def _looked(look: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not look:
         return None
     taken = parse(Look, look, "artifacts/evaluation: ")
-    return {"words": taken.words(), "so_far": len(looks_at(taken.of)) or None}
+    return {"words": taken.words(), "so_far": models_in(looks_of(taken.of)) or None}
 
 
 def calibration(of: Delivered) -> dict[str, Any] | None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from xlite_search import model_folder, places, storage
-from xlite_search.data.dataset import Data
 from xlite_search.errors import BadInput
 from xlite_search.model import Model
-from xlite_search.model_folder import TrainedOn, manifest_of
+from xlite_search.model_folder import manifest_of
 
 
 class Teacher(Model):
@@ -53,21 +49,3 @@ def write_ensemble(members: list[str]) -> str:
 
 def ensemble_key(members: list[str]) -> str:
     return storage.digest(["ensemble", *sorted(members)])[:12]
-
-
-def shared_patients(seen: TrainedOn | None, data: Data) -> list[str]:
-    """Patients that a teacher was trained on and that the student is judged by, in validation or test."""
-    return seen_among(seen, data, [row for name in ("val", "test") for row in data.split.rows.get(name, ())])
-
-
-def seen_among(seen: TrainedOn | None, data: Data, rows: Iterable[int]) -> list[str]:
-    """Patients of some rows that a model was trained on; nobody where that is not known, or of another source."""
-    if seen is None or _source_of(seen.source) != _source_of(data.packed.manifest["source"]):
-        return []
-    patients = data.packed.table.groups
-    return sorted({patients[row] for row in rows} & set(seen.patients))
-
-
-def _source_of(about: Any) -> Any:
-    """A source as today's describe themselves: how its values were stretched was part of it once."""
-    return {name: value for name, value in about.items() if name != "tail"} if isinstance(about, dict) else about

@@ -141,7 +141,7 @@ class Calibrated:
         pooled = self.calibration.pooled
         notes = [
             f"log-odds = slope x logit + offset; of all findings pooled {pooled.slope:.4f} and {pooled.offset:+.4f}",
-            f"fitted on {on.images:,} validation images of {on.patients:,} patients of '{on.data}'",
+            f"fitted on {on.images:,} {on.kind} images of {on.patients:,} patients of '{on.data}'",
         ]
         if bare := [row.finding for row in rows if not row.calibrated]:
             notes.append(f"not calibrated, without positives or without negatives: {', '.join(bare)} (the pooled line)")
@@ -204,7 +204,7 @@ class Calibrated:
     def diagrams(self) -> bytes:
         """Reliability diagrams as SVG, of each finding and of all together."""
         found, note = list(map(self._diagram, self._rows)), RELIABILITY_NOTE + self._warning()
-        return reliability(found, f"Reliability of {self.folder.name} on validation", note)
+        return reliability(found, f"Reliability of {self.folder.name} on {self.calibration.on.kind} images", note)
 
     def _diagram(self, row: OfFinding) -> Diagram:
         raw, chance, truth, _ = self._images(row.finding)
@@ -242,7 +242,7 @@ class Calibrated:
                 everyone, at = np.array(curve.everyone), np.array(curve.thresholds)
                 found.append(Benefit(row.finding, says, at, worth, low, high, everyone, faded))
         note = BENEFIT_NOTE + self._warning()
-        return net_benefit(found, f"Net benefit of {self.folder.name} on validation", note)
+        return net_benefit(found, f"Net benefit of {self.folder.name} on {self.calibration.on.kind} images", note)
 
 
 METHODS: dict[Method, str] = {"platt": "Platt's line", "temperature": "one temperature"}

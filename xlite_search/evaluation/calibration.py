@@ -34,6 +34,7 @@ FILE = "calibration.json"
 Method = Literal["platt", "temperature"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FOLDS, DIGITS = 5, 10
+FOLD_PART: Literal["folds"] = "folds"
 #: spread of log slope and offset around the pooled line
 RIDGE = (0.3, 1.0)
 #: around the line as it is, of the pooled one: it decides only where the logits say nothing, or all
@@ -51,21 +52,32 @@ class FittedOn(Spec):
     """What a calibration was fitted on.
 
     data, fingerprint, split  the data set's name, and its and its split's fingerprints
+    part          its validation part; of a cross-fit the folds, each by the member that has not seen it
     study, trial  whose kept predictions they are, if they are not the model's own; `caveat` says so
     """
 
     data: str
     fingerprint: str
     split: str
-    part: Literal["val"] = "val"
+    part: Literal["val", "folds"] = "val"
     images: int
     patients: int
     study: str = ""
     trial: str = ""
 
     @property
+    def kind(self) -> str:
+        """Which images they are: validation images, or out-of-fold images."""
+        return "out-of-fold" if self.part == FOLD_PART else "validation"
+
+    @property
     def caveat(self) -> str:
         """What every page that shows the calibration has to say; empty if nothing."""
+        if self.part == FOLD_PART:
+            return (
+                "fitted on the out-of-fold predictions of its members, each of images that it has not seen: the mean "
+                "of them all, which is delivered, is another model, and mostly a better one"
+            )
         if not self.trial:
             return ""
         return (

@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlite_search.data.dataset import Data
-from xlite_search.distill.teacher import seen_among
 from xlite_search.errors import BadInput
 from xlite_search.evaluation.calibration import Calibration, read_calibration
 from xlite_search.evaluation.evaluated import Evaluated, Moved, OfFinding
-from xlite_search.evaluation.looks import Judged, Look, look
+from xlite_search.evaluation.looks import Judged, Look, images_of, look, looks, models_in
 from xlite_search.evaluation.scored import PartName, Scored, data_of, part_of, scored
 from xlite_search.evaluation.subgroups import subgroups
-from xlite_search.evaluation.success import success
+from xlite_search.evaluation.success import Baseline, baseline_of, success
 from xlite_search.evaluation.thresholds import Thresholds, read_thresholds
-from xlite_search.model_folder import ModelManifest, read_model
+from xlite_search.model_folder import ModelManifest, read_model, seen_among
 from xlite_search.results.bootstrap import Figure as Drawn
 from xlite_search.results.bootstrap import bootstrap
 from xlite_search.results.inference import joint
@@ -91,7 +90,7 @@ def evaluate(
 
     Raises:
         BadInput: the images are not there or not the model's, it was trained on their patients, they have no finding of
-            its own, or they were looked at and no reason is given.
+            its own, or they were looked at and no reason is given; or there is no such baseline.
         Damaged: the ledger, or kept logits, are not what was written.
     """
     about, delivered = read_model(folder), Delivered.of(folder)
@@ -100,9 +99,11 @@ def evaluate(
     if on not in (TEST, VAL):
         _expect_other_images(about, data, part, on, delivered.calibration)
     _expect_judged(about, data, part, on)
+    size = baseline_of(about, baseline)
     taken = None if on == VAL else look_at(folder, data, part, reason)
+    by_now = models_in(looks(images_of(data, part))) if taken else 0
     found = scored(folder, data, part, device, counter)
-    return _evaluated(folder.name, about, on, data, found, delivered, taken, baseline)
+    return _evaluated(folder.name, about, on, data, found, delivered, (taken, by_now), size)
 
 
 def expect_ready(folder: Path, on: str, *, as_is: bool = False) -> None:
@@ -117,8 +118,7 @@ def expect_ready(folder: Path, on: str, *, as_is: bool = False) -> None:
 
 def look_at(folder: Path, data: Data, part: PartName, reason: str = "") -> Look:
     """The look that a model takes at a part, as it would be delivered now. Raises as `looks.look`."""
-    of = {"data": data.packed.fingerprint, "split": data.split.fingerprint, "part": part}
-    return look(of, folder.name, Delivered.of(folder).judged(read_model(folder).sha256), reason)
+    return look(images_of(data, part), folder.name, Delivered.of(folder).judged(read_model(folder).sha256), reason)
 
 
 def _images(about: ModelManifest, on: str) -> tuple[Data, PartName]:
@@ -194,8 +194,8 @@ def _evaluated(
     data: Data,
     found: Scored,
     delivered: Delivered,
-    taken: Look | None,
-    baseline: str,
+    looked: tuple[Look | None, int],
+    baseline: Baseline,
 ) -> Evaluated:
     columns = np.array([about.classes.index(each) for each in found.classes])
     probabilities = _probabilities(about, found, delivered, columns)
@@ -210,18 +210,19 @@ def _evaluated(
     return Evaluated(
         name,
         on,
-        taken,
+        looked[0],
         len(found.rows),
         len(np.unique(found.groups)),
         auroc,
         _figures(found, probabilities, cuts, known),
         tuple(sorted(rows, key=lambda row: row.positives)),
         tuple(_moved(found, probabilities, fitted)) if on != VAL else (),
-        tuple(success(about, macro, taken, baseline)) if on != VAL else (),
+        tuple(success(about, macro, looked[1], baseline)) if on != VAL else (),
         subgroups(found, data.packed.table, decisions),
         tuple(each for each in about.classes if each not in found.classes),
         tuple(_notes(about, on, delivered, data)),
         delivered.judged(about.sha256).model_dump(),
+        looked[1],
     )
 
 

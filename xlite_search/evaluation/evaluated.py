@@ -63,6 +63,7 @@ class Evaluated:
 
     on          "test", "val", or a data set's name
     look        at a part that is looked at once; None on validation
+    by_now      models that were judged on these images by now
     auroc       mean over findings, by patient
     figures     means over findings of AP, F1, Brier score, calibration error
     unjudged    findings of the model of which these images say nothing
@@ -82,12 +83,14 @@ class Evaluated:
     unjudged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     delivered: Mapping[str, str] = field(default_factory=dict)
+    by_now: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "on": self.on,
             "look": self.look.model_dump(mode="json") if self.look else None,
+            "judged_by_now": self.by_now,
             "delivered": dict(self.delivered),
             "images": self.images,
             "patients": self.patients,
@@ -110,7 +113,9 @@ class Evaluated:
         if self.success:
             yield self._success()
         if self.look:
-            yield self.look.words() + (f"; looked at again because: {self.look.reason}" if self.look.reason else "")
+            yield self.look.words(self.by_now) + (
+                f"; looked at again because: {self.look.reason}" if self.look.reason else ""
+            )
         yield from self.notes
 
     def _findings(self) -> Table:

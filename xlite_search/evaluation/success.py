@@ -6,14 +6,15 @@ What is claimed of the AUROC is corrected for the number of models that were jud
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from xlite_search import places
-from xlite_search.evaluation.looks import Look
+from xlite_search.errors import BadInput
+from xlite_search.evaluation.scored import find_model
 from xlite_search.model_folder import ModelManifest, exists, read_model
 from xlite_search.results.columns import ends, number
 from xlite_search.results.inference import CONFIDENCE, joint
@@ -22,6 +23,10 @@ from xlite_search.results.intervals import own
 
 Criterion = Literal["met", "not met", "cannot tell", "unknown"]
 AUROC, MILLISECONDS, SIZE = 0.80, 500.0, 0.50
+
+
+#: name and parameters of what a model is held against, 0 if there is nothing
+Baseline = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,20 @@ class Success:
     verdict: Criterion
 
 
-def success(about: ModelManifest, macro: Influence, taken: Look | None, baseline: str) -> Iterator[Success]:
-    """The three criteria; `macro` are the findings that the mean is over, `taken` the look at these images."""
-    looks = taken.number if taken else 1
+def success(about: ModelManifest, macro: Influence, judged: int, baseline: Baseline) -> Iterator[Success]:
+    """The three criteria; `macro` are the findings that the mean is over, `judged` how many models were judged on these
+    images by now, `baseline` what its size is held against (`baseline_of`)."""
+    looks = max(judged, 1)
     confidence = 1 - (1 - CONFIDENCE) / looks
     area = own(np.array([macro.score.mean()]), joint([macro]), confidence=confidence)[0]
     verdict: Criterion = "cannot tell"
     if area.low > AUROC or area.high < AUROC:
         verdict = "met" if area.low > AUROC else "not met"
-    corrected = f", corrected for {looks} looks" if looks > 1 else ""
+    corrected = f", corrected for {looks} models judged" if looks > 1 else ""
     told = f"{number(area.value)}, {100 * confidence:.4g} % interval {ends(area.low, area.high)}{corrected}"
     yield Success(f"AUROC above {AUROC:.2f}", told, verdict)
     yield _time(about)
-    yield _size(about, baseline)
+    yield _size(about, *baseline)
 
 
 def _time(about: ModelManifest) -> Success:
@@ -63,13 +69,12 @@ def _time(about: ModelManifest) -> Success:
         with torch.random.fork_rng(devices=[]):
             network = build_model(name, classes=len(about.classes)).eval()
         spent += latency_ms(network, torch.zeros(1, channels, size, size, dtype=torch.uint8))
-    told = f"{spent:.1f} ms, the network alone on one thread of this processor"
+    told = f"{spent:.1f} ms in torch, the network alone on one thread of this processor"
     return Success(criterion, told, "met" if spent < MILLISECONDS else "not met")
 
 
-def _size(about: ModelManifest, baseline: str) -> Success:
+def _size(about: ModelManifest, name: str, theirs: int) -> Success:
     criterion = f"under {SIZE:.0%} of the baseline's parameters"
-    name, theirs = _baseline(about, baseline)
     if not theirs or not about.parameters:
         return Success(criterion, "no baseline is known: name one, --baseline MODEL", "unknown")
     ratio = about.parameters / theirs
@@ -77,17 +82,22 @@ def _size(about: ModelManifest, baseline: str) -> Success:
     return Success(criterion, told, "met" if ratio < SIZE else "not met")
 
 
-def _baseline(about: ModelManifest, baseline: str) -> tuple[str, int]:
-    """Name and parameters of the baseline, 0 if there is none: of a model folder, of a hybrid, or the teacher's."""
+def baseline_of(about: ModelManifest, baseline: str) -> Baseline:
+    """Of a model folder, of a hybrid, or the teacher's. Raises BadInput if there is no model of that name."""
     teacher = (about.config.get("kd") or {}).get("teacher")
     if not baseline:
         home = places.teacher_folder(str(teacher))
         return ("the teacher", read_model(home).parameters) if teacher and exists(home) else ("", 0)
     from xlite_search.models.hybrid import build_model, full_name, parameters
 
-    if exists(Path(baseline)):
-        return Path(baseline).name, read_model(Path(baseline)).parameters
+    with suppress(BadInput):
+        folder = find_model(baseline)
+        return folder.name, read_model(folder).parameters
     import torch
 
+    try:
+        name = full_name(baseline)
+    except BadInput as why:
+        raise BadInput(f"--baseline {baseline}: it is no model folder, and as a hybrid: {why}") from None
     with torch.device("meta"):
-        return baseline, parameters(build_model(full_name(baseline), classes=len(about.classes)))
+        return baseline, parameters(build_model(name, classes=len(about.classes)))

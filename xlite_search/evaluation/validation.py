@@ -1,7 +1,8 @@
-"""The images that a model is calibrated on: its validation part, or the one that its study's trial left.
+"""The images that a model is calibrated on: its validation part, its members' folds, or what its study's trial left.
 
-A model that was trained on train+val has no image left that it has not seen. The trial whose config it has was trained
-on train alone, and its logits of the validation images are kept: another model's, but of the same recipe.
+The members of a cross-fit have each judged the fold that they have not seen: together all images of training and
+validation. A model that was trained on train+val has no image left that it has not seen. The trial whose config it has
+was trained on train alone, and its logits of the validation images are kept: another model's, but of the same recipe.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xlite_search.data.dataset import Data, open_data
+from xlite_search.data.splits import CrossFit
 from xlite_search.errors import BadInput, XliteError
+from xlite_search.evaluation.calibration import FOLD_PART as FOLDS
 from xlite_search.evaluation.calibration import FittedOn
 from xlite_search.evaluation.scored import Scored, data_of, scored
-from xlite_search.model_folder import ModelManifest, manifest_of, read_model
+from xlite_search.model_folder import ModelManifest, manifest_of, read_model, seen_among
 from xlite_search.training.predictions import Predictions
 
 if TYPE_CHECKING:
     import torch
 
     from xlite_search.records import RunRecord
+
+
+CROSSFIT = CrossFit.model_fields["name"].default
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,49 @@ def validation_of(
     about = read_model(folder)
     data = data_of(about, name)
     if not len(data.val):
-        return _of_trial(folder, about)
+        members = _fold_members(folder, about)
+        return _of_folds(about, data, members, device, counter) if members else _of_trial(folder, about)
     _expect_unseen(about, data)
     found = scored(folder, data, "val", device, counter)
     return Validation(about, found, _on(data, found))
+
+
+def _fold_members(folder: Path, about: ModelManifest) -> list[Path]:
+    """The members of a cross-fit; none if it is something else."""
+    members = [folder.parent / member for member in about.members]
+    splits = [manifest_of(member).config.get("data", {}).get("split", {}) for member in members]
+    whole = bool(splits) and {split.get("name") for split in splits} == {CROSSFIT}
+    return members if whole and {split["fold"] for split in splits} == set(range(splits[0]["folds"])) else []
+
+
+def _of_folds(
+    about: ModelManifest,
+    data: Data,
+    members: list[Path],
+    device: torch.device,
+    counter: Callable[[int, int], None] | None,
+) -> Validation:
+    """Out-of-fold logits: of each image those of the one member that has not seen it, in the order of the rows."""
+    parts, total, done = [], len(data.train), 0
+    for member in members:
+        own = read_model(member)
+        fold = data_of(own)
+        _expect_unseen(own, fold)
+        parts.append(scored(member, fold, "val", device, _counting(counter, done, total)))
+        done += len(parts[-1].rows)
+    rows = np.concatenate([part.rows for part in parts])
+    order = np.argsort(rows)
+    table = data.packed.table
+    groups = np.unique([table.groups[row] for row in rows[order]], return_inverse=True)[1].reshape(-1)
+    of = {"sha256": about.sha256, "data": data.packed.fingerprint, "split": data.split.fingerprint, "part": FOLDS}
+    logits, truth = (np.concatenate([getattr(part, what) for part in parts])[order] for what in ("logits", "truth"))
+    names = tuple(table.names[row] for row in rows[order])
+    found = Scored(logits, truth, groups, rows[order], names, parts[0].classes, of)
+    return Validation(about, found, _on(data, found).model_copy(update={"part": FOLDS}))
+
+
+def _counting(counter: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: counter(before + done, total) if counter else None
 
 
 def _on(data: Data, found: Scored, study: str = "", trial: str = "") -> FittedOn:
@@ -66,10 +111,7 @@ def _on(data: Data, found: Scored, study: str = "", trial: str = "") -> FittedOn
 
 def _expect_unseen(about: ModelManifest, data: Data) -> None:
     """Raises BadInput if a validation patient is one that the model was trained on."""
-    if about.trained_on is None or about.trained_on.source != data.packed.manifest["source"]:
-        return
-    groups = data.packed.table.groups
-    seen = {groups[row] for row in data.val.rows} & set(about.trained_on.patients)
+    seen = seen_among(about.trained_on, data, data.val.rows.tolist())
     if seen:
         raise BadInput(
             f"'{about.model}' was trained on {len(seen)} of the patients of the validation part of data set "

@@ -10,7 +10,7 @@ from typing import Any
 from xlite_search import storage
 from xlite_search.errors import XliteError
 from xlite_search.evaluation.evaluate import VAL, Delivered
-from xlite_search.evaluation.looks import Look, looks
+from xlite_search.evaluation.looks import Look, every_look, read_images
 from xlite_search.evaluation.scored import FOLDER, kept_logits, key_of
 from xlite_search.model_folder import read_model
 from xlite_search.spec import parse
@@ -62,7 +62,8 @@ def _figures(folder: Path) -> Iterator[str]:
                 yield f"{path} has figures of '{told['on']}' and no look"
             continue
         try:
-            known = looks(taken.of)
+            known = every_look()
+            read_images(taken.images)
         except XliteError as error:
             yield str(error)
             continue

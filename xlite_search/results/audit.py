@@ -16,12 +16,12 @@ from xlite_search.console import say
 from xlite_search.data import integrity
 from xlite_search.data.audit import Audit, audit_of
 from xlite_search.data.dataset import Data, DataSpec, open_data
-from xlite_search.data.lists import ELSEWHERE, rows_by_split, write_lists
+from xlite_search.data.lists import rows_by_split, write_lists
 from xlite_search.data.packed import PackedSet
 from xlite_search.data.samplers import MaxRarity, MeanRarity, OfLargest, Sampler, Shuffled, Unscaled
 from xlite_search.data.sources import LabelTable
 from xlite_search.data.sources.labels import read_labels
-from xlite_search.data.splits import AnySplit, Folds, deal
+from xlite_search.data.splits import AnySplit, Folds, deal, identity
 from xlite_search.data.stratify import balance, linked
 from xlite_search.data.views import Light, Medium, Strong, contact_sheet
 from xlite_search.errors import BadInput, XliteError
@@ -135,7 +135,7 @@ def write_splits(
     written = {}
     for spec, codes in dealt:
         folder = output / f"fold_{spec.fold}" if isinstance(spec, Folds) else output
-        about = {"labels_sha256": storage.sha256_of(labels), **spec.model_dump(mode="json", exclude=ELSEWHERE)}
+        about = {"labels_sha256": storage.sha256_of(labels), **identity(spec)}
         missed = integrity.missed_shares(linked(found), rows_by_split(codes), spec.shares)
         written[str(folder)] = write_lists(folder, found, codes, about) | {"warnings": missed}
     return written

@@ -13,7 +13,7 @@ from xlite_search.console import EpochLine, say
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
 from xlite_search.execution import drive
-from xlite_search.model_folder import expect_loadable, publish, read_model
+from xlite_search.model_folder import expect_loadable, publish, read_model, shared_patients
 from xlite_search.places import FINAL
 from xlite_search.records import RunRecord
 from xlite_search.results.best import read_best
@@ -59,31 +59,65 @@ def train_final(path: Path, *, split: str, settings: dict[str, Any], name: str |
         RunFailed: the training failed.
     """
     document = read_best(path)
+    config = config_of_final(path, document, split, settings)
+    return trained(document, config, name or f"{document['study']}-{run_key(config, maker_of(document))}")
+
+
+def config_of_final(path: Path, document: dict[str, Any], split: str, settings: dict[str, Any]) -> RunConfig:
+    """The config of the final training of a `best.yaml`.
+
+    Raises BadInput: the data, the split, the weights or the teacher are not what the study had, or the teacher knows
+    the patients that other data would have it judged by.
+    """
     if split not in ("train", "train+val"):
         raise BadInput(f"--split {split}: expected train or train+val")
-    trainable = trainable_at(document["trainable"])
-    config = final_config(document, split, settings, str(path), config_class(trainable))
+    own = config_class(trainable_at(document["trainable"]))
+    config = final_config(document, split, settings, str(path), own)
     _expect_the_same(document, config, settings, path)
+    return config
+
+
+def maker_of(document: dict[str, Any]) -> str:
+    """Who made the study's runs, by today's code."""
+    return maker(trainable_at(document["trainable"]))
+
+
+def trained(document: dict[str, Any], config: RunConfig, name: str) -> RunRecord:
+    """Trains a config of `config_of_final`, or goes on with it; leaves the model folder of that name."""
+    trainable = trainable_at(document["trainable"])
     code = code_of(trainable).version
     if code != document["code"]["version"]:
         say("The code has changed since this config was found: expect another score than the study's")
+    record = _record(places.model_folder(name), config, document, code)
+    found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
+    return finished(record, config, document["trainable"], FINAL, document["metric"], found)
+
+
+def finished(
+    record: RunRecord, config: RunConfig, where: str, experiment: str, metric: str, found: dict[str, Any] | None = None
+) -> RunRecord:
+    """Trains a run to its end in this process, or goes on with it, and makes it a model folder.
+
+    where       its trainable
+    experiment  MLflow's, that it is recorded in
+    metric      shown after every epoch
+    found       what the manifest's provenance says beside what trained it
+    """
+    trainable, folder, line = trainable_at(where), record.folder, EpochLine(config.epochs)
     data = open_data(config.data)
     data.packed.verify()
-    folder = places.model_folder(name or f"{document['study']}-{run_key(config, maker(trainable))}")
-    record = _record(folder, config, document, code)
-    line = EpochLine(config.epochs)
-    with alone(folder, f"the training in {folder}"), Recorder(FINAL) as recorder, progress.listening(line):
+    with alone(folder, f"the training in {folder}"), Recorder(experiment) as recorder, progress.listening(line):
         if not record.over:
             for after_epoch in drive(record, trainable, config):
                 if len(after_epoch.epochs) == 1:
                     expect_loadable(after_epoch, len(data.classes))  # it would be refused in the end
-                line.end(_line(after_epoch, document["metric"]))
+                line.end(_line(after_epoch, metric))
                 recorder.sync(after_epoch)
         record = record.reload()
         recorder.sync(record)
         if not model_folder.exists(folder):
-            found = {k: document[k] for k in ("study", "trial", "label", "metric", "score", "best_epoch", "code")}
-            publish(folder, record, config.loss, data, found | provenance.of_training(maker(trainable)))
+            made = provenance.of_training(maker(trainable))
+            publish(folder, record, config.loss, data, (found or {}) | made)
             recorder.sync(record)  # a model now, with its files
     return record
 
@@ -99,14 +133,12 @@ def train_seeds(
     if seeds < 2:
         raise BadInput(f"--seeds {seeds}: an ensemble has two members at least; leave it out to train one model")
     document = read_best(path)
-    trainable = trainable_at(document["trainable"])
-    config = final_config(document, split, settings, str(path), config_class(trainable))
-    base = name or f"{document['study']}-{run_key(config, maker(trainable))}-of{seeds}"
+    config = config_of_final(path, document, split, settings)
+    base = name or f"{document['study']}-{run_key(config, maker_of(document))}-of{seeds}"
     records = []
     for number, seed in enumerate(range(config.seed, config.seed + seeds), start=1):
         say(f"member {number} of {seeds}: seed {seed}")
-        own = settings | {"seed": seed}
-        records.append(train_final(path, split=split, settings=own, name=f"{base}-seed{seed}"))
+        records.append(trained(document, config.model_copy(update={"seed": seed}), f"{base}-seed{seed}"))
     folder = places.model_folder(base)
     model_folder.write_ensemble(folder, [record.folder.name for record in records])
     return folder, records
@@ -150,6 +182,13 @@ def _expect_the_same(document: dict[str, Any], config: RunConfig, settings: dict
         raise BadInput(f"{path}: {config.weights.path} is not the weights file that the study had (another sha256)")
     if config.kd and read_model(places.teacher_folder(config.kd.teacher)).sha256 != document["teacher_sha256"]:
         raise BadInput(f"{path}: teacher {config.kd.teacher} was trained again; its students would differ")
+    if config.kd and any(name.startswith("data.") for name in settings):
+        seen = read_model(places.teacher_folder(config.kd.teacher)).trained_on
+        if shared := shared_patients(seen, open_data(config.data)):
+            raise BadInput(
+                f"{path}: teacher {config.kd.teacher} was trained on {len(shared):,} of the patients that its student "
+                f"would be judged by on these data ({', '.join(shared[:3])}, ...); keep the study's split"
+            )
 
 
 def _line(record: RunRecord, metric: str) -> str:

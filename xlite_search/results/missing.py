@@ -18,7 +18,7 @@ PROGRAM = ("python", "-m", "xlite_search")
 #: stands for a study's file where nobody wrote down which it was
 SPACE = "SPACE"
 #: settings that are filled in when a config is resolved
-FILLED = ("kd.teacher", "weights.sha256", "data.split.sha256")
+FILLED = ("kd.teacher", "weights.sha256", "data.split.sha256", "data.split.of.sha256")
 #: letters of a study's name that say what it is about
 LONGEST = 60
 

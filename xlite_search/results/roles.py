@@ -55,9 +55,11 @@ SETTINGS: Mapping[str, Role] = {
     **_as("factor", "weights weights.sha256"),
     **_as("factor", "data data.name data.fit data.fraction data.split data.split.ratios data.split.seed"),
     **_as("factor", "data.split.folds data.split.fold data.split.test data.split.val data.split.sha256"),
+    **_as("factor", "data.split.of data.split.of.ratios data.split.of.seed data.split.of.folds data.split.of.fold"),
+    **_as("factor", "data.split.of.test data.split.of.val data.split.of.sha256"),
     **_as("factor", "kd kd.tau kd.alpha kd.form kd.intra kd.hint kd.platt kd.teacher"),
     **_as("nuisance", "seed threads compile"),
-    **_as("place", "weights.path data.split.path data.split.incomplete"),
+    **_as("place", "weights.path data.split.path data.split.incomplete data.split.of.path data.split.of.incomplete"),
 }
 #: the role of what is known of a run beside its settings
 PROVENANCE: Mapping[str, Role] = {

@@ -11,10 +11,10 @@ from xlite_search import model_folder, places, provenance
 from xlite_search.config import RunConfig, run_key
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.distill.pretrained import Pretrained, import_teacher
-from xlite_search.distill.teacher import ensemble_key, shared_patients
+from xlite_search.distill.teacher import ensemble_key
 from xlite_search.distill.teacher_logits import online_reason
 from xlite_search.errors import BadInput
-from xlite_search.model_folder import ModelManifest, input_of, read_model
+from xlite_search.model_folder import ModelManifest, input_of, read_model, shared_patients
 from xlite_search.search.given_teacher import Member
 from xlite_search.search.study import Study, Trial
 from xlite_search.trainable import maker, trainable_at
