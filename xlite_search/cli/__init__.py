@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import __version__, interrupts, places
-from xlite_search.cli import cards, data, deliver, explain, judge, machine, model, study
+from xlite_search.cli import cards, data, deliver, explain, judge, machine, model, study, take
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 INTERRUPTED, STORAGE = 130, 3
@@ -35,6 +35,7 @@ VERBS = (
     study.report,
     model.best,
     model.train,
+    take.take,
     judge.calibrate,
     judge.evaluate,
     deliver.export,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import places
+from xlite_search.cli.named import expect_no_file, find_model, known, models, teachers
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 
@@ -30,8 +31,6 @@ def card(
     ] = None,
 ) -> None:
     """The card of a model, or of a data set: Markdown, and the JSON that every number in it is of."""
-    from xlite_search.evaluation.scored import find_model
-
     model, data = _is_model(name), _is_data(name)
     if model and data:
         raise BadInput(
@@ -39,6 +38,7 @@ def card(
             f"{places.data_root() / name}"
         )
     if not model and not data:
+        expect_no_file(name)
         raise BadInput(_unknown(name))
     if model:
         _of_model(find_model(name), output)
@@ -47,10 +47,10 @@ def card(
 
 
 def _is_model(name: str) -> bool:
-    from xlite_search.evaluation.scored import find_model
+    from xlite_search.evaluation import scored
 
     try:
-        return bool(find_model(name))
+        return bool(scored.find_model(name))
     except BadInput:
         return False
 
@@ -66,11 +66,10 @@ def _is_data(name: str) -> bool:
 
 
 def _unknown(name: str) -> str:
-    models = sorted(path.parent.name for path in (places.runs_root() / "models").glob("*/model.json"))
     data = sorted(path.parent.name for path in places.data_root().glob("*/manifest.json"))
-    near = did_you_mean(name, [*models, *data])
-    known = f"models are {', '.join(models) or 'none'}, data sets {', '.join(data) or 'none'}"
-    return f"no model and no data set '{name}'{near or f'; {known}'}"
+    near = did_you_mean(name, [*models(), *(path.parent.name for path in teachers()), *data])
+    there = f"{known()}; data sets {', '.join(data) or 'none'}"
+    return f"no model and no data set '{name}'{near or f'; {there}'}"
 
 
 def _of_model(folder: Path, output: Path | None) -> None:

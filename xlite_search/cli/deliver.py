@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xlite_search.cli.named import find_model
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, Damaged
@@ -30,7 +31,6 @@ def export(
 ) -> None:
     """Writes a folder that answers without PyTorch: ONNX, weights, preprocessing, known answers, card, hashes."""
     from xlite_search import console, machine
-    from xlite_search.evaluation.scored import find_model
 
     folder = find_model(model)
     machine.expect_gpu_support(cpu)

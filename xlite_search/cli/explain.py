@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from xlite_search import storage
+from xlite_search.cli.named import find_model
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
@@ -67,7 +68,7 @@ def explain(
     from xlite_search.evaluation.explain import expect_answerable, explained
     from xlite_search.evaluation.explained import FIGURES, SHEET
     from xlite_search.evaluation.maps import METHODS, Method
-    from xlite_search.evaluation.scored import PARTS, PartName, data_of, find_model
+    from xlite_search.evaluation.scored import PARTS, PartName, data_of
     from xlite_search.model_folder import read_model
     from xlite_search.results.columns import show
 

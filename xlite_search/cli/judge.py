@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import places
+from xlite_search.cli.named import find_model
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
@@ -30,7 +31,6 @@ def calibrate(
     from xlite_search import console, machine
     from xlite_search.evaluation.calibrated import FIGURES, FILES, calibrated
     from xlite_search.evaluation.calibration import METHODS
-    from xlite_search.evaluation.scored import find_model
     from xlite_search.evaluation.thresholds import expect_sensitivity, rule_of
     from xlite_search.results.columns import show
 
@@ -78,7 +78,6 @@ def evaluate(
     """The model judged as it is delivered; the test part is looked at once, and every look is on record."""
     from xlite_search import console, machine, storage
     from xlite_search.evaluation import evaluate as judging
-    from xlite_search.evaluation.scored import find_model
     from xlite_search.evaluation.verified import EVALUATIONS
     from xlite_search.provenance import environment
     from xlite_search.results.columns import show

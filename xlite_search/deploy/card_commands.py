@@ -24,7 +24,7 @@ def reproduce(of: Delivered, reached: Mapping[str, Any]) -> dict[str, Any]:
     """
     made, settings = of.first.provenance, _settings(of) if of.first.provenance.get("study") else []
     return {
-        "commands": [*_trained(of, settings or []), *_delivered(of, reached)],
+        "commands": [*_taken(of), *_trained(of, settings or []), *_delivered(of, reached)],
         "settings_known": settings is not None,
         "commit": made.get("commit", ""),
         "trained_by": made.get("trained_by", ""),
@@ -32,6 +32,18 @@ def reproduce(of: Delivered, reached: Mapping[str, Any]) -> dict[str, Any]:
         "exported_with": of.exported.versions if of.exported else {},
         "version": __version__,
     }
+
+
+def _taken(of: Delivered) -> Iterator[str]:
+    """Of a checkpoint from elsewhere. Its patients are named by a file, which is not kept."""
+    made, data = of.about.provenance, of.about.config.get("data") or {}
+    if not made.get("file") or not data:
+        return
+    keys = "".join(f" --keys {_shown(f'{old}={new}')}" for old, new in made.get("keys", {}).items())
+    seen = "FILE" if of.about.trained_on else None
+    told = {"--classes": (",".join(made.get("classes") or ()), ""), "--patients": (seen, None)}
+    command = f"take {_shown(made['file'])} --model {made['model']} --data {data['name']}{keys}{_options(told)}"
+    yield f"{command} --name {of.folder.name}"
 
 
 def _trained(of: Delivered, settings: list[str]) -> Iterator[str]:

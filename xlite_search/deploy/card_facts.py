@@ -128,7 +128,7 @@ def _data_facts(of: Delivered) -> dict[str, Any]:
         )
         return found
     table, rows = of.data.packed.table, {name: each for name, each in of.data.split.rows.items() if len(each)}
-    known = attributes(table, of.data.train.rows)
+    known = attributes(table, of.data.train.rows) if of.first.run else {}
     return found | {
         "parts": balance(table, rows)["parts"],
         "fitted_images": len(of.data.train),

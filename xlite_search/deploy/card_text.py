@@ -200,11 +200,11 @@ def _shape(spec: Facts) -> str:
 
 
 def _data(facts: Facts) -> Iterator[str]:
-    data = facts["data"]
-    if data["name"]:
-        yield from _trained_on(data)
-    else:
+    data, elsewhere = facts["data"], facts["model"]["from_elsewhere"]
+    if elsewhere:
         yield "On which data it was trained is not known: it is a model from elsewhere."
+    if data["name"]:
+        yield from _parts(data, elsewhere=elsewhere)
     yield from missing(facts, "data")
     if data["notice"]:
         yield f"Notice of the data's owner: {escaped(data['notice'])}"
@@ -212,13 +212,16 @@ def _data(facts: Facts) -> Iterator[str]:
         yield "A notice that the data's owner asks for is not known here."
 
 
-def _trained_on(data: Facts) -> Iterator[str]:
+def _parts(data: Facts, *, elsewhere: bool) -> Iterator[str]:
+    """Of the data set that it was trained on, or, of a model from elsewhere, is judged on."""
+    name = f"{'Judged on data' if elsewhere else 'Data'} set {code(data['name'])}"
     kind = data["split"]["name"] if isinstance(data["split"], Mapping) else ""
     rows = [
-        f"Data set {code(data['name'])}, source {code(data['source'])}, fingerprint {code(data['fingerprint'])}",
+        f"{name}, source {code(data['source'])}, fingerprint {code(data['fingerprint'])}",
         f"Split: {code(kind)}, no patient in two parts, fingerprint {code(data['split_fingerprint'])}",
-        f"Trained on: {code(data['fit'])}",
     ]
+    if not elsewhere:
+        rows.append(f"Trained on: {code(data['fit'])}")
     if data["patients_trained_on"] is not None:
         rows.append(f"Patients trained on: {count(data['patients_trained_on'])}")
     yield bullets(rows)

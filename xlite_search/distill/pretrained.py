@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -12,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from xlite_search import model_folder, places, storage
-from xlite_search.data.dataset import Data
+from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.errors import BadInput
-from xlite_search.model_folder import ModelManifest, input_of, trained_on, write_model
+from xlite_search.model_folder import DataSeen, ModelManifest, input_of, read_model, trained_on, write_model
 from xlite_search.models.hybrid import build_model, full_name, parameters
 from xlite_search.spec import Spec
 
@@ -43,6 +44,21 @@ class Pretrained(Spec):
     pos_weight: tuple[float, ...] | None = None
     patients: str | None = None
 
+    #: how a sentence names the file, and how names are mapped
+    role: ClassVar[str] = "teacher "
+    mapping: ClassVar[str] = "keys={'old beginning': 'new beginning'}"
+
+    @property
+    def what(self) -> str:
+        return f"{self.role}{self.path}"
+
+
+class Checkpoint(Pretrained):
+    """As the verb `take` is given it."""
+
+    role: ClassVar[str] = ""
+    mapping: ClassVar[str] = "--keys 'old beginning=new beginning'"
+
 
 def import_teacher(given: Pretrained, data: Data) -> str:
     """Makes the file a model folder among the teachers; returns its key, which everything that is given decides.
@@ -50,20 +66,47 @@ def import_teacher(given: Pretrained, data: Data) -> str:
     Raises:
         BadInput: the file is not there, is no state dict, does not fit the model, or knows other findings.
     """
-    path = Path(given.path).absolute()
-    if not path.is_file():
-        raise BadInput(f"teacher {given.path}: there is no such file")
-    patients = _patients(given)
-    order = _order(given, data.classes)
-    said = given.model_dump(mode="json", exclude={"path", "patients"})
-    source, images = data.packed.manifest["source"], input_of(data)
+    sha256 = _sha256(given)
+    patients, images = _patients(given), input_of(data)
+    said, source = given.model_dump(mode="json", exclude={"path", "patients"}), data.packed.manifest["source"]
     seen = data.packed.preprocess.identity | {"pixels": images["pixels"]}
-    key = storage.digest([storage.sha256_of(path), said, patients, source, seen, list(data.classes)])[:12]
+    key = storage.digest([sha256, said, patients, source, seen, list(data.classes)])[:12]
     home = places.teacher_folder(key)
-    if model_folder.exists(home):
-        return key
+    if not model_folder.exists(home):
+        write_model(home, *_as_model(given, data))
+    return key
+
+
+def take_in(given: Pretrained, spec: DataSpec, home: Path) -> ModelManifest:
+    """Makes the file a model folder, which is judged on this data set, split as it says; returns its manifest.
+
+    Raises as `import_teacher`; BadInput if the folder holds another model.
+    """
+    sha256, data = _sha256(given), open_data(spec)
+    weights, about = _as_model(given, data)
+    judged = DataSeen(name=spec.name, fingerprint=data.packed.fingerprint, split=data.split.fingerprint)
+    config = about.config | {"data": spec.model_dump(mode="json")}
+    made = about.provenance | {"file_sha256": sha256}
+    told = {"config": config, "data": judged, "provenance": made, "sha256": hashlib.sha256(weights).hexdigest()}
+    about = about.model_copy(update=told)
+    if not model_folder.exists(home):
+        write_model(home, weights, about)
+    elif read_model(home).as_json() != about.as_json():
+        raise BadInput(f"{home} holds another model; give this one a --name of its own")
+    return about
+
+
+def _sha256(given: Pretrained) -> str:
+    if not Path(given.path).is_file():
+        raise BadInput(f"{given.what}: there is no such file")
+    return storage.sha256_of(Path(given.path))
+
+
+def _as_model(given: Pretrained, data: Data) -> tuple[bytes, ModelManifest]:
+    """The file's weights under the hybrid's names, in the order of these findings, and what is known of them."""
+    patients, order = _patients(given), _order(given, data.classes)
     model = build_model(full_name(given.model), classes=len(data.classes))
-    state = _fitting(_state(path), given, model.state_dict())
+    state = _fitting(_state(given), given, model.state_dict())
     for name in (f"{HEAD}weight", f"{HEAD}bias"):
         state[name] = state[name][order]
     weights = bytes(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
@@ -71,33 +114,35 @@ def import_teacher(given: Pretrained, data: Data) -> str:
         config={"model": full_name(given.model)},
         run="",
         classes=data.classes,
-        input=images,
+        input=input_of(data),
         parameters=parameters(model),
         pos_weight=tuple(given.pos_weight[place] for place in order) if given.pos_weight else None,
         best_epoch=0,
         metrics={},
         trained_on=trained_on(data, patients) if patients is not None else None,
-        provenance={"file": path.name, **said},
+        provenance={
+            "file": Path(given.path).name,
+            **given.model_dump(mode="json", exclude={"path", "patients"}),
+        },
     )
-    write_model(home, weights, about)
-    return key
+    return weights, about
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def _state(given: Pretrained) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = torch.load(given.path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadInput(
-            f"teacher {path}: not a file of plain tensors ({type(error).__name__}); save `model.state_dict()` with "
+            f"{given.what}: not a file of plain tensors ({type(error).__name__}); save `model.state_dict()` with "
             f"torch.save, not the model itself"
         ) from None
     for wrapping in WRAPPINGS:
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
     if not isinstance(content, dict) or not content or not all(map(_named_tensor, content.items())):
-        raise BadInput(f"teacher {path}: holds no state dict, which has a tensor for every name")
+        raise BadInput(f"{given.what}: holds no state dict, which has a tensor for every name")
     return content
 
 
@@ -109,21 +154,21 @@ def _fitting(state: dict[str, Tensor], given: Pretrained, wanted: dict[str, Tens
     """The state under the model's names, each of its shape."""
     renamed = {_renamed(name, given.keys): tensor for name, tensor in state.items()}
     if len(renamed) < len(state):
-        raise BadInput(f"teacher {given.path}: keys = {given.keys} gives two of its tensors the same name")
+        raise BadInput(f"{given.what}: keys = {given.keys} gives two of its tensors the same name")
     missing, extra = sorted(wanted.keys() - renamed.keys()), sorted(renamed.keys() - wanted.keys())
     if missing or extra:
         lacks = [f"lacks {len(missing)} names of '{given.model}' ({', '.join(missing[:NAMED])})"] if missing else []
         has = [f"has {len(extra)} that it does not know ({', '.join(extra[:NAMED])})"] if extra else []
         said = " and ".join(lacks + has)
-        raise BadInput(f"teacher {given.path}: {said}; map them with keys={{'old beginning': 'new beginning'}}")
+        raise BadInput(f"{given.what}: {said}; map them with {given.mapping}")
     for name, tensor in renamed.items():
         if tensor.shape != wanted[name].shape:
             raise BadInput(
-                f"teacher {given.path}: {name} is {list(tensor.shape)}, '{given.model}' with this data set's findings "
+                f"{given.what}: {name} is {list(tensor.shape)}, '{given.model}' with this data set's findings "
                 f"wants {list(wanted[name].shape)}"
             )
     if not all(torch.isfinite(tensor).all() for tensor in renamed.values()):
-        raise BadInput(f"teacher {given.path}: some of its weights are not finite")
+        raise BadInput(f"{given.what}: some of its weights are not finite")
     return renamed
 
 
@@ -139,11 +184,11 @@ def _order(given: Pretrained, classes: tuple[str, ...]) -> list[int]:
     named = given.classes or classes
     if sorted(named) != sorted(classes):
         other = sorted(set(named) ^ set(classes))
-        raise BadInput(f"teacher {given.path}: its findings are not those of this data set ({', '.join(other)})")
+        raise BadInput(f"{given.what}: its findings are not those of this data set ({', '.join(other)})")
     if given.pos_weight is not None and len(given.pos_weight) != len(classes):
-        raise BadInput(f"teacher {given.path}: {len(given.pos_weight)} pos_weights for {len(classes)} findings")
+        raise BadInput(f"{given.what}: {len(given.pos_weight)} pos_weights for {len(classes)} findings")
     if given.pos_weight and min(given.pos_weight) <= 0:
-        raise BadInput(f"teacher {given.path}: pos_weight = {min(given.pos_weight):g}: positives count for more than 0")
+        raise BadInput(f"{given.what}: pos_weight = {min(given.pos_weight):g}: positives count for more than 0")
     return [named.index(name) for name in classes]
 
 
@@ -153,5 +198,5 @@ def _patients(given: Pretrained) -> list[str] | None:
     try:
         lines = Path(given.patients).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise BadInput(f"teacher {given.path}: patients = {given.patients} cannot be read as text") from None
+        raise BadInput(f"{given.what}: patients = {given.patients} cannot be read as text") from None
     return sorted({line.strip() for line in lines if line.strip()})
