@@ -33,8 +33,8 @@ PROBABILITIES = {"calibrated": "calibrated probabilities", "not calibrated": "pr
 EXPLAINED = (
     "pointing: the map's maximum lies in a box of the finding; IoU: of that box and the one around what has at least "
     "half of the map's maximum",
-    "constant: the best point and box by the other patients' boxes of the finding, which see no image; chance: the "
-    "share of the image that the boxes cover; intervals are by patient",
+    "constant: the point, and of the boxes the one, that are best for all boxes of the finding and see no image; "
+    "chance: the share of the image that the boxes cover; intervals are by patient",
 )
 
 

@@ -210,7 +210,7 @@ def localisation(facts: Facts) -> Iterator[str]:
             overlap = [value(row["maps"]["iou"]), value(row["constant"]["iou"])]
             body.append([escaped(row["finding"]), count(row["cases"]), *cells, *overlap])
         yield table(heads, body)
-        yield "Constant box: the best guess by other patients' boxes, which sees no image. Chance: a random point."
+        yield "Constant box: the best guess that sees no image, fitted to these very boxes. Chance: a random point."
     yield bullets(escaped(note) for note in found["notes"])
     yield "Its maps are not copied here, for they show images; they lie in `artifacts/explain` of the model's folder."
     if found["others"]:
