@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from xlite_search.data.dataset import Data
-from xlite_search.distill.teacher import seen_among
 from xlite_search.errors import BadInput
 from xlite_search.evaluation import map_notes
 from xlite_search.evaluation.calibration import Calibration, read_calibration
@@ -32,7 +31,7 @@ from xlite_search.evaluation.explained import Explained
 from xlite_search.evaluation.localisation import SHARE, constants, localisation
 from xlite_search.evaluation.scored import part_of
 from xlite_search.model import Model, load_model
-from xlite_search.model_folder import ModelManifest, read_model
+from xlite_search.model_folder import ModelManifest, read_model, seen_among
 
 Progress = Callable[[str], Counter]
 #: cases whose maps are compared with those of other weights

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from xlite_search.data.dataset import Data
-from xlite_search.distill.teacher import seen_among
 from xlite_search.evaluation.calibration import Calibration
 from xlite_search.evaluation.case_maps import Correlation
 from xlite_search.evaluation.cases import words_of
 from xlite_search.evaluation.localisation import Row
 from xlite_search.evaluation.sanity import ALIKE
 from xlite_search.evaluation.scored import PartName, part_of
-from xlite_search.model_folder import ModelManifest
+from xlite_search.model_folder import ModelManifest, seen_among
 
 
 def verdict(rows: Sequence[Row], part: PartName) -> str:
