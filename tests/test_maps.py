@@ -138,10 +138,13 @@ def test_cells_lie_where_the_strides_put_them(name: str, size: int, first: float
     assert cells_of(build_model(name, classes=1).eval(), size) == Cells(first, step)
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet_none", "mobilenetv3_small_050_none", "test_convnext_none"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_efficientnet_none", "mobilenetv3_small_050_none", "test_convnext_none", "tf_efficientnet_lite0_none"],
+)
 def test_cells_lie_in_the_middle_of_the_pixels_that_move_them(name: str) -> None:
     """Measured: the pixels that have a gradient to a cell in the middle of a large image."""
-    size = 768
+    size = 1280 if "lite0" in name else 768
     model = build_model(name, classes=1).eval().requires_grad_(False)
     for module in model.backbone.modules():
         if type(module).__name__ in ("SEModule", "EffectiveSEModule", "EcaModule", "SqueezeExcite"):

@@ -4,7 +4,8 @@ A 3 x 3 kernel with stride 2 and padding 1 has its first place on the image's fi
 first two, so that cell i of an EfficientNet looks at pixel 32 i, and not at 32 i + 16. A map that is only
 stretched to the image, as is usual, lies up to half a cell too far to the right and down: on drawn radiographs of 128
 pixels a small EfficientNet's maxima lay in 0.13 of the boxes so, and in 0.30 where they belong. Kernels as wide as
-their stride (ConvNeXt's, patches of a ViT) lie in the middle, and there nothing changes.
+their stride (ConvNeXt's, patches of a ViT) lie in the middle, and there nothing changes. Networks with TensorFlow's weights
+(timm's `tf_...`) pad at the right and below, by the size of what they are given, and cell i looks at pixel 32 i + 31.
 """
 
 from __future__ import annotations
@@ -82,8 +83,10 @@ def _strides(network: Hybrid, size: int) -> tuple[list[_Stride], int]:
             _first(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")
         )
         if stride > 1 and inputs[0].ndim == output.ndim == 4 and inputs[0].shape[-1] > output.shape[-1] > 1:
-            centre = dilation * (kernel - 1) / 2 - padding
-            found.append(_Stride(inputs[0].shape[-1], output.shape[-1], stride, centre))
+            before, after = inputs[0].shape[-1], output.shape[-1]
+            if type(module).__name__.endswith("Same"):  # timm's, of TensorFlow's weights: by the size of its input
+                padding = max((after - 1) * stride + dilation * (kernel - 1) + 1 - before, 0) // 2
+            found.append(_Stride(before, after, stride, dilation * (kernel - 1) / 2 - padding))
 
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
     handles = [each.register_forward_hook(used) for each in network.backbone.modules() if isinstance(each, kinds)]
