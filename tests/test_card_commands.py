@@ -16,6 +16,7 @@ from xlite_search import places
 from xlite_search.cli import judge
 from xlite_search.cli.options import settings_of
 from xlite_search.config import RunConfig
+from xlite_search.data.splits import CrossFit
 from xlite_search.deploy.card_facts import facts
 from xlite_search.deploy.cards import model_card
 from xlite_search.deploy.delivered import Delivered
@@ -93,6 +94,24 @@ def test_seeds_of_an_ensemble_are_counted(tiny: RunConfig) -> None:
     folder = places.model_folder("e")
     write_ensemble(folder, names)
     assert commands(folder)[1] == "train best.yaml --seeds 3 --set epochs=1 --name e"
+
+
+def test_a_cross_fit_is_told_by_its_folds(tiny: RunConfig) -> None:
+    finished_study("s", tiny, [{"optimizer.lr": 1e-3}], [1.0])
+    document = best("s")
+    config, made = (
+        final_config(document, "train", {"epochs": 1}, "best.yaml"),
+        {"study": "s", "trial": document["trial"]},
+    )
+    splits = [CrossFit(of=config.data.split, folds=2, fold=fold) for fold in range(2)]
+    parts = [config.model_copy(update={"data": config.data.model_copy(update={"split": split})}) for split in splits]
+    names = [untrained(part, f"c-{at}", at, run="r", provenance=made).name for at, part in enumerate(parts)]
+    folder = places.model_folder("c")
+    write_ensemble(folder, names, config.data.model_copy(update={"fit": "train+val"}))
+    text, facts = model_card(folder)
+    assert facts["reproduce"]["commands"][1] == "train best.yaml --folds 2 --set epochs=1 --name c"
+    assert facts["data"]["folds"] == 2 and "each of 2 members without the fold that judges it" in text
+    assert not any("no image was left" in each for each in facts["limits"])
 
 
 def test_what_cannot_be_told_is_said(tiny: RunConfig) -> None:

@@ -52,8 +52,7 @@ def _trained(of: Delivered, settings: list[str]) -> Iterator[str]:
         return
     yield f"best {study} -o best.yaml"
     data, members = of.first.config.get("data") or {}, len(of.about.members) or None
-    crossed = _is_crossfit(data)
-    options = {"--split": (data.get("fit"), "train"), "--folds" if crossed else "--seeds": (members, None)}
+    options = {"--split": (data.get("fit"), "train"), "--folds" if is_crossfit(of) else "--seeds": (members, None)}
     yield f"train best.yaml{_options(options)}{''.join(settings)} --name {of.folder.name}"
 
 
@@ -93,8 +92,9 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
 
 
-def _is_crossfit(data: Mapping[str, Any]) -> bool:
-    split = data.get("split")
+def is_crossfit(of: Delivered) -> bool:
+    """Whether its members were each trained without a fold of training and validation images."""
+    split = (of.first.config.get("data") or {}).get("split")
     return isinstance(split, Mapping) and split.get("name") == "crossfit"
 
 
@@ -105,16 +105,17 @@ def _settings(of: Delivered) -> list[str] | None:
     if document is None:
         return None
     try:
-        return _changed(document, _single(of.first.config, document["config"]))
+        return _changed(document, _single(of, document["config"]))
     except (XliteError, OSError):
         return None
 
 
-def _single(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as `train` had it: without the split, and the fold's teacher, that `--folds` gives its members."""
-    if not _is_crossfit(config.get("data") or {}):
-        return dict(config)
-    return dict(config) | {"data": config["data"] | {"split": config["data"]["split"]["of"]}, "kd": chosen.get("kd")}
+def _single(of: Delivered, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Its config as `train` had it: without the split, and the fold's teacher, that `--folds` gives its members."""
+    config = of.first.config
+    if not is_crossfit(of):
+        return config
+    return config | {"data": config["data"] | {"split": config["data"]["split"]["of"]}, "kd": chosen.get("kd")}
 
 
 def _changed(document: dict[str, Any], config: dict[str, Any]) -> list[str] | None:

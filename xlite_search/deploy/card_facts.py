@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xlite_search.data.stratify import balance
-from xlite_search.deploy.card_commands import reproduce
+from xlite_search.deploy.card_commands import is_crossfit, reproduce
 from xlite_search.deploy.card_cost import cost
 from xlite_search.deploy.card_limits import limits
 from xlite_search.deploy.card_reached import calibration, evaluations, localisation, looks
@@ -117,6 +117,7 @@ def _data_facts(of: Delivered) -> dict[str, Any]:
         "source": source.get("source", "") if isinstance(source, Mapping) else "",
         "patients_trained_on": len(seen.patients) if seen else None,
         "fit": config.get("fit", ""),
+        "folds": len(about.members) if is_crossfit(of) else None,
         "fraction": config.get("fraction"),
         "split": config.get("split"),
         "notice": about.notice,

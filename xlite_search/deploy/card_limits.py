@@ -75,7 +75,7 @@ def _judging(facts: Facts) -> Iterator[str]:
 
 def _training(facts: Facts) -> Iterator[str]:
     data, model, calibration = facts["data"], facts["model"], facts["calibration"]
-    if data["fit"] == "train+val":
+    if data["fit"] == "train+val" and not data["folds"]:
         yield "It was trained on the validation part too: no image was left to choose its epoch by, or to calibrate on."
     if calibration and calibration["caveat"]:
         yield f"Its calibration is {calibration['caveat']}."

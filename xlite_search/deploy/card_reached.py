@@ -79,7 +79,7 @@ def calibration(of: Delivered) -> dict[str, Any] | None:
     if found is None:
         return None
     few = [each.finding for each in found.findings if not each.assessable]
-    told = {"hash": found.hash, "not_assessable": few, "not_better": not_better(found)}
+    told = {"hash": found.hash, "kind": found.on.kind, "not_assessable": few, "not_better": not_better(found)}
     return found.model_dump(mode="json") | told
 
 

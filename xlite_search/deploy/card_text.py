@@ -135,8 +135,8 @@ def _answers(facts: Facts) -> Iterator[str]:
         on = calibration["on"]
         yield (
             f"Probabilities are calibrated by {LINES[calibration['method']]}, on "
-            f"{count(on['images'])} validation images of {count(on['patients'])} patients of {code(on['data'])}. Hash "
-            f"{code(calibration['hash'])}."
+            f"{count(on['images'])} {calibration['kind']} images of {count(on['patients'])} patients of "
+            f"{code(on['data'])}. Hash {code(calibration['hash'])}."
         )
     yield from missing(facts, "calibration", "thresholds")
     rows = answers["thresholds"]
@@ -221,7 +221,8 @@ def _parts(data: Facts, *, elsewhere: bool) -> Iterator[str]:
         f"Split: {code(kind)}, no patient in two parts, fingerprint {code(data['split_fingerprint'])}",
     ]
     if not elsewhere:
-        rows.append(f"Trained on: {code(data['fit'])}")
+        folds = f", each of {count(data['folds'])} members without the fold that judges it" if data["folds"] else ""
+        rows.append(f"Trained on: {code(data['fit'])}{folds}")
     if data["patients_trained_on"] is not None:
         rows.append(f"Patients trained on: {count(data['patients_trained_on'])}")
     yield bullets(rows)
