@@ -4,8 +4,8 @@ A 3 x 3 kernel with stride 2 and padding 1 has its first place on the image's fi
 first two, so that cell i of an EfficientNet looks at pixel 32 i, and not at 32 i + 16. A map that is only
 stretched to the image, as is usual, lies up to half a cell too far to the right and down: on drawn radiographs of 128
 pixels a small EfficientNet's maxima lay in 0.13 of the boxes so, and in 0.30 where they belong. Kernels as wide as
-their stride (ConvNeXt's, patches of a ViT) lie in the middle, and there nothing changes. Networks with TensorFlow's weights
-(timm's `tf_...`) pad at the right and below, by the size of what they are given, and cell i looks at pixel 32 i + 31.
+their stride (ConvNeXt's, patches of a ViT) lie in the middle, and there nothing changes. Networks with TensorFlow's
+weights (timm's `tf_...`) pad at the right and below, and cell i looks at pixel 32 i + 31.
 """
 
 from __future__ import annotations
