@@ -112,7 +112,8 @@ def test_an_ensemble_of_other_members_is_another_run(client: MlflowClient, tmp_p
     an_ensemble(tmp_path / "again", "grown", ["grown-seed0"])
     about = manifest_of(folder).model_copy(update={"sha256": "1" * 64})
     storage.write_manifest(folder / "model.json", about.as_json())
-    assert differences(folder) == ["MLflow has 0 runs of ensemble of 1: m in s, on train"]
+    again = "`python -m xlite_search card grown`, and it is filled in"
+    assert differences(folder) == [f"MLflow has 0 runs of ensemble of 1: m in s, on train; {again}"]
     assert log_files(folder, ()) == "" and differences(folder) == []
 
 

@@ -434,7 +434,7 @@ def test_the_file_says_what_mlflow_says(client: MlflowClient, database: Path) ->
     assert store.differences("read", records) == [
         "MLflow says that run a is FINISHED, and it is KILLED",
         "MLflow has 2 runs of run b",
-        "MLflow has 0 runs of run c",
+        "MLflow has 0 runs of run c; `run` the study again, and it is filled in",
     ]
 
 

@@ -142,7 +142,8 @@ def _different(reader: Reader, experiment: str, records: Iterable[RunRecord], ag
         if len(runs) == 1:
             yield from _of_run(reader, runs[0], record)
         else:
-            yield f"MLflow has {len(runs)} runs of {record.label}"
+            remedy = "" if runs else f"; {again}, and it is filled in"
+            yield f"MLflow has {len(runs)} runs of {record.label}{remedy}"
 
 
 def _of_run(reader: Reader, run: Tracked, record: RunRecord) -> Iterator[str]:
