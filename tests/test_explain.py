@@ -27,6 +27,7 @@ from xlite_search.evaluation.localisation import FIGURES, OVER_ALL
 from xlite_search.evaluation.maps import METHODS
 from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.model_folder import WEIGHTS, TrainedOn, read_model, write_model
+from xlite_search.reports.overlays import Overlay
 from xlite_search.spec import parse
 from xlite_search.training.metrics import sigmoid
 
@@ -155,8 +156,8 @@ def test_pictures_say_whether_their_probabilities_are_calibrated(
 ) -> None:
     heads: list[str] = []
 
-    def sheet(cases: object, head: list[str]) -> np.ndarray:
-        heads.append(" ".join(head))
+    def sheet(cases: list[Overlay], head: list[str]) -> np.ndarray:
+        heads.append(" ".join([*head, *cases[0].caption]))
         return np.zeros((9, 9, 3), np.uint8)
 
     monkeypatch.setattr("xlite_search.reports.overlays.contact_sheet", sheet)
@@ -165,7 +166,8 @@ def test_pictures_say_whether_their_probabilities_are_calibrated(
     assert call(capsys, "calibrate", "m", "--cpu")[0] == 0
     assert call(capsys, *call_it)[0] == 0
     plain, calibrated = heads
-    assert "probabilities, not calibrated" in plain and "calibrated probabilities" in calibrated
+    assert "probabilities, not calibrated" in plain and plain.count("not calibrated") == 2, "each overlay has it too"
+    assert "calibrated probabilities" in calibrated and ", calibrated" in calibrated
 
 
 def test_all_parts_together_are_of_other_data_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,8 @@ def _overlay(of: Shown) -> Overlay:
 
     maps = [("map", of.map)] + ([("occlusion", of.occlusion)] if of.occlusion is not None else [])
     guess, empty = of.guess, "" if of.guess else ", empty map"
-    caption = [f"{of.case.finding.replace('_', ' ')}  {of.chance.shown:.2f}{empty}", of.case.image]
+    whose = "not calibrated" if of.chance.calibrated is None else "calibrated"
+    caption = [f"{of.case.finding.replace('_', ' ')}  {of.chance.shown:.2f}, {whose}{empty}", of.case.image]
     point, box = (guess.point, guess.box) if guess else (None, None)
     return Overlay(of.pixels, maps, [box[1:] for box in of.case.boxes], point, box, caption)
 
