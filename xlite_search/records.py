@@ -70,7 +70,7 @@ class RunRecord:
     """One run, as its manifest says it. Changed by writing a new one; `reload` sees what another process wrote.
 
     key         hash of the resolved config and of everything it reads; unique within a study
-    kind        "trial", "teacher", "final"; "ensemble" is of no training, and never on disk (tracking/ensembles.py)
+    kind        "trial", "teacher", "final"; "ensemble" and "taken" are no trainings, and not on disk (tracking/made.py)
     label       what differs, for people: `mobilenet_v3_small_mhsa tau=4 alpha=0.5`
     settings    the swept settings by dotted name
     config      the whole resolved config
@@ -95,7 +95,7 @@ class RunRecord:
 
     folder: Path
     key: str
-    kind: Literal["trial", "teacher", "final", "ensemble"]
+    kind: Literal["trial", "teacher", "final", "ensemble", "taken"]
     label: str
     settings: dict[str, Any]
     config: dict[str, Any]

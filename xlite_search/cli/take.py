@@ -9,6 +9,7 @@ import typer
 
 from xlite_search import places
 from xlite_search.cli.options import Classes, listed
+from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput
 
 
@@ -40,6 +41,7 @@ def take(
     )
     folder = places.model_folder(name or file.stem)
     about = take_in(given, DataSpec(name=data), folder)
+    track(folder)
     print(f"model: {folder}")
     print(f"{about.model}, {len(about.classes)} findings")
     if about.trained_on is None:

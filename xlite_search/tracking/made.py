@@ -1,4 +1,5 @@
-"""Record of an ensemble, made of its members' records: it is no training, and has no run.json of its own."""
+"""Records of models that are no training of their own, and have no run.json: an ensemble's is made of its members'; a
+checkpoint's that was taken in, of what its manifest says."""
 
 from __future__ import annotations
 
@@ -7,26 +8,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlite_search.model_folder import ModelManifest
+from xlite_search.model_folder import MANIFEST, ModelManifest
 from xlite_search.records import RunRecord
 from xlite_search.spec import flatten
+from xlite_search.training.recipe import Recipe
 
 #: setting that names the members
 MEMBERS = "members"
 Tree = Mapping[str, Any]
 
 
-def record_of(folder: Path, about: ModelManifest, members: Sequence[RunRecord]) -> RunRecord:
-    """The ensemble in `folder` as a run: settings that its members share, and of the others the value of each.
-
-    Its key holds the hash of its members' weights, so that an ensemble of others under the same name is another run.
-    """
+def of_ensemble(folder: Path, about: ModelManifest, members: Sequence[RunRecord]) -> RunRecord:
+    """The ensemble in `folder` as a run: settings that its members share, and of the others the value of each."""
     trees = [member.config for member in members]
     labels = " and ".join(dict.fromkeys(member.label for member in members))
     shared = _shared([member.settings for member in members])
     return RunRecord(
         folder,
-        key=f"{folder.name}-{about.sha256[:12]}",
+        key=_key(folder, about),
         kind="ensemble",
         label=f"ensemble of {len(members)}: {labels}",
         settings={MEMBERS: ", ".join(about.members)} | shared | _differing(trees),
@@ -37,6 +36,31 @@ def record_of(folder: Path, about: ModelManifest, members: Sequence[RunRecord]) 
         ended=max(member.ended for member in members),
         config_class=members[0].config_class,
     )
+
+
+def of_checkpoint(folder: Path, about: ModelManifest) -> RunRecord:
+    """A checkpoint from elsewhere as a run without epochs, which begins and ends when it was taken in."""
+    when = (folder / MANIFEST).stat().st_mtime
+    made: dict[str, Any] = {
+        name: about.provenance[name] for name in ("file", "file_sha256") if name in about.provenance
+    }
+    return RunRecord(
+        folder,
+        key=_key(folder, about),
+        kind="taken",
+        label=f"{about.model} from {about.provenance['file']}",
+        settings=made,
+        config={"monitor": Recipe().monitor} | about.config,
+        facts={"model/parameters": float(about.parameters)},
+        status="finished",
+        started=when,
+        ended=when,
+    )
+
+
+def _key(folder: Path, about: ModelManifest) -> str:
+    """With the hash of the weights: others under the same name are another run."""
+    return f"{folder.name}-{about.sha256[:12]}"
 
 
 def _facts(about: ModelManifest, members: Sequence[RunRecord]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from xlite_search import model_folder, places
 from xlite_search.errors import cause_of
 from xlite_search.places import FINAL, TEACHERS
 from xlite_search.records import ARTIFACTS, RunRecord
-from xlite_search.tracking import ensembles, store
+from xlite_search.tracking import made, store
 from xlite_search.tracking.mirror import Mirror
 
 #: a training's record, within its folder
@@ -63,15 +63,17 @@ def mirrored(record: RunRecord) -> tuple[Mirror, str]:
 
 
 def record_of(folder: Path) -> RunRecord | None:
-    """The record of a model's run: its training's, of an ensemble one made of its members'. None where one of them was
-    not trained here."""
+    """The record of a model's run: its training's; of an ensemble one made of its members'; of a checkpoint that was
+    taken in, one of what is known of it. None of other models that were not trained here."""
     if (folder / RUN).is_file():
         return RunRecord.load(folder)
-    about = model_folder.manifest_of(folder) if model_folder.exists(folder) else None
-    homes = [folder.parent / name for name in about.members] if about else []
-    if about is None or not homes or not all((home / RUN).is_file() for home in homes):
+    if not model_folder.exists(folder):
         return None
-    return ensembles.record_of(folder, about, [RunRecord.load(home) for home in homes])
+    about = model_folder.manifest_of(folder)
+    members = [folder.parent / name for name in about.members]
+    if members and all((member / RUN).is_file() for member in members):
+        return made.of_ensemble(folder, about, [RunRecord.load(member) for member in members])
+    return made.of_checkpoint(folder, about) if about.provenance.get("file") else None
 
 
 def experiment_of(record: RunRecord) -> str:
