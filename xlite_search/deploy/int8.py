@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from xlite_search.deploy.folder import IMAGES, INT8, LOGITS, ONNX
 from xlite_search.deploy.graph import OFFSET, SLOPE, Line
 from xlite_search.deploy.predict import open_session
-from xlite_search.distill.teacher import seen_among
 from xlite_search.errors import BadInput
 from xlite_search.evaluation.calibration import fit
 from xlite_search.evaluation.scored import data_of, part_of, scored
+from xlite_search.model_folder import seen_among
 from xlite_search.results.inference import half_widths, joint
 from xlite_search.results.influence import influence
 
