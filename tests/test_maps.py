@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xlite_search.errors import BadInput
 from xlite_search.evaluation.cells import Cells, cells_of
 from xlite_search.evaluation.maps import METHODS, as_grid, class_maps, occlusion_maps, signed_maps
+from xlite_search.evaluation.occlusion import occlusion_map
 from xlite_search.evaluation.sanity import DEPTHS, rank_correlation, reinitialised
 from xlite_search.model import Model, load_model
 from xlite_search.model_folder import ModelManifest, write_ensemble, write_model
@@ -228,6 +229,12 @@ def test_occlusion_finds_the_only_place_that_counts() -> None:
     assert found[0, 0, :8].max() == found[0, 0, :, :20].max() == 0
     assert found[0, 1].max() == 0, "a logit that rises where it is covered has no map"
     assert np.array_equal(found, occlusion_maps(of(corner), batch, (0, 1), batch=7))
+
+    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(corner(torch.from_numpy(images)).numpy(), np.float32)
+
+    without = occlusion_map(logits, batch[0].numpy(), 0)
+    assert np.allclose(without, found[0, 0], atol=1e-4), "the same without PyTorch"
 
 
 def test_weights_drawn_anew_give_other_maps_and_leave_the_model_and_the_seed() -> None:

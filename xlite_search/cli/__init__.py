@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import __version__, interrupts, places
-from xlite_search.cli import cards, data, deliver, explain, judge, machine, model, study, take
+from xlite_search.cli import cards, data, deliver, explain, judge, machine, model, serve, study, take
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
 
 INTERRUPTED, STORAGE = 130, 3
@@ -40,6 +40,7 @@ VERBS = (
     judge.evaluate,
     deliver.export,
     deliver.predict,
+    serve.serve,
     cards.card,
     explain.explain,
     machine.ui,

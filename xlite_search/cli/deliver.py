@@ -35,14 +35,16 @@ def export(
     folder = find_model(model)
     machine.expect_gpu_support(cpu)
     from xlite_search.deploy.cards import MODEL_CARD, writer
+    from xlite_search.deploy.domain import domain_of, files_of
     from xlite_search.deploy.export import export as exported
     from xlite_search.deploy.folder import MANIFEST
 
     if pt2:
         print("model.pt2: loading it runs pickle, which runs any code; load your own alone", file=sys.stderr)
     with console.Wait("the graph is being written and compared with the model"):
-        card = [writer(folder)]
-        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device(cpu=cpu), writers=card)
+        domain = domain_of(folder)
+        more = [writer(folder), lambda *_: files_of(domain)]
+        found = exported(folder, output, int8=int8, pt2=pt2, device=machine.device(cpu=cpu), writers=more)
     about = found.manifest
     print(f"{output}: {about.model}, {len(about.classes)} findings")
     print(f"graph and model: {found.parity}")
@@ -56,6 +58,8 @@ def export(
         print(f"not decided, without a threshold: {', '.join(lacking)}")
     if not about.calibration:
         print(f"its probabilities are not calibrated; `python -m xlite_search calibrate {model}`, then export again")
+    if domain is None:
+        print("images that are unlike its training images will not be flagged: these are not here, or too few")
     print(f"card: {output / MODEL_CARD}")
     track(folder, [str((output / MANIFEST).absolute())])
     if register:

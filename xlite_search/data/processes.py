@@ -49,7 +49,7 @@ def stop(processes: Processes) -> None:
     for pipe, process in processes.items():
         pipe.close()
         if process.pid is not None:
-            process.terminate()
+            process.kill()  # one that is stopped would not hear to end
             process.join()
 
 

@@ -4,6 +4,7 @@
     model.int8.onnx                       the same in 8 bits, where that loses next to nothing
     model.safetensors, config.json        the weights, for PyTorch
     preprocess.json                       raw pixels to the images that the model takes
+    domain.json                           what training images are like, if they were there
     thresholds.json                       from which probability on a finding is said to be there, if that was fitted
     known_answers/*.png, answers.json     drawn radiographs and what the model says of them
     export.json                           `ExportManifest`

@@ -7,7 +7,8 @@ them is used. An image goes through the model alone, so that its answer does not
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from xlite_search import limits
 from xlite_search.data.preprocess import Preprocess, Raw
 from xlite_search.data.sources import Unfit, Unreadable
-from xlite_search.data.sources.images import read_image
+from xlite_search.data.sources.images import image_in, read_image
 from xlite_search.deploy.folder import (
     ANSWERS,
     IMAGES,
@@ -66,7 +67,7 @@ class Predictor:
     session: Any
 
     @classmethod
-    def open(cls, folder: Path, *, int8: bool = False, threads: int | None = None) -> Self:
+    def open(cls, folder: Path, *, int8: bool = False, threads: int | None = 1) -> Self:
         """Checks the folder and loads its graph, the 8-bit one if asked for; `threads` None takes all cores.
 
         Raises:
@@ -107,8 +108,13 @@ class Predictor:
         return Answer(str(path), logits[0], probabilities[0])
 
     def of_files(self, paths: Sequence[Path]) -> Iterator[Answer]:
-        for path in paths:
-            yield self.of_file(path)
+        """Answers in the order of the files, as many at a time as there are cores; each is computed on one thread, so
+        that it is the same on every number of them."""
+        pool = ThreadPoolExecutor(limits.cores())
+        try:
+            yield from pool.map(self.of_file, paths)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def decisions(self, answer: Answer) -> list[bool | None]:
         """Whether each finding is said to be there, `[class]`; None where the folder has no threshold for it."""
@@ -144,7 +150,16 @@ def read_raw(path: Path, channels: int) -> Raw:
         Unreadable: it cannot be used; a colour photograph where gray is wanted is among these.
         BadInput: it is a DICOM file and pydicom is not installed.
     """
-    raw = read_image(path, 3)
+    return _wanted(lambda asked: read_image(path, asked), channels)
+
+
+def raw_in(data: bytes, channels: int) -> Raw:
+    """The raw image in a file's bytes, as `read_raw`."""
+    return _wanted(lambda asked: image_in(data, asked), channels)
+
+
+def _wanted(read: Callable[[int], Raw], channels: int) -> Raw:
+    raw = read(3)
     if channels != 1 or raw.pixels.ndim == 2:
         return raw
     tint = np.ptp(raw.pixels, axis=2).mean() * (255 / np.iinfo(raw.pixels.dtype).max)
@@ -152,7 +167,7 @@ def read_raw(path: Path, channels: int) -> Raw:
         raise Unfit(
             f"in colour (its channels differ by {tint:.0f} of 255 on average), and the model was trained on gray images"
         )
-    return read_image(path, 1)
+    return read(1)
 
 
 @dataclass(frozen=True)

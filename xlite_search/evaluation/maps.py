@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from xlite_search.errors import BadInput
 from xlite_search.evaluation.cells import cells_of
+from xlite_search.evaluation.occlusion import patches
 from xlite_search.model import Model
 from xlite_search.models.hybrid import Hybrid
 
@@ -36,8 +37,6 @@ Method = Literal["gradcam", "hirescam"]
 METHODS: tuple[Method, ...] = get_args(Method)
 #: images, or covered copies of one, that go through the model at once
 BATCH = 32
-#: side of the patch that covers, as a share of the image's, and how many places it takes along a side
-PATCH, PLACES = 1 / 7, 13
 
 
 def class_maps(model: Model, images: Tensor, findings: Sequence[int], method: Method = "gradcam") -> Maps:
@@ -98,9 +97,7 @@ def occlusion_maps(model: Model, images: Tensor, findings: Sequence[int], batch:
     A patch is filled with the image's own mean. It takes 13 x 13 passes an image.
     """
     size = images.shape[-1]
-    patch = max(1, round(size * PATCH))
-    starts = np.unique(np.linspace(0, size - patch, PLACES).round().astype(int)).tolist()
-    places = [(top, left) for top in starts for left in starts]
+    patch, places = patches(size)
     chosen = list(findings)
     found = torch.zeros(len(images), len(chosen), size, size, device=images.device)
     counts = torch.zeros(size, size, device=images.device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,7 @@ def is_dicom(data: bytes) -> bool:
     return (little[0] in FIRST_GROUPS and (explicit or little[2] < len(data))) or (big[0] in FIRST_GROUPS and explicit)
 
 
-def read_dicom(data: bytes, path: Path, channels: int = 1) -> Raw:
+def read_dicom(data: bytes, name: str, channels: int = 1) -> Raw:
     """The image in a DICOM file's bytes: as its window or lookup table shows it, 8 bits, or else all its values.
 
     Raises:
@@ -71,7 +70,7 @@ def read_dicom(data: bytes, path: Path, channels: int = 1) -> Raw:
     try:
         import pydicom
     except ImportError:
-        raise BadInput(f"{path} is a DICOM file; to read it, `pip install pydicom pillow`") from None
+        raise BadInput(f"{name} is a DICOM file; to read it, `pip install pydicom pillow`") from None
     try:
         with warnings.catch_warnings(action="ignore"):
             file = pydicom.dcmread(io.BytesIO(data.removeprefix(PREFIX)), force=True)

@@ -83,13 +83,17 @@ def read_image(path: Path, channels: int = 1) -> Raw:
         Unreadable: it is missing, damaged, no image, of an absurd size, or all its pixels are equal.
         BadInput: it is a DICOM file and pydicom is not installed.
     """
-    data = _content(path)
+    return image_in(_content(path), channels, str(path))
+
+
+def image_in(data: bytes, channels: int = 1, name: str = "it") -> Raw:
+    """The image in the bytes of a PNG, JPEG or DICOM file, as `read_image`; `name` is what a sentence calls it."""
     if data.startswith(PNG):
         raw = Raw(_png(data, channels))
     elif data.startswith(JPEG):
         raw = Raw(_jpeg(data, channels))
     elif is_dicom(data):
-        raw = read_dicom(data, path, channels)
+        raw = read_dicom(data, name, channels)
     else:
         raise Unreadable(f"not a PNG, JPEG or DICOM file: it begins with {data[:12]!r}")
     if raw.is_blank:

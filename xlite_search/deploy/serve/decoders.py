@@ -1,0 +1,154 @@
+"""Decoders: child processes that make images of strangers' bytes, with limits of memory and time.
+
+What a file can do to a codec it does to a child, which is ended and replaced. Nothing is written to a disk. Limits of
+memory and processor time are POSIX's; on Windows the wall clock alone ends a child.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from xlite_search.data import processes
+from xlite_search.data.preprocess import Preprocess
+from xlite_search.data.sources import Unreadable
+from xlite_search.deploy.predict import raw_in
+from xlite_search.deploy.serve.bodies import Kind, expect_allowed, kind_of
+from xlite_search.errors import BadInput, XliteError
+
+#: wall and processor seconds that an image may take, and bytes of memory beyond those of an idle child
+SECONDS, MEMORY = 5.0, 1 << 30
+#: seconds that a child may take to begin
+BEGINNING = 60.0
+
+
+class DecoderEndedError(XliteError):
+    """The child that was at a file is gone; the file may be what ended it."""
+
+
+class Decoded(NamedTuple):
+    """A body as the model takes it, uint8 `[channel, size, size]`."""
+
+    kind: Kind
+    image: NDArray[np.uint8]
+
+
+@dataclass
+class _Child:
+    started: processes.Processes
+    ready: bool = False
+
+    @property
+    def pipe(self) -> Connection:
+        return next(iter(self.started))
+
+
+@dataclass
+class Decoders:
+    """So many children. Threads may call it at once; who finds none free waits."""
+
+    preprocess: Preprocess
+    count: int
+    seconds: float = SECONDS
+    memory: int = MEMORY
+    _free: queue.Queue[_Child] = field(default_factory=queue.Queue)
+
+    def __post_init__(self) -> None:
+        for _ in range(self.count):
+            self._free.put(self._begun())
+
+    def __call__(self, body: bytes) -> Decoded:
+        """Raises Unreadable: it is of no use, or takes too long or too much; DecoderEndedError: its child is gone."""
+        child = self._free.get()
+        try:
+            return self._answer(child, body)
+        except (DecoderEndedError, TimeoutError):
+            processes.stop(child.started)
+            child = self._begun()
+            raise
+        finally:
+            self._free.put(child)
+
+    def _answer(self, child: _Child, body: bytes) -> Decoded:
+        try:
+            if not child.ready:
+                _reply(child, BEGINNING)
+                child.ready = True
+            processes.request(child.started, child.pipe, body)
+            found = _reply(child, self.seconds)
+        except (Unreadable, BadInput, TimeoutError):
+            raise
+        except XliteError:
+            raise DecoderEndedError("the process that decoded it was ended: the file may be what ended it") from None
+        kind, image = found
+        return Decoded(kind, image)
+
+    def _begun(self) -> _Child:
+        started = processes.start(1, _worker, self.preprocess.describe(), self.seconds, self.memory)
+        child = _Child(started)
+        processes.request(started, child.pipe, None)
+        return child
+
+    def close(self) -> None:
+        """Ends the children; nobody may be at work."""
+        while not self._free.empty():
+            processes.stop(self._free.get().started)
+
+
+def _reply(child: _Child, seconds: float) -> Any:
+    if not child.pipe.poll(seconds):
+        raise TimeoutError(f"it took longer than {seconds:g} s to decode")
+    return processes.reply(child.started, child.pipe)
+
+
+def _worker(about: Mapping[str, Any], seconds: float, memory: int) -> Callable[[bytes | None], object]:
+    preprocess = Preprocess.described(about)
+    limits = _Limits(seconds, memory)
+
+    def work(body: bytes | None) -> object:
+        if body is None:
+            import pydicom.pixels  # noqa: F401  the first file shall not wait for it
+
+            return None
+        limits.renew()
+        try:
+            kind = kind_of(body)
+            if kind == "DICOM":
+                expect_allowed(body)
+            return kind, preprocess(raw_in(body, preprocess.channels))
+        except Unreadable as why:
+            return why  # `reply` raises it
+        except Exception:  # MemoryError, and what a codec makes of one
+            return Unreadable(f"a file that cannot be decoded within {memory >> 20} MiB")
+
+    return work
+
+
+class _Limits:
+    """Of this process. Processor time adds up over all files, so that its limit moves on with each."""
+
+    def __init__(self, seconds: float, memory: int) -> None:
+        self.seconds = seconds
+        if sys.platform != "win32":
+            import resource
+
+            if sys.platform == "linux":  # macOS counts what nobody uses, and refuses
+                most = psutil.Process().memory_info().vms + memory
+                resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def renew(self) -> None:
+        if sys.platform != "win32":
+            import resource
+
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            until = int(usage.ru_utime + usage.ru_stime + self.seconds) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (until, resource.getrlimit(resource.RLIMIT_CPU)[1]))

@@ -1,0 +1,131 @@
+"""Open Inference Protocol V2, as KServe and Triton have it: health, what the model takes, tensors in JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import FastAPI, Path, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xlite_search import __version__
+from xlite_search.deploy.folder import IMAGES, LOGITS, PROBABILITIES
+from xlite_search.deploy.serve import examples
+from xlite_search.deploy.serve.guard import body_of
+from xlite_search.deploy.serve.refusals import Refusal
+from xlite_search.deploy.serve.service import Service
+
+#: images of a request
+MOST = 16
+
+
+class Tensor(BaseModel):
+    """A tensor in row-major order."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: Literal["images"]
+    shape: tuple[int, int, int, int]
+    datatype: Literal["UINT8"]
+    data: list[Any]
+
+
+class Asked(BaseModel):
+    """A request of `infer`."""
+
+    model_config = ConfigDict(extra="ignore")
+    id: str = Field("", max_length=200)
+    inputs: list[Tensor] = Field(min_length=1, max_length=1)
+
+
+Name = Annotated[str, Path(alias="model")]
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """The addresses below /v2."""
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses=examples.ERRORS)
+    async def ready() -> dict[str, bool]:
+        _expect_ready(service)
+        return {"ready": True}
+
+    @app.get("/v2")
+    async def server() -> dict[str, Any]:
+        return {"name": "xlite_search", "version": __version__, "extensions": []}
+
+    @app.get("/v2/models/{model}", responses=examples.ERRORS)
+    async def model(name: Name) -> dict[str, Any]:
+        """What the model takes and gives."""
+        _expect_model(service, name)
+        shape, findings = _shape(service), len(service.speaker.classes)
+        outputs = [{"name": each, "datatype": "FP32", "shape": [-1, findings]} for each in (LOGITS, PROBABILITIES)]
+        return {
+            "name": service.name,
+            "versions": [service.speaker.manifest.sha256[:12]],
+            "platform": "onnxruntime_onnx",
+            "inputs": [{"name": IMAGES, "datatype": "UINT8", "shape": [-1, *shape]}],
+            "outputs": outputs,
+        }
+
+    @app.get("/v2/models/{model}/ready", responses=examples.ERRORS)
+    async def model_ready(name: Name) -> dict[str, Any]:
+        _expect_model(service, name)
+        _expect_ready(service)
+        return {"name": service.name, "ready": True}
+
+    @app.post("/v2/models/{model}/infer", responses=examples.ERRORS, openapi_extra=examples.TENSOR_BODY)
+    async def infer(name: Name, request: Request) -> dict[str, Any]:
+        """Prepared images, uint8, to logits and probabilities. Binary tensors are not taken."""
+        _expect_model(service, name)
+        asked = _asked(await body_of(request))
+        logits, chances = await service.engine.tensor(_images(asked.inputs[0], _shape(service)))
+        outputs = [
+            {"name": each, "datatype": "FP32", "shape": list(found.shape), "data": found.ravel().tolist()}
+            for each, found in ((LOGITS, logits), (PROBABILITIES, chances))
+        ]
+        return {
+            "model_name": service.name,
+            "model_version": service.speaker.manifest.sha256[:12],
+            "id": asked.id,
+            "outputs": outputs,
+        }
+
+
+def _shape(service: Service) -> list[int]:
+    of = service.engine.predictor.preprocess
+    return [of.channels, of.size, of.size]
+
+
+def _expect_ready(service: Service) -> None:
+    if not service.ready:
+        raise Refusal(503, "not ready", "it is not ready, or is about to end", again=1)
+
+
+def _expect_model(service: Service, name: str) -> None:
+    if name != service.name:
+        raise Refusal(404, "unknown model", f"there is one model here, '{service.name}'")
+
+
+def _asked(body: bytes) -> Asked:
+    try:
+        return Asked.model_validate_json(body)
+    except ValidationError as why:
+        first = why.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Refusal(422, "malformed", f"{where or 'body'}: {first['msg']}") from None
+
+
+def _images(tensor: Tensor, shape: list[int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    count = tensor.shape[0]
+    if list(tensor.shape[1:]) != shape or not 1 <= count <= MOST:
+        raise Refusal(422, "shape", f"the model takes [1 to {MOST}, {', '.join(map(str, shape))}], uint8")
+    try:
+        flat = np.asarray(tensor.data).ravel()
+        if flat.dtype.kind not in "iu" or flat.size != np.prod(tensor.shape) or flat.min() < 0 or flat.max() > 255:
+            raise ValueError
+    except (ValueError, TypeError, OverflowError):
+        raise Refusal(422, "data", f"data: expected {int(np.prod(tensor.shape))} whole numbers from 0 to 255") from None
+    return flat.astype(np.uint8).reshape(tensor.shape)
