@@ -40,6 +40,7 @@ bench: .venv/.installed
 	$(PY) benchmarks/asha.py
 	$(PY) benchmarks/claims.py
 	$(PY) benchmarks/few_positives.py
+	$(PY) benchmarks/maps.py
 	$(PY) benchmarks/figures.py
 
 figures: .venv/.installed

@@ -24,7 +24,8 @@ from xlite_search.errors import BadInput
 from xlite_search.evaluation import evaluate as module
 from xlite_search.evaluation.evaluate import evaluate
 from xlite_search.evaluation.looks import ledger_path, looks_of
-from xlite_search.evaluation.scored import data_of, find_model, scored
+from xlite_search.evaluation.named import find_model
+from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.evaluation.success import success
 from xlite_search.model_folder import read_model, trained_on
 from xlite_search.results.columns import show

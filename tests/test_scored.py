@@ -14,7 +14,8 @@ from xlite_search import places
 from xlite_search.config import RunConfig
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput, Damaged
-from xlite_search.evaluation.scored import FOLDER, data_of, find_model, key_of, scored
+from xlite_search.evaluation.named import find_model
+from xlite_search.evaluation.scored import FOLDER, data_of, key_of, scored
 from xlite_search.model import load_model
 from xlite_search.model_folder import ModelManifest, input_of, read_model, write_model
 from xlite_search.models.hybrid import build_model
@@ -64,7 +65,7 @@ def test_they_are_computed_once_and_are_of_these_weights(folder: Path, monkeypat
 
 def test_a_model_is_found_by_its_name_or_its_path(folder: Path) -> None:
     assert find_model("m") == find_model(str(folder)) == folder
-    with pytest.raises(BadInput, match=r"no model 'n' in .*; known are m"):
+    with pytest.raises(BadInput, match=r"no model 'n' in .*; models are m"):
         find_model("n")
 
 

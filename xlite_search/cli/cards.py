@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from xlite_search import places
-from xlite_search.cli.named import expect_no_file, find_model, known, models, teachers
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.evaluation.named import expect_no_file, find_model, known, models, teachers
 
 #: within a model's folder
 CARD = Path("artifacts") / "card"
@@ -47,10 +47,9 @@ def card(
 
 
 def _is_model(name: str) -> bool:
-    from xlite_search.evaluation import scored
 
     try:
-        return bool(scored.find_model(name))
+        return bool(find_model(name))
     except BadInput:
         return False
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlite_search.cli.named import find_model
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, Damaged
+from xlite_search.evaluation.named import find_model
 
 if TYPE_CHECKING:
     from xlite_search.deploy.predict import Predictor

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from xlite_search import storage
-from xlite_search.cli.named import find_model
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.evaluation.named import find_model
 
 if TYPE_CHECKING:
     from xlite_search.evaluation.case_maps import Shown

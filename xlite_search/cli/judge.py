@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from xlite_search import places
-from xlite_search.cli.named import find_model
 from xlite_search.cli.options import Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
+from xlite_search.evaluation.named import find_model
 
 
 def calibrate(

@@ -183,7 +183,7 @@ def verify(study: Annotated[str, typer.Argument(metavar="STUDY|MODEL")], json_: 
 
 
 def _verify_model(name: str, *, json_: bool) -> NoReturn:
-    from xlite_search.evaluation.scored import find_model
+    from xlite_search.evaluation.named import find_model
     from xlite_search.evaluation.verified import verify_model
     from xlite_search.tracking.models import differences
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from xlite_search import places, storage
+from xlite_search import storage
 from xlite_search.data.dataset import Data, DataSpec, Part, open_data
-from xlite_search.errors import BadInput, Damaged, did_you_mean
+from xlite_search.errors import BadInput, Damaged
 from xlite_search.model_folder import ModelManifest, input_of, read_model
 from xlite_search.spec import parse
 from xlite_search.training.predictions import Predictions
@@ -57,26 +57,6 @@ class Scored:
     def positives(self) -> dict[str, int]:
         """Images with each finding."""
         return dict(zip(self.classes, self.truth.sum(axis=0).tolist(), strict=True))
-
-
-def find_model(name: str) -> Path:
-    """The folder of a model: of that path, or of that name in `mlruns/models/`, or a teacher's key.
-
-    Raises BadInput if there is none, with a suggestion.
-    """
-    given = Path(name)
-    named = [] if len(given.parts) > 1 else [home / name for home in (places.runs_root() / "models", _teachers())]
-    for folder in (*named, given):
-        if (folder / "model.json").is_file():
-            return folder
-
-    known = sorted(each.parent.name for each in (places.runs_root() / "models").glob("*/model.json"))
-    there = f"known are {', '.join(known)}" if known else "there is none yet: `train best.yaml` makes one"
-    raise BadInput(f"no model '{name}' in {places.runs_root() / 'models'}{did_you_mean(name, known) or f'; {there}'}")
-
-
-def _teachers() -> Path:
-    return places.runs_root() / "teachers"
 
 
 def data_of(about: ModelManifest, name: str = "") -> Data:

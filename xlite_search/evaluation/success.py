@@ -14,7 +14,7 @@ import numpy as np
 
 from xlite_search import places
 from xlite_search.errors import BadInput
-from xlite_search.evaluation.scored import find_model
+from xlite_search.evaluation.named import find_model
 from xlite_search.model_folder import ModelManifest, exists, read_model
 from xlite_search.results.columns import ends, number
 from xlite_search.results.inference import CONFIDENCE, joint
