@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xlite_search import __version__
 from xlite_search.deploy.serve import batch, examples, protocol
-from xlite_search.deploy.serve.guard import Guard, body_of
+from xlite_search.deploy.serve.guard import Guard
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.replies import Reply
 from xlite_search.deploy.serve.service import Service
 
+LOG = logging.getLogger("uvicorn.error")
 PAGE = Path(__file__).with_name("page.html")
 DESCRIPTION = (
     "Answers for chest radiographs: PNG, JPEG or DICOM as the raw body of a request, told by content. **Not for "
@@ -78,9 +81,21 @@ def _refusals(app: FastAPI) -> None:
 
 def response_of(why: Refusal) -> Response:
     headers = {"Retry-After": str(why.again)} if why.again else {}
+    if why.status == 400:
+        headers["Connection"] = "close"  # nobody knows where the next request would begin
     if why.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(why.as_json(), why.status, headers)
+
+
+def _refusal(why: BaseException) -> Refusal:
+    """What is said of whatever ended a request."""
+    if isinstance(why, Refusal):
+        return why
+    if isinstance(why, asyncio.CancelledError):
+        return Refusal(503, "ending", "the service ended before it was answered", again=5)
+    LOG.error("a request failed", exc_info=why)
+    return Refusal(500, "failed", "it failed here; the service's log says where")
 
 
 class Outside:
@@ -90,12 +105,12 @@ class Outside:
         self.app, self.service, self.guard = app, service, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = 500
+        status, begun = 500, False
 
         async def sent(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status, headers = message["status"], MutableHeaders(scope=message)
+                begun, status, headers = True, message["status"], MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -104,8 +119,10 @@ class Outside:
             try:
                 self.guard(Request(scope))
                 await self.app(scope, receive, sent)
-            except Refusal as why:
-                await response_of(why)(scope, receive, sent)
+            except (Exception, asyncio.CancelledError) as why:
+                if begun:
+                    raise
+                await response_of(_refusal(why))(scope, receive, sent)
             done(getattr(scope.get("route"), "path", "elsewhere"), status)
 
 
@@ -127,11 +144,13 @@ def _predictions(app: FastAPI, service: Service) -> None:
     ) -> Reply:
         """What the model says of one radiograph, the raw body: PNG, JPEG or DICOM."""
         service.expect_finding(explain)
-        return await service.reply(await body_of(request), explain, image=image)
+        async with service.bodies.of(request) as body:
+            return await service.reply(body, explain, image=image)
 
     @app.post("/v1/predict-batch", responses=examples.ERRORS, openapi_extra=examples.LINES_BODY, response_class=Lines)
     async def predict_batch(request: Request) -> Lines:
         """What the model says of many radiographs: a line of JSON in, `{"name": ..., "image": base64}`, a line out."""
+        batch.expect_room(service)
         return Lines(batch.replies(service, request))
 
 

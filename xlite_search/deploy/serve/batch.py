@@ -10,20 +10,25 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from xlite_search import limits
-from xlite_search.deploy.serve.guard import LARGEST, PAUSE
+from xlite_search.deploy.serve.guard import LARGEST, pieces_of
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.service import Service
 
-#: bytes of a line: an image in base64, and its name; and letters of a name
-LONGEST, NAME = LARGEST * 4 // 3 + 4096, 200
+#: bytes of a line but for its image, and of all of it; and letters of a name
+REST_OF_LINE, NAME = 4096, 200
+LONGEST = LARGEST * 4 // 3 + REST_OF_LINE
+#: the image of a line, cut out before the rest is read as JSON: 44 MiB of `[],[],` would take gigabytes
+IMAGE = re.compile(rb'"image"\s*:\s*"([A-Za-z0-9+/=\\]*)"')
+#: batches at once: each holds some lines in memory
+BATCHES = 8
 #: times that a line is tried while others fill the queue, and seconds between
 TRIES, REST = 100, 0.1
 
@@ -31,6 +36,7 @@ TRIES, REST = 100, 0.1
 async def replies(service: Service, request: Request) -> AsyncIterator[bytes]:
     """A line for each line. A line that is too long, or comes too slowly, ends the batch with its error."""
     waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
+    service.batches += 1
     try:
         async for line in _lines(request):
             waiting.append(asyncio.create_task(_reply(service, line)))
@@ -43,16 +49,23 @@ async def replies(service: Service, request: Request) -> AsyncIterator[bytes]:
             yield _line(await waiting.popleft())
         yield _line({"name": "", **why.as_json()})
     finally:
+        service.batches -= 1
         for task in waiting:
             task.cancel()
 
 
+def expect_room(service: Service) -> None:
+    """Raises Refusal if as many batches are at work as there may be."""
+    if service.batches >= BATCHES:
+        raise Refusal(503, "busy", f"{BATCHES} batches are at work already: try again in a moment", again=5)
+
+
 async def _reply(service: Service, line: bytes) -> dict[str, Any]:
-    said = _parsed(line)
+    said, image = _parsed(line)
     name = said.get("name", "")
     named = {"name": name[:NAME] if isinstance(name, str) else ""}
     try:
-        reply = await _patient(service, _image(said))
+        reply = await _patient(service, _image(said, image))
         return named | {"reply": reply.model_dump(mode="json", exclude_none=True)}
     except Refusal as why:
         return named | why.as_json()
@@ -70,40 +83,37 @@ async def _patient(service: Service, body: bytes) -> Any:
     raise AssertionError
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parsed(line: bytes) -> tuple[dict[str, Any], bytes]:
+    """What a line says, and the image's base64, which is not in it any more."""
+    found = IMAGE.search(line)
+    image = found[1].replace(b"\\/", b"/") if found else b""
+    rest = IMAGE.sub(b'"image":""', line, count=1)
     try:
-        said = json.loads(line)
+        said = json.loads(rest) if len(rest) <= REST_OF_LINE else {}
     except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return {}, b""
+    return (said if isinstance(said, dict) else {}), image
 
 
-def _image(said: dict[str, Any]) -> bytes:
+def _image(said: dict[str, Any], image: bytes) -> bytes:
     try:
-        return base64.b64decode(said["image"], validate=True)
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise Refusal(422, "malformed", 'expected a line {"name": ..., "image": base64 of a file}') from None
+        if said["image"] == "":
+            return base64.b64decode(image, validate=True)
+    except (KeyError, binascii.Error):
+        pass
+    raise Refusal(422, "malformed", 'expected a line {"name": ..., "image": base64 of a file}')
 
 
 async def _lines(request: Request) -> AsyncIterator[bytes]:
-    rest, pieces = bytearray(), request.stream().__aiter__()
-    try:
-        while True:
-            async with asyncio.timeout(PAUSE):
-                piece = await anext(pieces, None)
-            if piece is None:
-                break
-            rest += piece
-            *whole, rest = rest.split(b"\n") if b"\n" in piece else [rest]
-            for line in whole:
-                if line.strip():
-                    yield bytes(line)
-            if len(rest) > LONGEST:
-                raise Refusal(413, "too large", f"a line is longer than {LONGEST >> 20} MiB")
-    except TimeoutError:
-        raise Refusal(408, "slow", f"nothing came for {PAUSE:g} s") from None
-    except ClientDisconnect:
-        raise Refusal(400, "cut off", "the body was cut off") from None
+    rest = bytearray()
+    async for piece in pieces_of(request):
+        rest += piece
+        *whole, rest = rest.split(b"\n") if b"\n" in piece else [rest]
+        for line in whole:
+            if line.strip():
+                yield bytes(line)
+        if len(rest) > LONGEST:
+            raise Refusal(413, "too large", f"a line is longer than {LONGEST >> 20} MiB")
     if rest.strip():
         yield bytes(rest)
 

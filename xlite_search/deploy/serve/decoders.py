@@ -6,7 +6,9 @@ memory and processor time are POSIX's; on Windows the wall clock alone ends a ch
 
 from __future__ import annotations
 
+import atexit
 import queue
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +28,8 @@ from xlite_search.errors import BadInput, XliteError
 
 #: wall and processor seconds that an image may take, and bytes of memory beyond those of an idle child
 SECONDS, MEMORY = 5.0, 1 << 30
-#: seconds that a child may take to begin
-BEGINNING = 60.0
+#: seconds that a child may take to begin, and children beyond those at work, so that nobody waits for that
+BEGINNING, SPARE = 60.0, 1
 
 
 class DecoderEndedError(XliteError):
@@ -53,16 +55,19 @@ class _Child:
 
 @dataclass
 class Decoders:
-    """So many children. Threads may call it at once; who finds none free waits."""
+    """Children for so many callers at once. Threads may call it; who finds no child free waits."""
 
     preprocess: Preprocess
     count: int
     seconds: float = SECONDS
     memory: int = MEMORY
+    closed: bool = False
     _free: queue.Queue[_Child] = field(default_factory=queue.Queue)
+    _all: list[_Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for _ in range(self.count):
+        atexit.register(self.close)  # else the interpreter would wait for children that ignore its SIGTERM
+        for _ in range(self.count + SPARE):
             self._free.put(self._begun())
 
     def __call__(self, body: bytes) -> Decoded:
@@ -72,7 +77,9 @@ class Decoders:
             return self._answer(child, body)
         except (DecoderEndedError, TimeoutError):
             processes.stop(child.started)
-            child = self._begun()
+            if not self.closed:
+                self._all.remove(child)
+                child = self._begun()
             raise
         finally:
             self._free.put(child)
@@ -94,13 +101,18 @@ class Decoders:
     def _begun(self) -> _Child:
         started = processes.start(1, _worker, self.preprocess.describe(), self.seconds, self.memory)
         child = _Child(started)
+        self._all.append(child)
         processes.request(started, child.pipe, None)
         return child
 
     def close(self) -> None:
-        """Ends the children; nobody may be at work."""
-        while not self._free.empty():
-            processes.stop(self._free.get().started)
+        """Ends the children, whatever they are at."""
+        self.closed = True
+        atexit.unregister(self.close)
+        for child in self._all:
+            for process in child.started.values():
+                process.kill()
+                process.join()
 
 
 def _reply(child: _Child, seconds: float) -> Any:
@@ -110,6 +122,7 @@ def _reply(child: _Child, seconds: float) -> Any:
 
 
 def _worker(about: Mapping[str, Any], seconds: float, memory: int) -> Callable[[bytes | None], object]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # an init system sends it to all processes: requests are finished
     preprocess = Preprocess.described(about)
     limits = _Limits(seconds, memory)
 

@@ -22,6 +22,7 @@ from xlite_search.deploy.predict import Floats, Predictor
 from xlite_search.deploy.serve.bodies import Kind
 from xlite_search.deploy.serve.decoders import DecoderEndedError, Decoders
 from xlite_search.deploy.serve.refusals import Refusal
+from xlite_search.errors import BadInput
 
 #: requests that wait at most, and seconds that one may take in all
 WAITING, DEADLINE = 64, 20.0
@@ -92,6 +93,8 @@ class Engine:
             raise Refusal(422, why.cause, f"the image cannot be used: {why}") from None
         except DecoderEndedError as why:
             raise Refusal(422, "decoder ended", f"the image cannot be used: {why}") from None
+        except BadInput as why:
+            raise Refusal(501, "no decoder", f"the image cannot be used here: {why}") from None
         except TimeoutError as why:
             raise Refusal(422, "too slow", f"the image cannot be used: {why}") from None
         flags = self.domain.flags(image) if self.domain else []
@@ -101,6 +104,7 @@ class Engine:
         return Answered(kind, image, logits[0], chances[0], flags)
 
     def close(self) -> None:
-        """Waits for what is at work; ends the decoders."""
-        self._threads.shutdown(cancel_futures=True)
+        """Ends the decoders, whatever they are at."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self.decoders.close()
+        self._threads.shutdown()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ class Explainer:
     def __init__(self, folder: Path, *, int8: bool = False) -> None:
         self._of, self._started = (folder, int8), processes.Processes()
         self._alone = threading.Lock()
+        atexit.register(self.close)
 
     def __call__(self, image: NDArray[np.uint8], finding: int) -> NDArray[np.float32]:
         """The map of a prepared image, float32 `[size, size]`. Raises XliteError or TimeoutError if there is none."""
@@ -38,14 +41,19 @@ class Explainer:
                     raise TimeoutError(f"it took longer than {SECONDS:g} s to explain")
                 return np.asarray(processes.reply(self._started, pipe), np.float32)
             except BaseException:
-                self.close()
+                processes.stop(self._started)
+                self._started = {}
                 raise
 
     def close(self) -> None:
-        processes.stop(self._started)
-        self._started = {}
+        """Ends the child, whatever it is at."""
+        atexit.unregister(self.close)
+        for process in list(self._started.values()):
+            process.kill()
+            process.join()
 
 
 def _worker(folder: Path, int8: bool) -> Callable[[Asked], NDArray[np.float32]]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     predictor = Predictor.open(folder, int8=int8)
     return lambda asked: occlusion_map(lambda images: predictor(images)[0], *asked)

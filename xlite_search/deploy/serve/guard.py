@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -18,11 +20,15 @@ from starlette.requests import ClientDisconnect
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.errors import BadInput
 
-#: bytes of a body, and seconds between two pieces of it and for all of it
-LARGEST, PAUSE, WHOLE = 32 << 20, 5.0, 30.0
+#: bytes of a body, and of all bodies that are held at once
+LARGEST, ROOM = 32 << 20, 512 << 20
+#: seconds that a body's pieces may be waited for, and bytes that earn another second
+PAUSE, RATE = 5.0, 128 << 10
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-#: addresses that anybody may ask: they say nothing but that it lives
-OPEN = ("/v2/health/live", "/v2/health/ready")
+#: addresses that anybody may ask: that it lives, and the page, which has no data and asks for the token
+OPEN = ("/v2/health/live", "/v2/health/ready", "/")
+#: a Host header: name or address, and port
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 def is_loopback(host: str) -> bool:
@@ -44,60 +50,84 @@ class Guard:
     def of(cls, host: str, token: str) -> Guard:
         """For a service that listens at `host`. Raises BadInput if that is not loopback and there is no token."""
         if is_loopback(host):
-            return cls(token)
+            return cls(token, frozenset((*LOOPBACK, host)))
         if not token:
             raise BadInput(f"--host {host}: others could ask it; give a token too, --token, or XLITE_TOKEN")
         return cls(token, frozenset())
 
     def __call__(self, request: Request) -> None:
         """Raises Refusal if this request gets no answer."""
-        host = _name(request.headers.get("host", ""))
-        if self.hosts and host not in self.hosts:
+        if {"content-length", "transfer-encoding"} <= set(request.headers):
+            raise Refusal(400, "malformed", "a body has one length: Content-Length or Transfer-Encoding, not both")
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if self.hosts and _name(host) not in self.hosts:
             raise Refusal(
                 421, "foreign host", f"this service is not called that; it is {', '.join(sorted(self.hosts))}"
             )
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
+        if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             raise Refusal(403, "foreign origin", "a page of another origin gets no answer")
-        if self.token and request.url.path not in OPEN and not self._known(request.headers.get("authorization", "")):
+        path = request.scope["path"]  # `request.url` is made of the Host header, which may say anything
+        if self.token and path not in OPEN and not self._known(request.headers.get("authorization", "")):
             raise Refusal(401, "token", "a token is needed: Authorization: Bearer TOKEN")
 
     def _known(self, said: str) -> bool:
         """In a time that does not tell how much of it is right."""
-        return hmac.compare_digest(said.encode("utf-8", "replace"), f"Bearer {self.token}".encode())
+        return hmac.compare_digest(said.encode("latin-1", "replace"), f"Bearer {self.token}".encode())
 
 
 def _name(host: str) -> str:
-    """A Host header without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """A Host header without its port; empty if it is none."""
+    found = HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
 
 
-async def body_of(request: Request, most: int = LARGEST) -> bytes:
-    """The whole body. Raises Refusal: it is larger, or comes too slowly, or is cut off."""
-    said = request.headers.get("content-length", "0")
-    if said.isdigit() and int(said) > most:
-        raise _too_large(most)
-    pieces, size = request.stream().__aiter__(), 0
-    body: list[bytes] = []
+async def pieces_of(request: Request) -> AsyncIterator[bytes]:
+    """A body, piece by piece. Raises Refusal: it comes too slowly, or is cut off."""
+    pieces, left, clock = request.stream().__aiter__(), PAUSE, asyncio.get_running_loop().time
     try:
-        async with asyncio.timeout(WHOLE):
-            while True:
-                async with asyncio.timeout(PAUSE):
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    return b"".join(body)
-                size += len(piece)
-                if size > most:
-                    raise _too_large(most)
-                body.append(piece)
+        while True:
+            asked = clock()
+            async with asyncio.timeout(left):
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            left = min(PAUSE, left - (clock() - asked) + len(piece) / RATE)
+            yield piece
     except TimeoutError:
-        raise Refusal(408, "slow", f"the body came too slowly: nothing for {PAUSE:g} s, or not all of it") from None
+        sentence = f"the body came too slowly: it is waited for {PAUSE:g} s, and a second for every {RATE >> 10} KiB"
+        raise Refusal(408, "slow", sentence) from None
     except ClientDisconnect:
         raise Refusal(400, "cut off", "the body was cut off") from None
 
 
+@dataclass
+class Bodies:
+    """Bodies that are held in memory; `room` is for all of them, in bytes."""
+
+    room: int = ROOM
+    held: int = 0
+
+    @asynccontextmanager
+    async def of(self, request: Request, most: int = LARGEST) -> AsyncIterator[bytes]:
+        """The whole body, counted as long as it is used. Raises Refusal: larger than `most`, slow, cut off, no room."""
+        said = request.headers.get("content-length", "0")
+        if not said.isdigit() or len(said) > 18 or int(said) > most:
+            raise _too_large(most)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async for piece in pieces_of(request):
+                pieces.append(piece)
+                size += len(piece)
+                self.held += len(piece)
+                if size > most:
+                    raise _too_large(most)
+                if self.held > self.room:
+                    raise Refusal(503, "busy", "too many large bodies wait already: try again in a moment", again=1)
+            yield b"".join(pieces)
+        finally:
+            self.held -= size
+
+
 def _too_large(most: int) -> Refusal:
-    return Refusal(413, "too large", f"the body is larger than {most >> 20} MiB")
+    return Refusal(413, "too large", f"the body is larger than {most / (1 << 20):.3g} MiB")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xlite_search import __version__
 from xlite_search.deploy.folder import IMAGES, LOGITS, PROBABILITIES
 from xlite_search.deploy.serve import examples
-from xlite_search.deploy.serve.guard import body_of
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.service import Service
 
-#: images of a request
-MOST = 16
+#: images of a request; bytes of a number with what is around it, and of all else
+MOST, NUMBER, BESIDE = 16, 6, 1 << 16
+AXES = 4
 
 
 class Tensor(BaseModel):
@@ -80,8 +82,10 @@ def add(app: FastAPI, service: Service) -> None:
     async def infer(name: Name, request: Request) -> dict[str, Any]:
         """Prepared images, uint8, to logits and probabilities. Binary tensors are not taken."""
         _expect_model(service, name)
-        asked = _asked(await body_of(request))
-        logits, chances = await service.engine.tensor(_images(asked.inputs[0], _shape(service)))
+        shape = _shape(service)
+        async with service.bodies.of(request, MOST * prod(shape) * NUMBER + BESIDE) as body:
+            asked = _asked(body)
+        logits, chances = await service.engine.tensor(_images(asked.inputs[0], shape))
         outputs = [
             {"name": each, "datatype": "FP32", "shape": list(found.shape), "data": found.ravel().tolist()}
             for each, found in ((LOGITS, logits), (PROBABILITIES, chances))
@@ -123,9 +127,15 @@ def _images(tensor: Tensor, shape: list[int]) -> np.ndarray[Any, np.dtype[np.uin
     if list(tensor.shape[1:]) != shape or not 1 <= count <= MOST:
         raise Refusal(422, "shape", f"the model takes [1 to {MOST}, {', '.join(map(str, shape))}], uint8")
     try:
-        flat = np.asarray(tensor.data).ravel()
-        if flat.dtype.kind not in "iu" or flat.size != np.prod(tensor.shape) or flat.min() < 0 or flat.max() > 255:
-            raise ValueError
-    except (ValueError, TypeError, OverflowError):
-        raise Refusal(422, "data", f"data: expected {int(np.prod(tensor.shape))} whole numbers from 0 to 255") from None
-    return flat.astype(np.uint8).reshape(tensor.shape)
+        flat = np.frombuffer(_numbers(tensor.data), np.uint8)
+        return flat.reshape(tensor.shape)
+    except (ValueError, TypeError):
+        raise Refusal(422, "data", f"data: expected {prod(tensor.shape)} whole numbers from 0 to 255") from None
+
+
+def _numbers(data: list[Any]) -> bytes:
+    """Of a list, or of lists in lists. Raises ValueError or TypeError for what is no byte; numpy would take text."""
+    for _ in range(AXES - 1):
+        if data and isinstance(data[0], list):
+            data = list(chain.from_iterable(data))
+    return bytes(data)

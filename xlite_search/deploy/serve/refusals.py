@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: letters of a sentence: a file may have any number of them where a word is due
+LONGEST = 400
+
 
 class Refusal(Exception):
     """`status` is HTTP's, `code` a word, `again` seconds after which to try again; None: the same gets the same."""
@@ -11,4 +14,4 @@ class Refusal(Exception):
         self.status, self.code, self.sentence, self.again = status, code, sentence, again
 
     def as_json(self) -> dict[str, dict[str, str]]:
-        return {"error": {"code": self.code, "sentence": self.sentence}}
+        return {"error": {"code": self.code, "sentence": self.sentence[:LONGEST]}}

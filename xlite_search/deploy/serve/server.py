@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,20 +17,31 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xlite_search.deploy.serve.app import application
 from xlite_search.deploy.serve.guard import Guard
+from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.service import Service
 
 #: seconds that a request's head may take, that an idle connection is kept, and that an end waits for what was taken
 HEAD, IDLE, ENDING = 5.0, 15, 8
-SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-)
-SLOW_BODY = b'{"error":{"code":"slow","sentence":"the head of the request came too slowly"}}'
+#: seconds that an idle connection is kept when the end has come: a request may be on its way
+LAST = 0.2
+
+
+def _last_words(status: str, why: Refusal) -> bytes:
+    """An answer where there is no request to answer, in the shape of every error."""
+    body = json.dumps(why.as_json()).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+SLOW = _last_words("408 Request Timeout", Refusal(408, "slow", "the head of the request came too slowly"))
+MALFORMED = _last_words("400 Bad Request", Refusal(400, "malformed", "this is no request of HTTP/1.1 that can be read"))
 
 
 class Protocol(H11Protocol):
     """HTTP/1.1 where the head of a request has a deadline: uvicorn waits for it as long as it takes."""
 
     _late: asyncio.TimerHandle | None = None
+    _ending = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -36,19 +49,44 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._at_work:
             self._unwatch()
+            self.cycle.keep_alive &= not self._ending
         elif self._late is None and not self.transport.is_closing():
             self._watch()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._at_work:
             self._unwatch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        if not (self._at_work and self.cycle.response_started):
+            self.transport.write(MALFORMED)
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A request to upgrade is answered as any other, and no reason to write to the log."""
+
+    def shutdown(self) -> None:
+        """Ends the connection once what is at work is answered, and what came before the end and is not read yet."""
+        self._ending = True
+        if self._at_work:
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(LAST, self._end_if_idle)
+
+    @property
+    def _at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_if_idle(self) -> None:
+        if not self._at_work:
+            self.transport.close()
 
     def _watch(self) -> None:
         self._late = self.loop.call_later(HEAD, self._too_late)
@@ -60,8 +98,8 @@ class Protocol(H11Protocol):
 
     def _too_late(self) -> None:
         self._late = None
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
-            self.transport.write(SLOW % len(SLOW_BODY) + SLOW_BODY)
+        if not self.transport.is_closing() and not self._at_work:
+            self.transport.write(SLOW)
             self.transport.close()
 
 
@@ -80,6 +118,20 @@ class Server(uvicorn.Server):
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but that connections which wait to be accepted are accepted first."""
+        loop = asyncio.get_running_loop()
+        for listening in sockets or []:
+            with suppress(BlockingIOError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.setblocking(False)
+                    await loop.connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
 
 
 def server(service: Service, guard: Guard, host: str, port: int, *, log: str = "warning") -> Server:
@@ -128,8 +180,6 @@ def serve(service: Service, guard: Guard, host: str, port: int, begun: Callable[
 
 
 async def _served(own: Server, begun: Callable[[int], None]) -> None:
-    import socket
-
     family = socket.AF_INET6 if ":" in own.config.host else socket.AF_INET
     listening = socket.create_server((own.config.host, own.config.port), family=family, backlog=own.config.backlog)
     begun(listening.getsockname()[1])

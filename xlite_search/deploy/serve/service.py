@@ -16,6 +16,7 @@ from xlite_search.deploy.predict import ANSWERS_LIMIT, Predictor, self_test
 from xlite_search.deploy.serve.decoders import Decoders
 from xlite_search.deploy.serve.engine import Answered, Engine
 from xlite_search.deploy.serve.explainer import Explainer
+from xlite_search.deploy.serve.guard import Bodies
 from xlite_search.deploy.serve.metrics import Metrics
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.replies import Overlay, Reply, Speaker, as_uri, overlaid
@@ -35,7 +36,9 @@ class Service:
     speaker: Speaker
     explainer: Explainer
     metrics: Metrics
+    bodies: Bodies = field(default_factory=Bodies)
     ready: bool = False
+    batches: int = 0
     _maps: int = 0
     _mapping: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "maps"))
 
@@ -121,11 +124,12 @@ class Service:
         self.ready = True
 
     def close(self) -> None:
-        """Waits for what is at work."""
+        """Ends what is at work."""
         self.ready = False
-        self._mapping.shutdown(cancel_futures=True)
-        self.engine.close()
+        self._mapping.shutdown(wait=False, cancel_futures=True)
         self.explainer.close()
+        self._mapping.shutdown()
+        self.engine.close()
 
 
 def opened(folder: Path, *, strict: bool = False) -> Service:
