@@ -88,6 +88,12 @@ def predict(
     json_: Json = False,
     selftest: Annotated[bool, typer.Option("--selftest", help="Ask the folder's known answers again.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="With the 8-bit model.")] = False,
+    watch: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Answer each file that comes into FOLDER, once; with --into.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where --watch keeps answers.csv, a line for each file.")
+    ] = None,
 ) -> None:
     """Asks an exported model about image files; needs no PyTorch.
 
@@ -98,11 +104,19 @@ def predict(
 
     if csv and json_:
         raise BadInput("--csv and --json: choose one")
-    if not files and not selftest:
+    if (watch is None) != (into is None):
+        raise BadInput("--watch FOLDER and --into FOLDER go together: what comes into one is answered in the other")
+    if watch and (files or csv or json_):
+        raise BadInput("--watch answers what comes into its folder, in a table: no FILES, no --csv, no --json")
+    if not files and not selftest and not watch:
         raise BadInput(f"no files: `python -m xlite_search predict {folder} FILES...`, or --selftest")
     predictor = Predictor.open(folder, int8=int8)
     if selftest:
         print(_known_answers(folder, predictor, int8=int8), file=sys.stderr if files else sys.stdout)
+    if watch and into:
+        from xlite_search.cli.watch import watch as watched
+
+        watched(watch, predictor, into, int8=int8)
     quantised = " --int8" if int8 else ""
     following = f"next: python -m xlite_search predict {folder} {'FILES...' if selftest else '--selftest'}{quantised}"
     if not files:
