@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo handover test check bench figures ui
+.PHONY: demo handover serve-demo test check bench figures ui
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,15 @@ handover: .venv/.installed
 	$(PY) -m xlite_search predict mlruns/handover mlruns/handover/known_answers/phantom_1.png
 	$(PY) -m xlite_search predict mlruns/handover --selftest
 
+# a service with a page; makes what is missing of `demo` and `handover` first. PORT=0 takes any port that is free
+PORT ?= 8000
+serve-demo: mlruns/handover/export.json
+	$(PY) -m xlite_search serve mlruns/handover --port $(PORT)
+
+mlruns/handover/export.json:
+	$(MAKE) demo
+	$(MAKE) handover
+
 check: .venv/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -40,6 +49,7 @@ bench: .venv/.installed
 	$(PY) benchmarks/asha.py
 	$(PY) benchmarks/claims.py
 	$(PY) benchmarks/few_positives.py
+	$(PY) benchmarks/domain.py
 	$(PY) benchmarks/maps.py
 	$(PY) benchmarks/figures.py
 
