@@ -230,7 +230,9 @@ def test_verify_holds_figures_against_looks(half: RunConfig, capsys: pytest.Capt
 
 def test_maps_of_the_test_part_are_a_look(half: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
     untrained(half, "m")
-    arguments = ("explain", "m", "--part", "test", "--images", "1", "--findings", "Effusion")
+    arguments = ("explain", "m", "--part", "test", "--images", "1", "--as-is", "--findings", "Effusion")
+    code, _, err = call(capsys, *[each for each in arguments if each != "--as-is"])
+    assert code == 2 and "not calibrated, and a look is taken once" in err and not looks_of(of_test(half))
     code, _, err = call(capsys, *arguments)
     assert code == 0 and "1st model judged on these images" in err, err
     assert (

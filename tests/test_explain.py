@@ -72,7 +72,7 @@ def test_what_is_written_is_kept_apart_and_replaced_as_a_whole(
     folder: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(Path(os.environ["XLITE_DATA"]) / PHANTOM, Path(os.environ["XLITE_DATA"]) / "elsewhere")
-    short = ("explain", "m", "--images", "2", "--cpu", "--findings", "Mass")
+    short = ("explain", "m", "--images", "2", "--cpu", "--as-is", "--findings", "Mass")
     calls = {
         (PHANTOM, "val", "gradcam"): (),
         (PHANTOM, "val", "hirescam"): ("--method", "hirescam"),
@@ -118,7 +118,7 @@ def test_a_card_has_the_test_parts_figures_where_validation_has_no_boxes() -> No
 def test_what_fails_while_it_is_written_leaves_what_was_there(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = ("explain", "m", "--images", "2", "--cpu", "--findings", "Mass")
+    short = ("explain", "m", "--images", "2", "--cpu", "--as-is", "--findings", "Mass")
     assert call(capsys, *short)[0] == 0
     home = folder / place_of(PHANTOM, "val", "gradcam")
     before = {path.name: path.read_bytes() for path in home.iterdir()}
@@ -199,6 +199,7 @@ def test_explain_compares_with_occlusion_if_asked(folder: Path, capsys: pytest.C
         "--images",
         "2",
         "--cpu",
+        "--as-is",
         "--json",
         "--occlusion",
         "--part",

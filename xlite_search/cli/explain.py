@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from xlite_search import storage
-from xlite_search.cli.options import Cpu, Json
+from xlite_search.cli.options import AsIs, Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.named import find_model
@@ -56,6 +56,7 @@ def explain(
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="Why a test part that another model was judged on is looked at again.")
     ] = "",
+    as_is: AsIs = False,
     cpu: Cpu = False,
     json_: Json = False,
 ) -> None:
@@ -64,7 +65,7 @@ def explain(
     from xlite_search import console, machine
     from xlite_search.cli.options import listed
     from xlite_search.evaluation.cases import Asked
-    from xlite_search.evaluation.evaluate import look_at
+    from xlite_search.evaluation.evaluate import expect_ready, look_at
     from xlite_search.evaluation.explain import expect_answerable, explained
     from xlite_search.evaluation.explained import FIGURES, SHEET
     from xlite_search.evaluation.maps import METHODS, Method
@@ -82,7 +83,8 @@ def explain(
     data = data_of(about, on)
     asked = Asked(chosen_part, listed(findings), images, chosen_method, occlusion, boxes)
     expect_answerable(about, data, asked)
-    if chosen_part in ("test", "all"):
+    if chosen_part in ("test", "all") or (on and on != about.config.get("data", {}).get("name")):
+        expect_ready(folder, on or chosen_part, as_is=as_is)
         console.say(look_at(folder, data, chosen_part, reason).words())
     found = explained(folder, data, asked, machine.device(cpu=cpu), console.Counter)
     home = _write(folder, found)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xlite_search import places
-from xlite_search.cli.options import Cpu, Json
+from xlite_search.cli.options import AsIs, Cpu, Json
 from xlite_search.cli.tracked import track
 from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.named import find_model
@@ -69,9 +69,7 @@ def evaluate(
     baseline: Annotated[
         str, typer.Option(metavar="MODEL", help="Whose size the model's is told beside.  [default: the teacher]")
     ] = "",
-    as_is: Annotated[
-        bool, typer.Option("--as-is", help="Judge it without calibration or thresholds; to add them is another look.")
-    ] = False,
+    as_is: AsIs = False,
     cpu: Cpu = False,
     json_: Json = False,
 ) -> None:

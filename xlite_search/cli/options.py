@@ -73,3 +73,8 @@ def margin_of(given: float | None) -> float:
 
 def listed(classes: str | None) -> tuple[str, ...]:
     return () if classes is None else tuple(name.strip() for name in classes.split(","))
+
+
+AsIs = Annotated[
+    bool, typer.Option("--as-is", help="Look without calibration or thresholds; to add them is another look.")
+]
