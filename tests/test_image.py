@@ -184,3 +184,11 @@ def test_hadolint_has_no_warning(tmp_path: Path) -> None:
     hadolint = str(tmp_path / "venv/bin/hadolint")
     assert _run(hadolint, str(CONTAINER / "Dockerfile")) == ""
     print(_run(hadolint, "--version").strip(), "0 warnings")
+
+
+def test_compose_reads_the_example() -> None:
+    if shutil.which("docker-compose") is None:
+        pytest.skip("not installed: apt-get install docker-compose")
+    given = {"XLITE_BASE": "a", "PROMETHEUS": "b", "XLITE_MODEL": "/m", "XLITE_TOKEN": "c"}
+    said = _run("docker-compose", "-f", str(CONTAINER / "compose.yaml"), "config", **given)
+    assert "/m:/model:ro" in said and said.count("read_only: true") == 2
