@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo handover serve-demo test check bench figures ui
+.PHONY: demo handed handover serve-demo test check bench figures ui
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -12,25 +12,29 @@ PY := .venv/bin/python
 demo: .venv/.installed
 	$(PY) -m xlite_search run search_spaces/kd_grid.py --demo
 
-# after `make demo`: from its best config to answers without PyTorch
-handover: .venv/.installed
+handed: .venv/.installed
 	$(PY) -m xlite_search best kd_grid-demo -o mlruns/best.yaml
 	$(PY) -m xlite_search train mlruns/best.yaml --name handover
 	$(PY) -m xlite_search calibrate handover
+
+# after `make demo`: from its best config to answers without PyTorch
+handover: handed
 	$(PY) -m xlite_search evaluate handover --on test
 	$(PY) -m xlite_search explain handover
 	$(PY) -m xlite_search export handover -o mlruns/handover
 	$(PY) -m xlite_search predict mlruns/handover mlruns/handover/known_answers/phantom_1.png
 	$(PY) -m xlite_search predict mlruns/handover --selftest
 
-# a service with a page; makes what is missing of `demo` and `handover` first. PORT=0 takes any port that is free
+# a service with a page. Without `make demo` and `make handover` before, it makes what the service needs of them, and
+# the model's card names what is missing. PORT=0 takes any port that is free
 PORT ?= 8000
 serve-demo: mlruns/handover/export.json
 	$(PY) -m xlite_search serve mlruns/handover --port $(PORT)
 
 mlruns/handover/export.json:
 	$(MAKE) demo
-	$(MAKE) handover
+	$(MAKE) handed
+	$(PY) -m xlite_search export handover -o mlruns/handover
 
 check: .venv/.installed
 	$(PY) -m ruff check .
