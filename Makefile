@@ -28,7 +28,7 @@ handover: handed
 # a service with a page. Without `make demo` and `make handover` before, it makes what the service needs of them, and
 # the model's card names what is missing. PORT=0 takes any port that is free
 PORT ?= 8000
-serve-demo: mlruns/handover/export.json
+serve-demo: .venv/.installed mlruns/handover/export.json
 	$(PY) -m xlite_search serve mlruns/handover --port $(PORT)
 
 mlruns/handover/export.json:
