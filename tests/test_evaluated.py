@@ -25,7 +25,7 @@ def means(of: Evaluated) -> Table:
 def test_a_calibration_error_has_no_interval_and_the_table_says_why() -> None:
     table = means(judged(brier=AREA, ece=Interval(0.05, math.nan, math.nan, math.nan)))
     assert table.rows[-1] == ("calibration error", "0.0500", "-") and table.rows[0][2] == "0.7000 to 0.9000"
-    assert table.notes == ["calibration error: above 0 by luck alone, it has no interval"]
+    assert table.notes == ["calibration error: of 15 bins of equal width; above 0 by luck alone, it has no interval"]
     assert means(judged(brier=AREA)).notes == []
 
 

@@ -27,7 +27,8 @@ from xlite_search.results.columns import ABSENT, number
 
 #: below a table that has a calibration error
 NO_INTERVAL = (
-    "\n\nThe calibration error has no interval: by luck alone it is above 0, more so the better a model is calibrated, "
+    "\n\nThe calibration error is of fifteen bins of equal width, and the ECE below of ten of equally many images. "
+    "The calibration error has no interval: by luck alone it is above 0, more so the better a model is calibrated, "
     "and no bootstrap takes that away."
 )
 #: by the method's name

@@ -171,7 +171,7 @@ class Calibrated:
         notes = [
             *([f"not assessable, under {ASSESSABLE} positives or negatives: {', '.join(few)}"] if few else []),
             f"after: by lines of other patients' images ({self.calibration.folds} folds); intervals by patient",
-            "ECE is above 0 by luck alone, and has no interval",
+            "ECE is of ten bins of equally many images; above 0 by luck alone, it has no interval",
             "slope below 1: too extreme; intercept above 0: too low on average; skill 0: worth as much as the "
             "prevalence",
         ]

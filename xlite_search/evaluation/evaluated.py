@@ -151,7 +151,11 @@ class Evaluated:
             Column("mean", [number(each.value) for _, each in rows]),
             Column("95 %", [ends(each.low, each.high) if each.low == each.low else ABSENT for _, each in rows]),
         ]
-        notes = [f"{words['ece']}: above 0 by luck alone, it has no interval"] if "ece" in self.figures else []
+        notes = (
+            [f"{words['ece']}: of 15 bins of equal width; above 0 by luck alone, it has no interval"]
+            if "ece" in self.figures
+            else []
+        )
         return Table("means over findings", columns, notes)
 
     def _moved(self) -> Table:

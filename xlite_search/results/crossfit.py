@@ -79,7 +79,7 @@ def fold_teacher(key: str, data: DataSpec) -> str:
     key = run_key(config, maker(trainable))
     folder = places.teacher_folder(key)
     if not model_folder.exists(folder):
-        say(f"its teacher {config.model}, trained on the same images:")
+        say(f"its teacher {config.model}, trained without that fold:")
         _train_teacher(folder, config, where)
     return key
 
