@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -23,6 +24,7 @@ class Browser:
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._number, self._rest = write, read, 0, b""
         self.session = ""
+        self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.trouble: list[str] = []
@@ -44,12 +46,16 @@ class Browser:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            if not select.select([self._read], [], [], SECONDS)[0]:
+                raise TimeoutError(f"the browser has said nothing for {SECONDS:g} s")
             piece = os.read(self._read, 1 << 20)
             if not piece:
                 raise EOFError("the browser is gone")
             self._rest += piece
         whole, _, self._rest = self._rest.partition(b"\0")
         said = dict(json.loads(whole))
+        if "method" in said:
+            self.events.append(said)
         if said.get("method") == "Log.entryAdded" and said["params"]["entry"]["level"] == "error":
             self.trouble.append(said["params"]["entry"]["text"])
         if said.get("method") == "Runtime.exceptionThrown":
@@ -78,6 +84,22 @@ class Browser:
             f"new Promise(done => {{ const look = () => ({expression}) ? done(true) : setTimeout(look, 20); look(); }})"
         )
         assert self.value(wait)
+
+    def event(self, method: str) -> dict[str, Any]:
+        """What an event says, the first of its kind that comes."""
+        while True:
+            for said in self.events:
+                if said["method"] == method:
+                    self.events.remove(said)
+                    return dict(said["params"])
+            self._message()
+
+    def until_file(self, path: Path) -> None:
+        """Waits until a download is complete."""
+        until = time.monotonic() + SECONDS
+        while self.event("Browser.downloadProgress")["state"] != "completed":
+            assert time.monotonic() < until
+        assert path.is_file()
 
     def drop(self, selector: str, *files: Path) -> None:
         """Drops files on an element."""

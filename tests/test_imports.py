@@ -64,6 +64,37 @@ from xlite_search.results.importance import importances_of
 study = open_study(name)
 assert (importances_of(study.distributions, study.metric, study.runs()) is not None) == expected
 """
+#: the command, asked for an answer and a map by whoever it says that it is ready to, and ended
+SERVED = """
+import http.client, os, pathlib, re, signal, sys, threading
+from xlite_search.cli import main
+
+def ask(port):
+    body = pathlib.Path("x.png").read_bytes()
+    for more in ("", "?explain=Mass"):
+        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        asked.request("POST", "/v1/predict" + more, body)
+        answer = asked.getresponse()
+        said.write(f"{answer.status} {'probability' in answer.read().decode()}\\n")
+        asked.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+class Said:
+    def write(self, text):
+        if found := re.search(r":(\\d+) serves", text):
+            threading.Thread(target=ask, args=[int(found[1])]).start()
+        return said.write(text)
+    def isatty(self):
+        return False
+
+    def flush(self):
+        said.flush()
+
+if __name__ == "__main__":
+    said, sys.stdout = sys.stdout, Said()
+    sys.argv = ["xlite-search", "serve", "exported", "--port", "0"]
+    main()
+"""
 
 
 @dataclass(frozen=True)
@@ -101,6 +132,7 @@ BUDGET = [
     Row(["best", "seeds", "-o", "best.yaml"]),
     Row(["predict", "exported", "x.png"], (*HEAVY, "pandas", "scipy", "sklearn", "onnx"), says="probability"),
     Row(["predict", "exported", "--selftest"], (*HEAVY, "pandas", "scipy", "sklearn", "onnx"), says="1 known answers"),
+    Row(SERVED, (*HEAVY, "pandas", "scipy", "sklearn", "onnx"), says="200 True\n200 True", workers=2),
     Row(["plan", KD_GRID, *ON_PHANTOMS, "--name", "x"], BESIDE_TENSORS, says="forecast: "),
     Row(["run", KD_GRID, "--set", "kd.tua=4", "--name", "x"], BESIDE_TENSORS, code=2),
     Row("import xlite_search", EVERYTHING),

@@ -57,9 +57,10 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, token: str = "", *, strict: bool = False) -> Iterator[Running]:
+def running(folder: Path, token: str = "", *, strict: bool = False, host: str = "127.0.0.1") -> Iterator[Running]:
+    """`host` is where it is guarded as if it listened there."""
     service = opened(folder, strict=strict)
-    own = server.server(service, Guard(token), "127.0.0.1", 0)
+    own = server.server(service, Guard.of(host, token), "127.0.0.1", 0)
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     thread = threading.Thread(target=own.run, args=([listening],))
     thread.start()

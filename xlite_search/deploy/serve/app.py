@@ -50,7 +50,14 @@ POLICY = (
 
 def application(service: Service, guard: Guard) -> FastAPI:
     """The whole service over one model."""
-    app = FastAPI(title="xlite_search", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="xlite_search",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        responses=examples.ERRORS,
+    )
     _refusals(app)
     app.add_middleware(Outside, service=service, guard=guard)
     _predictions(app, service)
@@ -136,18 +143,19 @@ class Lines(StreamingResponse):
 
 
 def _predictions(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/predict", response_model=Reply, responses=examples.ERRORS, openapi_extra=examples.RAW_BODY)
+    @app.post("/v1/predict", response_model=Reply, openapi_extra=examples.RAW_BODY)
     async def predict(
         request: Request,
         explain: str = Query("", description="A finding: its occlusion map over the image comes with the reply."),
         image: bool = Query(False, description="The image as the model sees it comes with the reply."),
-    ) -> Reply:
+    ) -> Response:
         """What the model says of one radiograph, the raw body: PNG, JPEG or DICOM."""
         service.expect_finding(explain)
         async with service.bodies.of(request) as body:
-            return await service.reply(body, explain, image=image)
+            reply = await service.reply(body, explain, image=image)
+        return Response(reply.model_dump_json(), media_type="application/json")
 
-    @app.post("/v1/predict-batch", responses=examples.ERRORS, openapi_extra=examples.LINES_BODY, response_class=Lines)
+    @app.post("/v1/predict-batch", openapi_extra=examples.LINES_BODY, response_class=Lines)
     async def predict_batch(request: Request) -> Lines:
         """What the model says of many radiographs: a line of JSON in, `{"name": ..., "image": base64}`, a line out."""
         batch.expect_room(service)

@@ -17,7 +17,6 @@ from typing import Any
 
 from fastapi import Request
 
-from xlite_search import limits
 from xlite_search.deploy.serve.guard import LARGEST, pieces_of
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.service import Service
@@ -40,7 +39,7 @@ async def replies(service: Service, request: Request) -> AsyncIterator[bytes]:
     try:
         async for line in _lines(request):
             waiting.append(asyncio.create_task(_reply(service, line)))
-            if len(waiting) > limits.cores():
+            if len(waiting) > service.engine.cores:
                 yield _line(await waiting.popleft())
         while waiting:
             yield _line(await waiting.popleft())
@@ -66,7 +65,7 @@ async def _reply(service: Service, line: bytes) -> dict[str, Any]:
     named = {"name": name[:NAME] if isinstance(name, str) else ""}
     try:
         reply = await _patient(service, _image(said, image))
-        return named | {"reply": reply.model_dump(mode="json", exclude_none=True)}
+        return named | {"reply": reply.model_dump(mode="json")}
     except Refusal as why:
         return named | why.as_json()
 

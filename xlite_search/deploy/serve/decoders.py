@@ -7,6 +7,7 @@ memory and processor time are POSIX's; on Windows the wall clock alone ends a ch
 from __future__ import annotations
 
 import atexit
+import os
 import queue
 import signal
 import sys
@@ -122,6 +123,7 @@ def _reply(child: _Child, seconds: float) -> Any:
 
 
 def _worker(about: Mapping[str, Any], seconds: float, memory: int) -> Callable[[bytes | None], object]:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs complain there of every file, without end
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # an init system sends it to all processes: requests are finished
     preprocess = Preprocess.described(about)
     limits = _Limits(seconds, memory)

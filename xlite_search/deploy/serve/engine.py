@@ -51,15 +51,16 @@ class Engine:
     waiting: int = WAITING
     deadline: float = DEADLINE
     at_work: int = 0
+    cores: int = field(default_factory=limits.cores)  # asked once: it takes as long as a small model
     _threads: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._threads = ThreadPoolExecutor(limits.cores(), "model")
+        self._threads = ThreadPoolExecutor(self.cores, "model")
 
     @property
     def most(self) -> int:
         """Requests that are taken at once: those at work, and those that wait."""
-        return limits.cores() + self.waiting
+        return self.cores + self.waiting
 
     async def answer(self, body: bytes) -> Answered:
         """Raises Refusal: the body is of no use, there is no room, or it takes too long."""

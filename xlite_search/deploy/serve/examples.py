@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
-
-class Told(BaseModel):
-    """Why a request was refused: a code for programs, a sentence for people."""
-
-    code: str
-    sentence: str
-
-
-class Error(BaseModel):
-    """The shape of every error."""
-
-    error: Told
+#: the shape of every error: a code for programs, a sentence for people
+_TOLD = {
+    "type": "object",
+    "required": ["code", "sentence"],
+    "properties": {key: {"type": "string"} for key in ("code", "sentence")},
+}
+ERROR = {"type": "object", "required": ["error"], "properties": {"error": _TOLD}}
 
 
 def _error(code: str, sentence: str) -> dict[str, Any]:
+    """Said to be JSON whatever else an address answers with."""
     example = {"error": {"code": code, "sentence": sentence}}
-    return {"model": Error, "content": {"application/json": {"example": example}}}
+    return {"description": sentence, "content": {"application/json": {"schema": ERROR, "example": example}}}
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -30,10 +24,15 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     401: _error("token", "a token is needed: Authorization: Bearer TOKEN"),
     403: _error("foreign origin", "a page of another origin gets no answer"),
     404: _error("unknown model", "there is one model here, 'lite'"),
-    408: _error("slow", "the body came too slowly: nothing for 5 s, or not all of it"),
+    405: _error("refused", "this address takes other methods"),
+    408: _error("slow", "the body came too slowly: it is waited for 4 s, and a second for every 128 KiB"),
     413: _error("too large", "the body is larger than 32 MiB"),
     421: _error("foreign host", "this service is not called that; it is 127.0.0.1, ::1, localhost"),
     422: _error("damaged", "the image cannot be used: a PNG file that is cut off"),
+    500: _error("failed", "it failed here; the service's log says where"),
+    501: _error(
+        "no decoder", "the image cannot be used here: x.dcm is a DICOM file; to read it, `pip install pydicom`"
+    ),
     503: _error("busy", "64 requests wait already: try again in a moment"),
 }
 
@@ -53,8 +52,26 @@ RAW_BODY: dict[str, Any] = {
 LINES_BODY = _body(
     "application/x-ndjson", {"type": "string"}, '{"name": "a.png", "image": "iVBORw0KGgo..."}\n{"name": "b.dcm", ...}'
 )
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype", "data"],
+    "properties": {
+        "name": {"const": "images"},
+        "shape": {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4},
+        "datatype": {"const": "UINT8"},
+        "data": {"type": "array", "description": "whole numbers from 0 to 255 in row-major order, or lists of them"},
+    },
+}
+_ASKED = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string", "maxLength": 200},
+        "inputs": {"type": "array", "items": _TENSOR, "minItems": 1, "maxItems": 1},
+    },
+}
 TENSOR_BODY = _body(
     "application/json",
-    {"type": "object", "required": ["inputs"]},
+    _ASKED,
     {"inputs": [{"name": "images", "shape": [1, 1, 224, 224], "datatype": "UINT8", "data": [0, 1, 2]}]},
 )

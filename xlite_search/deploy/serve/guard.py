@@ -23,7 +23,7 @@ from xlite_search.errors import BadInput
 #: bytes of a body, and of all bodies that are held at once
 LARGEST, ROOM = 32 << 20, 512 << 20
 #: seconds that a body's pieces may be waited for, and bytes that earn another second
-PAUSE, RATE = 5.0, 128 << 10
+PAUSE, RATE = 4.0, 128 << 10
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 #: addresses that anybody may ask: that it lives, and the page, which has no data and asks for the token
 OPEN = ("/v2/health/live", "/v2/health/ready", "/")
@@ -67,8 +67,10 @@ class Guard:
         if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             raise Refusal(403, "foreign origin", "a page of another origin gets no answer")
         path = request.scope["path"]  # `request.url` is made of the Host header, which may say anything
-        if self.token and path not in OPEN and not self._known(request.headers.get("authorization", "")):
-            raise Refusal(401, "token", "a token is needed: Authorization: Bearer TOKEN")
+        said = request.headers.get("authorization", "")
+        if self.token and path not in OPEN and not self._known(said):
+            words = "this is not the right token" if said else "a token is needed"
+            raise Refusal(401, "token", f"{words}: Authorization: Bearer TOKEN")
 
     def _known(self, said: str) -> bool:
         """In a time that does not tell how much of it is right."""

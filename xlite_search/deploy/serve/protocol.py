@@ -49,7 +49,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/v2/health/ready", responses=examples.ERRORS)
+    @app.get("/v2/health/ready")
     async def ready() -> dict[str, bool]:
         _expect_ready(service)
         return {"ready": True}
@@ -58,7 +58,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def server() -> dict[str, Any]:
         return {"name": "xlite_search", "version": __version__, "extensions": []}
 
-    @app.get("/v2/models/{model}", responses=examples.ERRORS)
+    @app.get("/v2/models/{model}")
     async def model(name: Name) -> dict[str, Any]:
         """What the model takes and gives."""
         _expect_model(service, name)
@@ -72,13 +72,13 @@ def add(app: FastAPI, service: Service) -> None:
             "outputs": outputs,
         }
 
-    @app.get("/v2/models/{model}/ready", responses=examples.ERRORS)
+    @app.get("/v2/models/{model}/ready")
     async def model_ready(name: Name) -> dict[str, Any]:
         _expect_model(service, name)
         _expect_ready(service)
         return {"name": service.name, "ready": True}
 
-    @app.post("/v2/models/{model}/infer", responses=examples.ERRORS, openapi_extra=examples.TENSOR_BODY)
+    @app.post("/v2/models/{model}/infer", openapi_extra=examples.TENSOR_BODY)
     async def infer(name: Name, request: Request) -> dict[str, Any]:
         """Prepared images, uint8, to logits and probabilities. Binary tensors are not taken."""
         _expect_model(service, name)

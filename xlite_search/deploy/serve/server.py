@@ -21,7 +21,7 @@ from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.service import Service
 
 #: seconds that a request's head may take, that an idle connection is kept, and that an end waits for what was taken
-HEAD, IDLE, ENDING = 5.0, 15, 8
+HEAD, IDLE, ENDING = 4.0, 15, 8
 #: seconds that an idle connection is kept when the end has come: a request may be on its way
 LAST = 0.2
 

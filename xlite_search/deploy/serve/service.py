@@ -84,11 +84,7 @@ class Service:
             found = await self.engine.answer(body)
         overlay = await self._overlay(found, explain) if explain else None
         reply = self.speaker.reply(found, overlay=overlay, image=image)
-        for flag in reply.flags:
-            self.metrics.flags.labels(flag.code).inc()
-        for each in reply.findings:
-            said = "none" if each.decision is None else "yes" if each.decision else "no"
-            self.metrics.decisions.labels(each.finding, said).inc()
+        self.metrics.answered(reply)
         return reply
 
     @contextmanager
