@@ -319,9 +319,16 @@ def on_everything(folder: Path, tiny: RunConfig, provenance: dict[str, str]) -> 
 def test_a_model_of_train_and_val_has_its_trials_predictions(
     folder: Path, tiny: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = finished_study("s", tiny.with_settings({"loss": "weighted_bce"}), [{"seed": 0}], [2.0])
+    weighted = tiny.with_settings({"loss": "weighted_bce"})
+    study = finished_study("s", weighted, [{"seed": 0}], [2.0])
     run = study.runs()[0]
     on_everything(folder, tiny, {"study": "s", "trial": run.key})
+    with pytest.raises(
+        BadInput, match=r"its own settings are others \(epochs 3, the trial's 2, loss .*say nothing of it"
+    ):
+        validation_of(folder, "", torch.device("cpu"))
+    final = {"epochs": 2, "stop_after": 1, "schedule": {"name": "recorded", "factors": [1.0, 0.5]}}
+    on_everything(folder, weighted.with_settings(final), {"study": "s", "trial": run.key})
     out = told(capsys, "calibrate", "m", "--cpu")
     caveat = f"fitted on the predictions of trial {run.key} of study 's', not this model's"
     assert out.count(caveat) == 5  # each of four tables, and a warning: no finding has a threshold that keeps 0.9

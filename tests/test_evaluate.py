@@ -86,6 +86,21 @@ def test_the_same_model_is_looked_at_once_and_another_needs_a_reason(half: RunCo
     assert evaluate(other, "val", CPU).look is None and len(looks_of(of_test(half))) == 2
 
 
+def test_no_new_look_is_said(half: RunConfig) -> None:
+    folder = untrained(half, "m")
+    assert not any("no new look" in each for each in evaluate(folder, "test", CPU).notes)
+    again = evaluate(folder, "test", CPU)
+    assert again.notes[-1] == "no new look: the logits that were kept at its first are read"
+    assert "--reason is not needed" in evaluate(folder, "test", CPU, reason="why").notes[-1]
+
+
+def test_as_is_is_for_a_model_that_is_not_calibrated(half: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    untrained(half, "m")
+    assert call(capsys, "calibrate", "m")[0] == 0
+    code, _, err = call(capsys, "evaluate", "m", "--as-is")
+    assert (code, err.count("\n")) == (2, 1) and "leave --as-is out" in err and not looks_of(of_test(half))
+
+
 def test_a_baseline_that_is_not_there_is_told_before_the_look(half: RunConfig) -> None:
     folder = untrained(half, "m", parameters=1000)
     with pytest.raises(BadInput, match="--baseline resnet10t_non: it is no model folder, and as a hybrid: "):

@@ -76,5 +76,5 @@ def listed(classes: str | None) -> tuple[str, ...]:
 
 
 AsIs = Annotated[
-    bool, typer.Option("--as-is", help="Look without calibration or thresholds; to add them is another look.")
+    bool, typer.Option("--as-is", help="Though it is not calibrated; to calibrate it then is another look.")
 ]

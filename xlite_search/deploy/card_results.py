@@ -23,6 +23,8 @@ from xlite_search.deploy.card_markdown import (
     value,
 )
 from xlite_search.evaluation.calibration_notes import COMPARED
+from xlite_search.evaluation.explained import part_of_findings
+from xlite_search.evaluation.subgroups import SAID
 from xlite_search.results.columns import ABSENT, number
 
 #: below a table that has a calibration error
@@ -140,7 +142,7 @@ def _subgroups(each: Facts, facts: Facts) -> Iterator[str]:
             for gap in each["gaps"]
         ]
         yield "Gaps between subgroups:"
-        yield table(["Gap", "AUROC", f"{confidence(facts)}, all at once", "verdict"], rows)
+        yield table(["Gap", "AUROC", f"{confidence(facts)}, all at once", ""], rows)
     if within := each["within_projections"]:
         where = list(next(iter(within.values())))
         rows = [[escaped(name), *(number(areas[each_]) for each_ in where)] for name, areas in within.items()]
@@ -150,7 +152,7 @@ def _subgroups(each: Facts, facts: Facts) -> Iterator[str]:
 
 def _gap(gap: Facts) -> list[str]:
     of = {"value": gap["gap"], "low": gap["low"], "high": gap["high"]}
-    return [value(of, signed), interval(of, signed), escaped(gap["verdict"])]
+    return [value(of, signed), interval(of, signed), escaped(SAID.get(gap["verdict"], gap["verdict"]))]
 
 
 def calibration(facts: Facts) -> Iterator[str]:
@@ -191,7 +193,8 @@ def localisation(facts: Facts) -> Iterator[str]:
         return
     data, rows = found["data"], found["localisation"]
     method = MAPS.get(found["method"], escaped(found["method"]))
-    yield f"Maps by {method}, on {_part(data['part'])} of {code(data['name'])}."
+    some = f", of {some}" if (some := part_of_findings(found)) else ""
+    yield f"Maps by {method}, on {_part(data['part'])} of {code(data['name'])}{some}."
     if rows:
         heads = [
             "Finding",

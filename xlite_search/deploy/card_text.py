@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xlite_search.deploy.card_limits import PHANTOM
 from xlite_search.deploy.card_markdown import (
     bullets,
     chance,
@@ -71,6 +72,8 @@ def _summary(facts: Facts) -> Iterator[str]:
         f"Gives a probability for each of {count(model['finding_count'])} findings in a chest radiograph. For "
         f"research; **not a medical device**."
     )
+    if facts["data"]["source"] == PHANTOM:
+        yield "**It was trained on drawings that a program made, and has seen no radiograph.**"
     rows = [["Judged on", *_judged(facts)]]
     for each in facts["evaluations"]:
         area = each["macro"]["auroc"]

@@ -22,11 +22,12 @@ from xlite_search.errors import BadInput
 from xlite_search.evaluation.calibration import Calibration, read_calibration
 from xlite_search.evaluation.evaluated import Evaluated, Moved, OfFinding
 from xlite_search.evaluation.looks import Judged, Look, images_of, look, looks, models_in
-from xlite_search.evaluation.scored import PartName, Scored, data_of, part_of, scored
+from xlite_search.evaluation.scored import PartName, Scored, part_of, scored
 from xlite_search.evaluation.subgroups import subgroups
 from xlite_search.evaluation.success import Baseline, baseline_of, success
 from xlite_search.evaluation.thresholds import Thresholds, read_thresholds
-from xlite_search.model_folder import ModelManifest, read_model, seen_among
+from xlite_search.evaluation.unseen import TEST, VAL, expect_judgeable, images_for, own_data
+from xlite_search.model_folder import ModelManifest, read_model
 from xlite_search.results.bootstrap import Figure as Drawn
 from xlite_search.results.bootstrap import bootstrap
 from xlite_search.results.inference import joint
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     import torch
 
 Array = NDArray[np.float64]
-TEST, VAL = "test", "val"
+#: of a model that was judged on these images before
+NO_LOOK = "no new look: the logits that were kept at its first are read"
+OTHER_REASON = ", and --reason is not needed: the first one stands"
 MACRO: tuple[Drawn, ...] = ("ap", "f1", "brier", "ece")
 
 
@@ -94,22 +97,26 @@ def evaluate(
         Damaged: the ledger, or kept logits, are not what was written.
     """
     about, delivered = read_model(folder), Delivered.of(folder)
-    data, part = _images(about, on)
-    _expect_strangers(about, data, part, on)
-    if on not in (TEST, VAL):
-        _expect_other_images(about, data, part, on, delivered.calibration)
-    _expect_judged(about, data, part, on)
-    size = baseline_of(about, baseline)
+    data, part = images_for(about, on)
+    expect_judgeable(about, data, part, on, delivered.calibration)
+    size = baseline_of(folder, about, baseline)
+    before = looks(images_of(data, part)) if on != VAL else []
     taken = None if on == VAL else look_at(folder, data, part, reason)
-    by_now = models_in(looks(images_of(data, part))) if taken else 0
+    by_now = models_in([*before, taken]) if taken else 0
     found = scored(folder, data, part, device, counter)
-    return _evaluated(folder.name, about, on, data, found, delivered, (taken, by_now), size)
+    judged = _evaluated(folder.name, about, on, data, found, delivered, (taken, by_now), size)
+    if taken in before:
+        judged = replace(judged, notes=(*judged.notes, NO_LOOK + (OTHER_REASON if reason.strip() else "")))
+    return judged
 
 
 def expect_ready(folder: Path, on: str, *, as_is: bool = False) -> None:
     """Before a look is taken: that the model is what will be delivered. Raises BadInput if it is not calibrated."""
     ready = Delivered.of(folder)
-    if on != VAL and not as_is and (ready.calibration is None or ready.thresholds is None):
+    bare = ready.calibration is None or ready.thresholds is None
+    if as_is and not bare:
+        raise BadInput(f"--as-is: '{folder.name}' is calibrated, and judged as it is delivered; leave --as-is out")
+    if on != VAL and not as_is and bare:
         raise BadInput(
             f"'{folder.name}' is not calibrated, and a look is taken once: `python -m xlite_search calibrate "
             f"{folder.name}` first, or say --as-is"
@@ -119,72 +126,6 @@ def expect_ready(folder: Path, on: str, *, as_is: bool = False) -> None:
 def look_at(folder: Path, data: Data, part: PartName, reason: str = "") -> Look:
     """The look that a model takes at a part, as it would be delivered now. Raises as `looks.look`."""
     return look(images_of(data, part), folder.name, Delivered.of(folder).judged(read_model(folder).sha256), reason)
-
-
-def _images(about: ModelManifest, on: str) -> tuple[Data, PartName]:
-    if on == TEST:
-        return data_of(about), "test"
-    if on == VAL:
-        return data_of(about), "val"
-    ours = about.config.get("data", {}).get("name")
-    if on == ours:
-        raise BadInput(f"--on {on}: the model was trained on it; say --on test, or --on val")
-    return data_of(about, on), "all"
-
-
-def _expect_strangers(about: ModelManifest, data: Data, part: PartName, on: str) -> None:
-    seen = seen_among(about.trained_on, data, part_of(data, part).rows.tolist())
-    if seen:
-        some = f"{', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}"
-        raise BadInput(
-            f"--on {on}: the model was trained on {len(seen):,} of these patients ({some}), and would be judged by "
-            f"what it knows; judge it on others"
-        )
-
-
-def _expect_other_images(
-    about: ModelManifest, data: Data, part: PartName, on: str, calibration: Calibration | None
-) -> None:
-    """Of a data set from elsewhere: that it has no image, pixel for pixel, that the model was trained on, as far as its
-    own data set is here, and that the model was not calibrated on it."""
-    if calibration is not None and calibration.on.fingerprint == data.packed.fingerprint:
-        raise BadInput(
-            f"--on {on}: the model's calibration and thresholds were fitted on images of this data set, and would be "
-            f"judged by these; calibrate it on its own"
-        )
-    ours = _own_data(about)
-    if ours is None:
-        return
-    seen = {ours.packed.table.digests[row] for row in ours.train.rows} if ours.packed.table.digests else set()
-    known = data.packed.table.digests
-    same = sum(known[row] in seen for row in part_of(data, part).rows) if known else 0
-    if same:
-        raise BadInput(
-            f"--on {on}: {same:,} of its images are, pixel for pixel, ones that the model was trained on; judge it on "
-            f"others"
-        )
-
-
-def _own_data(about: ModelManifest) -> Data | None:
-    """What the model was trained on; None where that is not here."""
-    try:
-        return data_of(about)
-    except (BadInput, OSError):
-        return None
-
-
-def _expect_judged(about: ModelManifest, data: Data, part: PartName, on: str) -> None:
-    """Before a look is taken: that there is something to judge."""
-    if not set(about.classes) & set(data.classes):
-        raise BadInput(
-            f"data set '{data.packed.folder.name}' has none of the model's findings ({', '.join(about.classes)}); its "
-            f"own are {', '.join(data.classes)}"
-        )
-    of_part = part_of(data, part)
-    groups = np.array([data.packed.table.groups[row] for row in of_part.rows])
-    truth = of_part.labels[:, [place for place, name in enumerate(data.classes) if name in about.classes]] > 0
-    if not any(len(set(groups[has])) > 1 and len(set(groups[~has])) > 1 for has in truth.T):
-        raise BadInput(f"--on {on}: no finding has two patients with it and two without: there is nothing to judge")
 
 
 def _evaluated(
@@ -270,7 +211,7 @@ def _figures(
 
 def _fitted_prevalence(about: ModelManifest, classes: Sequence[str]) -> dict[str, Interval]:
     """Of each finding where the model's calibration is fitted: its validation part; empty if that is not here."""
-    data = _own_data(about)
+    data = own_data(about)
     if data is None or not len(data.split.rows.get("val", ())):
         return {}
     part = part_of(data, "val")
@@ -306,7 +247,7 @@ def _notes(about: ModelManifest, on: str, delivered: Delivered, data: Data) -> I
         yield "no thresholds: sensitivity and specificity are not told; `calibrate` writes them"
     if about.trained_on is None:
         yield "whom the model was trained on is not known: it may have seen these patients"
-    if on not in (TEST, VAL) and _own_data(about) is None:
+    if on not in (TEST, VAL) and own_data(about) is None:
         yield "its own data are not here: whether it was trained on these images under other names was not looked at"
     if on == VAL:
         yield "on validation, which chose the epoch and fits calibration and thresholds: too good by that"

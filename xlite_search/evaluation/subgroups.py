@@ -32,6 +32,10 @@ MARGIN = 0.0
 AGES = (40, 60)
 
 
+#: a verdict on a gap, one subgroup less another
+SAID = {"better": "the first higher", "worse": "the first lower"}
+
+
 @dataclass(frozen=True)
 class Subgroup:
     """What a model reaches in a subgroup; NaN is what cannot be known.
@@ -123,8 +127,13 @@ class Subgroups:
                 columns.append(Column(head, [number(each.value if each else None) for each in found]))
                 cells = [ends(each.low, each.high) if each else "" for each in found]
                 columns.append(Column(f"95 % {head}", cells, spare=3))
-        notes = ["ill: patients with a finding; missed: images with a finding for which none is decided"]
-        notes += [f"{attribute}: mean AUROC of {len(names)} findings" for attribute, names in self.findings.items()]
+        missed = any(each.underdiagnosis for each in some)
+        told = "; missed: images with a finding for which none is decided" if missed else ""
+        notes = [f"ill: patients with a finding{told}"]
+        notes += [
+            f"{attribute}: {f'mean AUROC of {len(names)} findings' if names else 'too few images of any finding'}"
+            for attribute, names in self.findings.items()
+        ]
         yield Table("subgroups", columns, notes)
         if self.gaps:
             yield self._gaps()
@@ -137,7 +146,7 @@ class Subgroups:
             Column("", [f"{gap.attribute}: {gap.one} less {gap.other}" for gap in gaps], text=True),
             Column("gap in AUROC", [number(gap.gap, "+") for gap in gaps]),
             Column("95 %, all at once", [ends(gap.low, gap.high, "+") for gap in gaps]),
-            Column("verdict", [gap.verdict for gap in gaps]),
+            Column("", [SAID.get(gap.verdict, gap.verdict) for gap in gaps]),
         ]
         return Table("gaps between subgroups", columns)
 

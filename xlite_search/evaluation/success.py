@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from xlite_search import places
 from xlite_search.errors import BadInput
 from xlite_search.evaluation.named import find_model
-from xlite_search.model_folder import ModelManifest, exists, read_model
+from xlite_search.model_folder import ModelManifest, exists, manifest_of, read_model
 from xlite_search.results.columns import ends, number
 from xlite_search.results.inference import CONFIDENCE, joint
 from xlite_search.results.influence import Influence
@@ -82,9 +83,13 @@ def _size(about: ModelManifest, name: str, theirs: int) -> Success:
     return Success(criterion, told, "met" if ratio < SIZE else "not met")
 
 
-def baseline_of(about: ModelManifest, baseline: str) -> Baseline:
-    """Of a model folder, of a hybrid, or the teacher's. Raises BadInput if there is no model of that name."""
-    teacher = (about.config.get("kd") or {}).get("teacher")
+def baseline_of(folder: Path, about: ModelManifest, baseline: str) -> Baseline:
+    """Of a model folder, of a hybrid, or the teacher's, of an ensemble its first member's.
+
+    Raises BadInput if there is no model of that name.
+    """
+    first = manifest_of(folder.parent / about.members[0]) if about.members else about
+    teacher = (first.config.get("kd") or {}).get("teacher")
     if not baseline:
         home = places.teacher_folder(str(teacher))
         return ("the teacher", read_model(home).parameters) if teacher and exists(home) else ("", 0)

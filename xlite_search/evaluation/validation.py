@@ -7,10 +7,10 @@ was trained on train alone, and its logits of the validation images are kept: an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from xlite_search.records import RunRecord
 
 
+#: what a final training sets itself, and what changes chance or speed alone
+FINAL, NUISANCE = ("stop_after", "early_stopping"), ("seed", "threads", "compile", "micro_batch")
+RECORDED = "recorded"
+#: letters of a setting that a sentence shows
+SHOWN = 80
 CROSSFIT = CrossFit.model_fields["name"].default
 
 
@@ -135,12 +140,31 @@ def _of_trial(folder: Path, about: ModelManifest) -> Validation:
         kept = Predictions.load(run.predictions_path())
         config = config_of(run)
         data = open_data(config.data)
+        if other := _other_settings(source.config, run.config):
+            raise BadInput(f"its own settings are others ({', '.join(other)}), so that they say nothing of it")
     except XliteError as why:
         raise BadInput(f"{what}, and its trial's predictions are not to be had: {why}") from None
     weight = config.loss.pos_weight(data.train.positives, len(data.train))
     shift = np.zeros(len(data.classes)) if weight is None else np.log(weight.numpy())
     found = _scored(run, about, data, kept, shift)
     return Validation(about, found, _on(data, found, study, key))
+
+
+def _other_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Settings that make this model another than its trial's, but for those by which a final training goes as far."""
+    same = {*FINAL, *NUISANCE}
+    if (ours.get("schedule") or {}).get("name") == RECORDED:
+        same.add("schedule")
+    return [
+        f"{name} {ours.get(name)}, the trial's {theirs[name]}"[:SHOWN]
+        for name in theirs
+        if name not in same and _bare(ours.get(name)) != _bare(theirs[name])
+    ]
+
+
+def _bare(value: Any) -> Any:
+    """The data of a final training are fitted on more."""
+    return {k: each for k, each in value.items() if k != "fit"} if isinstance(value, dict) else value
 
 
 def _scored(run: RunRecord, about: ModelManifest, data: Data, kept: Predictions, shift: np.ndarray) -> Scored:

@@ -9,9 +9,10 @@ from typing import Any
 
 from xlite_search import storage
 from xlite_search.errors import XliteError
-from xlite_search.evaluation.evaluate import VAL, Delivered
+from xlite_search.evaluation.evaluate import Delivered
 from xlite_search.evaluation.looks import Look, every_look, read_images
 from xlite_search.evaluation.scored import FOLDER, kept_logits, key_of
+from xlite_search.evaluation.unseen import VAL
 from xlite_search.model_folder import read_model
 from xlite_search.spec import parse
 
