@@ -64,7 +64,7 @@ def test_each_form_gives_the_same_boxes(text: str, name: str, tmp_path: Path) ->
         ("image_id,label,x,y,width\na.png,Mass,1,1,5\n", r"line 1: no column for height; expected 'Bbox"),
         (
             "image_id,x,y,width,height\na.png,1,1,5,5\n",
-            "no column 'Finding Label' or 'label'; found 'image_id'",
+            "no column 'Finding Label' or 'label'; expected a box list with .* width, height; found 'image_id'",
         ),
         ("", "is empty"),
     ],

@@ -103,7 +103,7 @@ def test_what_is_written_is_kept_apart_and_replaced_as_a_whole(
         ("elsewhere", "val", "gradcam"),
         ("elsewhere", "all", "gradcam"),
     ]
-    assert "Maps by Grad-CAM, on the val part of `phantom-tiny`." in text
+    assert "Maps by Grad-CAM, on the val part of `phantom-tiny`, of 1 of 14 findings." in text
     assert "Grad-CAM on the test part of `phantom-tiny`; " in text and "Grad-CAM on all parts of `elsewhere`." in text
 
 
@@ -248,6 +248,46 @@ def test_a_box_list_is_taken_in_place_of_the_prepared_boxes(
     assert code == 2 and "none of the images that have a box in it is in the val part" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("text", ["a,b\n", "a,b\n1,2\n"])
+def test_what_is_no_box_list_is_told_its_columns(
+    text: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    code, _, err = call(capsys, "explain", "m", "--cpu", "--boxes", str(tmp_path / "bad.csv"))
+    assert code == 2 and "expected a box list with the columns Image Index, Finding Label, Bbox [x,y,w,h]" in err
+
+
+def test_maps_say_of_how_many_cells_they_are_and_what_is_smaller(
+    folder: Path, capsys: pytest.CaptureFixture[str], tiny: RunConfig
+) -> None:
+    code, out, err = call(capsys, "explain", "m", "--images", "2", "--cpu", "--findings", "Mass,Nodule,Cardiomegaly")
+    assert code == 0, err
+    body = body_of(folder)
+    size, (cells,) = body["data"]["size"], body["cells"]
+    assert (size, cells) == (32, {"side": 1, "pixels": 32.0})
+    boxes = {row["finding"]: row["median_box"] for row in body["localisation"]}
+    assert boxes["Nodule"][0] * boxes["Nodule"][1] < 32**2
+    notes = [
+        "maps have 1 x 1 cells of 32 px on images of 32 px",
+        f"Nodule ({boxes['Nodule'][0]:.0f} x {boxes['Nodule'][1]:.0f} px)",
+        "a map of 1 x 1 cells of 32 px cannot point at what is smaller than a cell, as the median box is of ",
+    ]
+    for told in (" ".join(out.split()), " ".join(body["notes"]), model_card(folder)[0]):
+        assert all(note in told for note in notes), told
+
+
+def test_a_subset_of_the_findings_is_said_to_be_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "explain", "m", "--images", "2", "--cpu")[0] == 0
+    assert body_of(folder)["left_out"] == [] and "14 findings" not in body_of(folder)["notes"][1]
+    code, out, err = call(capsys, "explain", "m", "--images", "2", "--cpu", "--findings", "Mass,Effusion")
+    assert code == 0 and "val part, 2 of 14 findings: " in out
+    assert "these figures take the place of earlier ones, which had Atelectasis, Cardiomegaly, " in err
+    assert len(body_of(folder)["left_out"]) == 12
+    text = model_card(folder)[0]
+    assert "on the val part of `phantom-tiny`, of 2 of 14 findings." in text
+    assert "Its maps were compared with boxes of 2 of 14 findings alone." in text
+
+
 @pytest.mark.parametrize("wrong", [("--findings", "Mas"), ("--images", "0"), ("--boxes", "no.csv"), ("--method", "x")])
 def test_what_is_refused_is_no_look(folder: Path, wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "explain", "m", "--part", "test", *wrong, "--cpu")[0] == 2
@@ -263,7 +303,7 @@ def test_what_is_refused_is_no_look(folder: Path, wrong: tuple[str, str], capsys
         (["m", "--method", "lime"], "--method lime: expected gradcam, hirescam"),
         (["m", "--images", "0"], "--images 0: expected"),
         (["m", "--on", "nowhere"], "data set 'nowhere' is not prepared"),
-        (["m", "--boxes", "no.csv"], "no.csv: there is no such file"),
+        (["m", "--boxes", "no.csv"], "no.csv: there is no such file; give a box list with the columns Image Index, "),
     ],
 )
 def test_bad_input_is_a_sentence(

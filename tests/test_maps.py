@@ -15,7 +15,9 @@ from test_model_folder import weights_of
 from torch import Tensor, nn
 
 from xlite_search.errors import BadInput
-from xlite_search.evaluation.cells import Cells, cells_of
+from xlite_search.evaluation import map_notes
+from xlite_search.evaluation.cells import Cells, Grid, cells_of, grids_of
+from xlite_search.evaluation.correlations import summary
 from xlite_search.evaluation.maps import METHODS, as_grid, class_maps, occlusion_maps, signed_maps
 from xlite_search.evaluation.occlusion import occlusion_map
 from xlite_search.evaluation.sanity import DEPTHS, rank_correlation, reinitialised
@@ -263,3 +265,26 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation(one, other) == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
     assert rank_correlation(one, one**3) == pytest.approx(1)
     assert np.isnan(rank_correlation(one, np.zeros((6, 6))))
+
+
+def test_a_mean_of_rank_correlations_has_an_interval_by_groups() -> None:
+    found = summary([0.2, 0.4, 0.6, 0.8, np.nan], ["a", "a", "b", "b", "b"])
+    assert (found["pairs"], found["without"]) == (4, 1)
+    # means of the groups 0.3 and 0.7: standard error 0.2, Student's 12.706 with one degree of freedom
+    assert [found[name] for name in ("rank_correlation", "low", "high")] == pytest.approx([0.5, -1, 1])
+    many = summary([0.4, 0.5, 0.6], [1, 2, 3])
+    assert many["high"] == pytest.approx(0.5 + 4.30265 * 0.1 / 3**0.5)
+    assert summary([0.5, 0.6], [1, 1])["low"] is None and summary([np.nan], [1])["rank_correlation"] is None
+
+
+def test_notes_on_rank_correlations_have_the_number_of_pairs_and_what_signs_mean() -> None:
+    found = summary([-0.1, -0.2, -0.3], [1, 2, 3])
+    (told,) = map_notes.of_other_weights(dict.fromkeys(DEPTHS, found))
+    assert "below 0 high where the other is low: head -0.20 (-0.45 to 0.05, 3 pairs), attention -0.20" in told
+    (told,) = map_notes.of_occlusion(summary([0.3], [1]) | {"boxed": 0})
+    assert "rank correlation with these maps 0.30 (1 pair)" in told and "0 unrelated" in told
+
+
+def test_grids_are_each_told_once_the_finest_first() -> None:
+    members = [network("resnet10t_none"), network("resnet10t_none", 1)]
+    assert grids_of(members, SIZE) == [Grid(2, 32)] and Grid(2, 32.0).words == "2 x 2 cells of 32 px"

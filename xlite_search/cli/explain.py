@@ -87,6 +87,8 @@ def explain(
         expect_ready(folder, on or chosen_part, as_is=as_is)
         console.say(look_at(folder, data, chosen_part, reason).words())
     found = explained(folder, data, asked, machine.device(cpu=cpu), console.Counter)
+    if gone := _replaced(folder / found.place / FIGURES, found):
+        console.say(gone)
     home = _write(folder, found)
     track(folder, anew=found.place)
     if json_:
@@ -102,6 +104,16 @@ def _one_of(given: str, choices: Sequence[str], option: str, words: str = "") ->
     if given not in choices:
         raise BadInput(f"{option} {given}: expected {words or ', '.join(choices)}{did_you_mean(given, choices)}")
     return given
+
+
+def _replaced(path: Path, found: Explained) -> str:
+    """What is lost of earlier figures of the same data set, part and method; empty if nothing is."""
+    try:
+        before = set(json.loads(path.read_bytes())["findings"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    gone = sorted(before - set(found.about["findings"]))
+    return f"these figures take the place of earlier ones, which had {', '.join(gone)} too" if gone else ""
 
 
 def _write(folder: Path, found: Explained) -> Path:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xlite_search.evaluation.explained import part_of_findings
+
 #: what a source of images calls itself
 NIH, PHANTOM = "chestxray14", "phantom"
 #: on NIH's labels (Wang et al. 2017; Oakden-Rayner 2020)
@@ -146,6 +148,8 @@ def _maps(facts: Facts) -> Iterator[str]:
     if not found["localisation"]:
         yield "Its maps were compared with no boxes: do not show them as the place of a finding."
         return
+    if some := part_of_findings(found):
+        yield f"Its maps were compared with boxes of {some} alone."
     gap = found["localisation"][-1]["gap"]["pointing"]
     if gap["low"] is None or gap["low"] <= 0:
         less = gap["high"] is not None and gap["high"] < 0

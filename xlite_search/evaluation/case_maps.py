@@ -14,6 +14,7 @@ from xlite_search.data.dataset import Part
 from xlite_search.data.loaders import ordered_batches
 from xlite_search.evaluation.calibration import Calibration
 from xlite_search.evaluation.cases import Counter
+from xlite_search.evaluation.correlations import Correlation, summary
 from xlite_search.evaluation.localisation import Case, Guess, guess_of, judged
 from xlite_search.evaluation.maps import BATCH, Method, class_maps, occlusion_maps
 from xlite_search.evaluation.sanity import DEPTHS, rank_correlation, reinitialised
@@ -22,10 +23,8 @@ from xlite_search.training.metrics import sigmoid
 
 #: a case with its image's place in the part
 Placed = tuple[int, Case]
-#: what is told of many rank correlations: their mean, of how many pairs, and how many have none
-Correlation = dict[str, float | int | None]
 #: how often other weights are drawn
-SANITY_DRAWS = 3
+SANITY_DRAWS = 5
 
 
 class Chance(NamedTuple):
@@ -97,8 +96,8 @@ class CaseMaps:
             yield Shown(case, made.pixels, made.map, made.chance, covered.get((place, case.finding)))
 
     def alike(self, cases: Sequence[Placed]) -> dict[str, Correlation]:
-        """Rank correlation of the maps with those of weights drawn anew, by how deep; a pair of which one map is empty
-        or flat has none, and is counted."""
+        """Rank correlation of the maps with those of weights drawn anew, by how deep; intervals are over other draws,
+        for these cases."""
         own = [made.map for made in self._made(cases)]
         found: dict[str, Correlation] = {}
         for depth in DEPTHS:
@@ -107,7 +106,7 @@ class CaseMaps:
                 other = replace(self, model=reinitialised(self.model, depth, seed))
                 theirs = [made.map for made in other._made(cases)]
                 pairs += [rank_correlation(a, b) for a, b in zip(own, theirs, strict=True)]
-            found[depth] = _summary(pairs)
+            found[depth] = summary(pairs, [seed for seed in range(SANITY_DRAWS) for _ in own])
         return found
 
     def _made(self, cases: Sequence[Placed], counter: Counter = lambda _done, _total: None) -> Iterator[Made]:
@@ -163,21 +162,16 @@ class CaseMaps:
 
 
 def against_occlusion(shown: Sequence[Shown]) -> Correlation:
-    """Rank correlation of both maps, and the pointing of both where there are boxes."""
+    """Rank correlation of both maps, its interval by patient, and the pointing of both where there are boxes."""
     both = [(each, each.occlusion) for each in shown if each.occlusion is not None]
-    found = _summary([rank_correlation(each.map, covered) for each, covered in both])
+    pairs = [rank_correlation(each.map, covered) for each, covered in both]
+    found = summary(pairs, [each.case.patient for each, _ in both])
     boxed = [(each.case, each.guess, guess_of(covered)) for each, covered in both if each.case.boxes]
     found["boxed"] = len(boxed)
     if boxed:
         found["pointing_of_maps"] = float(np.mean([judged(case, ours)["pointing"] for case, ours, _ in boxed]))
         found["pointing_of_occlusion"] = float(np.mean([judged(case, theirs)["pointing"] for case, _, theirs in boxed]))
     return found
-
-
-def _summary(pairs: Sequence[float]) -> Correlation:
-    known = [pair for pair in pairs if np.isfinite(pair)]
-    mean = float(np.mean(known)) if known else None
-    return {"rank_correlation": mean, "pairs": len(known), "without": len(pairs) - len(known)}
 
 
 def _guess_json(guess: Guess | None) -> dict[str, list[float]] | None:

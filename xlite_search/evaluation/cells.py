@@ -10,8 +10,9 @@ weights (timm's `tf_...`) pad at the right and below, and cell i looks at pixel 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,23 @@ class Cells:
         at = ((torch.arange(size, device=maps.device) + 0.5 - self.first) / self.step).clamp(0, cells - 1)
         weights = (1 - (at[:, None] - torch.arange(cells, device=maps.device)).abs()).clamp(min=0)
         return weights @ maps @ weights.T
+
+
+class Grid(NamedTuple):
+    """How coarse a map is: cells along a side, and pixels of the image along a side of a cell."""
+
+    side: int
+    pixels: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.side} x {self.side} cells of {self.pixels:g} px"
+
+
+def grids_of(networks: Iterable[Hybrid], size: int) -> list[Grid]:
+    """Those of an ensemble's members, each once, the finest first."""
+    found = {Grid(_strides(network, size)[1], cells_of(network, size).step) for network in networks}
+    return sorted(found, key=lambda grid: (grid.pixels, -grid.side))
 
 
 @dataclass(frozen=True)

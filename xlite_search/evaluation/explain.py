@@ -27,6 +27,7 @@ from xlite_search.evaluation.cases import (
     most_probable,
     names_of,
 )
+from xlite_search.evaluation.cells import grids_of
 from xlite_search.evaluation.explained import Explained
 from xlite_search.evaluation.localisation import SHARE, constants, localisation
 from xlite_search.evaluation.scored import part_of
@@ -80,14 +81,22 @@ def explained(
     shown = list(maps.shown(chosen, progress("occluded images") if asked.occlusion else None))
     alike = maps.alike(chosen[:SANITY_CASES])
     occlusion = against_occlusion(shown) if asked.occlusion else None
+    grids, left_out = grids_of(model.models, data.packed.size), _left_out(model.manifest, data, findings)
     notes = [
         map_notes.verdict(rows, asked.part),
+        *map_notes.of_findings(findings, left_out),
+        *map_notes.of_cells(grids, rows, data.packed.size),
         *map_notes.of_images(model.manifest, data, asked.part),
         *map_notes.of_probabilities(calibration),
         *map_notes.of_other_weights(alike),
         *map_notes.of_occlusion(occlusion),
     ]
-    about = _about(model, data, asked, findings, len({place for place, _ in cases}), calibration)
+    about = _about(model, data, asked, calibration) | {
+        "findings": list(findings),
+        "left_out": left_out,
+        "images_with_boxes": len({place for place, _ in cases}),
+        "cells": [grid._asdict() for grid in grids],
+    }
     return Explained(about, rows, shown, alike, occlusion, notes, constant)
 
 
@@ -95,9 +104,12 @@ def _quiet(_done: int, _total: int) -> None:
     pass
 
 
-def _about(
-    model: Model, data: Data, asked: Asked, findings: Sequence[str], images: int, calibration: Calibration | None
-) -> dict[str, Any]:
+def _left_out(about: ModelManifest, data: Data, findings: Sequence[str]) -> list[str]:
+    """Findings that model and data know, and that were not asked for."""
+    return [name for name in findings_of(about, data, ()) if name not in findings]
+
+
+def _about(model: Model, data: Data, asked: Asked, calibration: Calibration | None) -> dict[str, Any]:
     return {
         "model": {"name": model.manifest.model, "sha256": model.manifest.sha256, "members": len(model.models)},
         "data": {
@@ -110,8 +122,6 @@ def _about(
         "method": asked.method,
         "boxes": asked.boxes.name if asked.boxes else "prepared with the images",
         "share_of_maximum": SHARE,
-        "findings": list(findings),
-        "images_with_boxes": images,
         "probabilities": "not calibrated" if calibration is None else "calibrated",
         "calibration": "" if calibration is None else calibration.hash,
     }

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xlite_search.evaluation.case_maps import Correlation, Shown
+from xlite_search.evaluation.case_maps import Shown
+from xlite_search.evaluation.correlations import Correlation
 from xlite_search.evaluation.localisation import Guess, Row
 from xlite_search.evaluation.maps import METHODS
 from xlite_search.evaluation.scored import PartName
@@ -28,6 +29,12 @@ def kept(folder: Path) -> list[Path]:
     return sorted((folder / HOME).glob(f"*/*/*/{FIGURES}"))
 
 
+def part_of_findings(about: Mapping[str, Any]) -> str:
+    """`3 of 14 findings`, where some were not asked for; empty else. Files of earlier versions do not say."""
+    left_out = about.get("left_out", ())
+    return f"{len(about['findings'])} of {len(about['findings']) + len(left_out)} findings" if left_out else ""
+
+
 def in_order(found: Sequence[Mapping[str, Any]], own: str) -> list[Mapping[str, Any]]:
     """Figures of several data sets, parts and methods, those that say most first: with boxes, of the model's own data
     set, of validation, by Grad-CAM."""
@@ -43,8 +50,8 @@ def in_order(found: Sequence[Mapping[str, Any]], own: str) -> list[Mapping[str, 
 class Explained:
     """All that was found.
 
-    about      model, data, method, and whose the probabilities are
-    alike      mean rank correlation of the maps with those of weights drawn anew, by depth
+    about      model, data, method, findings and those left out, cells of the maps, and whose the probabilities are
+    alike      rank correlation of the maps with those of weights drawn anew, by depth
     occlusion  that with the occlusion maps, and both maps' pointing on the cases shown, if asked for
     constant   the guess that sees no image, by image and finding
     """
@@ -63,7 +70,8 @@ class Explained:
         of, data = self.about["model"], self.about["data"]
         images = f"{self.about['images_with_boxes']:,} images with boxes" if self.rows else "no boxes"
         part = "all parts" if data["part"] == "all" else f"{data['part']} part"
-        return f"{self.about['method']} of {of['name']} on {data['name']}, {part}: {images}"
+        some = f", {some}" if (some := part_of_findings(self.about)) else ""
+        return f"{self.about['method']} of {of['name']} on {data['name']}, {part}{some}: {images}"
 
     @property
     def place(self) -> Path:

@@ -168,6 +168,7 @@ class Row:
     gap             the maps' less the constant's, paired
     chance          share of the image that the boxes cover: how often a random point hits
     empty           maps with nothing above 0
+    median_box      median width and height of its boxes, in pixels of the prepared image
     """
 
     finding: str
@@ -178,6 +179,7 @@ class Row:
     gap: dict[str, Interval]
     chance: float
     empty: int
+    median_box: tuple[float, float]
 
 
 OVER_ALL = "mean of findings"
@@ -199,8 +201,14 @@ def localisation(cases: Sequence[Case], guesses: Sequence[Guess | None]) -> list
         of = chosen[number] if number < len(names) else np.ones_like(empty)
         maps, constant, gap = ({figure: estimates[figure][kind][number] for figure in FIGURES} for kind in range(3))
         many, covered = len(set(patients[of].tolist())), chances[number] if number < len(names) else np.mean(chances)
-        rows.append(Row(name, int(of.sum()), many, maps, constant, gap, float(covered), int(empty[of].sum())))
+        box = _median_box([case for case, own in zip(cases, of, strict=True) if own])
+        rows.append(Row(name, int(of.sum()), many, maps, constant, gap, float(covered), int(empty[of].sum()), box))
     return rows
+
+
+def _median_box(cases: Sequence[Case]) -> tuple[float, float]:
+    width, height = np.median(np.concatenate([case.sides for case in cases]), axis=0)[2:].tolist()
+    return width, height
 
 
 def _estimates(

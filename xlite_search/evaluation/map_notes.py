@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from xlite_search.data.dataset import Data
 from xlite_search.evaluation.calibration import Calibration
-from xlite_search.evaluation.case_maps import Correlation
 from xlite_search.evaluation.cases import words_of
-from xlite_search.evaluation.localisation import Row
+from xlite_search.evaluation.cells import Grid
+from xlite_search.evaluation.correlations import Correlation
+from xlite_search.evaluation.localisation import OVER_ALL, Row
 from xlite_search.evaluation.sanity import ALIKE
 from xlite_search.evaluation.scored import PartName, part_of
 from xlite_search.model_folder import ModelManifest, seen_among
+
+#: how a rank correlation is read
+SCALE = "1 is the same, 0 unrelated, below 0 high where the other is low"
 
 
 def verdict(rows: Sequence[Row], part: PartName) -> str:
@@ -31,6 +35,26 @@ def verdict(rows: Sequence[Row], part: PartName) -> str:
         return f"{figures}: the maps know more of the place than that guess"
     worse = "know less of the place than that guess" if gap.high < 0 else "are not shown to know more than that guess"
     return f"{figures}: the maps {worse}; do not show them as the place of a finding"
+
+
+def of_cells(grids: Sequence[Grid], rows: Sequence[Row], size: int) -> Iterator[str]:
+    """How coarse the maps are, and which findings' boxes are smaller than a cell."""
+    told = " and ".join(grid.words for grid in grids)
+    yield f"maps have {told}{', by member,' if len(grids) > 1 else ''} on images of {size} px"
+    finest = grids[0]
+    small = [
+        row for row in rows if row.finding != OVER_ALL and row.median_box[0] * row.median_box[1] < finest.pixels**2
+    ]
+    if small:
+        boxes = ", ".join(f"{row.finding} ({row.median_box[0]:.0f} x {row.median_box[1]:.0f} px)" for row in small)
+        yield f"a map of {finest.words} cannot point at what is smaller than a cell, as the median box is of {boxes}"
+
+
+def of_findings(findings: Sequence[str], left_out: Sequence[str]) -> Iterator[str]:
+    """Whether some were not asked for."""
+    if left_out:
+        many = len(findings) + len(left_out)
+        yield f"{len(findings)} of {many} findings, those that were asked for: no figure here is of the others"
 
 
 def of_images(about: ModelManifest, data: Data, part: PartName) -> Iterator[str]:
@@ -54,8 +78,8 @@ def of_probabilities(calibration: Calibration | None) -> Iterator[str]:
 
 def of_other_weights(alike: Mapping[str, Correlation]) -> Iterator[str]:
     """How far the maps are those of this model's weights."""
-    told = ", ".join(f"{depth} {_said(each['rank_correlation'])}" for depth, each in alike.items())
-    yield f"rank correlation with the maps of weights drawn anew, 1 the same and 0 unrelated: {told}"
+    told = ", ".join(f"{depth} {_correlated(each)}" for depth, each in alike.items())
+    yield f"rank correlation with the maps of weights drawn anew, 95 % intervals over draws; {SCALE}: {told}"
     head = alike["head"]["rank_correlation"]
     if head is not None and head > ALIKE:
         yield (
@@ -68,11 +92,21 @@ def of_occlusion(found: Correlation | None) -> Iterator[str]:
     """How far occlusion says the same."""
     if found is None:
         return
-    told = f"occlusion, which knows no layer: rank correlation with these maps {_said(found['rank_correlation'])}"
+    told = (
+        f"occlusion, which knows no layer: rank correlation with these maps {_correlated(found)}, "
+        f"intervals by patient; {SCALE}"
+    )
     if found["boxed"]:
         ours, theirs = (_said(found[name]) for name in ("pointing_of_maps", "pointing_of_occlusion"))
         told += f"; on the {found['boxed']} cases drawn its pointing is {theirs}, and theirs {ours}"
     yield told
+
+
+def _correlated(found: Correlation) -> str:
+    """`0.12 (-0.05 to 0.29, 118 pairs)`."""
+    many = f"{found['pairs']:,} pair{'' if found['pairs'] == 1 else 's'}"
+    ends = "" if found["low"] is None else f"{_said(found['low'])} to {_said(found['high'])}, "
+    return f"{_said(found['rank_correlation'])} ({ends}{many})"
 
 
 def _said(value: float | None) -> str:

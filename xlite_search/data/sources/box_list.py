@@ -22,6 +22,8 @@ from xlite_search.errors import BadInput, did_you_mean
 LABEL = ("findinglabel", WORDS, "label", "finding", "class", "classname")
 #: How the columns of a box are called; NIH's header has a comma in `Bbox [x,y,w,h]`, which makes four columns of it.
 SIDES = {"x": ("x", "bboxx", "left"), "y": ("y", "top"), "width": ("width", "w"), "height": ("height", "h")}
+COLUMNS = "Image Index, Finding Label, Bbox [x,y,w,h], or image_id, label, x, y, width, height"
+EXPECTED = f"a box list with the columns {COLUMNS}"
 #: A finding under the name that NIH's list has for it.
 ALIASES = {"infiltrate": "Infiltration"}
 
@@ -35,7 +37,7 @@ def read_boxes(path: Path, names: Sequence[str], classes: Sequence[str]) -> dict
         BadInput: the file cannot be read or lacks a column, a cell is no number, a label is unknown, or none of the
             images is among the names.
     """
-    sheet = read_sheet(path)
+    sheet = read_sheet(path, EXPECTED)
     label, sides = _columns(sheet)
     known = {plain(name): name for name in (*CHEST_FINDINGS, *classes)} | ALIASES
     row_of = {image_id(name): row for row, name in enumerate(names)}
@@ -56,7 +58,7 @@ def _columns(sheet: Sheet) -> tuple[int, dict[str, int]]:
     where = f"{sheet.path}, line {sheet.top}"
     label = sheet.column(LABEL)
     if label is None:
-        raise BadInput(f"{where}: no column 'Finding Label' or 'label'; {sheet.found}")
+        raise BadInput(f"{where}: no column 'Finding Label' or 'label'; expected {EXPECTED}; {sheet.found}")
     sides = {side: sheet.column(names) for side, names in SIDES.items()}
     missing = [side for side, column in sides.items() if column is None]
     if missing:

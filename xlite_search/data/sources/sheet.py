@@ -178,7 +178,7 @@ def read_sheet(path: Path, expected: str = "a label table or a name list") -> Sh
     top, first = numbered[0]
     headed = not _is_image_row(first)
     if headed and len(numbered) == 1:
-        raise BadInput(f"{path} has a header and no rows")
+        raise BadInput(f"{path} has a header and no rows; expected {expected}")
     needed = max(number for number, cell in enumerate(first, start=1) if cell.strip())
     rows, lines = [], []
     for line, row in numbered[headed:]:
