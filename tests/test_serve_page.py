@@ -108,9 +108,9 @@ def test_a_file_that_is_no_use_is_told(here: Running, page: Browser, tmp_path: P
     bad.write_text("hello")
     opened(page, here)
     page.drop("#drop", bad)
-    page.until("document.querySelector('.error') !== null")
+    page.until("document.querySelector('#flags .error') !== null")
     assert "notes.txt: the image cannot be used: not a PNG, JPEG or DICOM file" in page.value(
-        "document.querySelector('.error').textContent"
+        "document.querySelector('#flags .error').textContent"
     )
     assert len(page.trouble) == 1 and "422" in page.trouble[0]
 
