@@ -45,7 +45,7 @@ exec chroot "$root" setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-
     --bounding-set=-all env -i $environment "$@"
 """
 #: what happens inside; $0 the healthcheck, $@ the image's command. Each line that is printed is "what: figure"
-INSIDE = """set -u
+INSIDE = """set -u; exec 2>&1
 echo "user: $(id -u)"
 python3 -m xlite_search predict /given/model --selftest | sed -n 's/^/selftest: /p'
 touch /probe 2>/dev/null || echo "root: read-only"
