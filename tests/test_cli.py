@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -121,6 +122,72 @@ def test_an_unprepared_data_set_says_how_to_prepare_it_and_that_the_demo_needs_n
     assert code == 2
     assert "prepare chestxray14 --images DIR --labels CSV" in err
     assert "--demo" in err
+
+
+@pytest.mark.parametrize("verb", [["audit", "chestxray14"], ["card", "chestxray14"], ["plan", "mine.py", "--demo"]])
+def test_the_demo_is_named_where_it_is_an_option(
+    verb: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = "RunConfig()"
+    bare_study(tmp_path, f"study = Study('?', baseline, {base}, {{}}, demo={{'data.name': 'chestxray14'}})\n")
+    code, _, err = call(capsys, *verb)
+    assert code == 2 and "--demo" not in err, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "x.py"], "interrupted: the same command goes on where it stopped\n"),
+        (
+            ["predict", "DIR", "--watch", "in", "--into", "out"],
+            "interrupted: the same command goes on where it stopped\n",
+        ),
+        (["predict", "DIR", "x.png"], "interrupted; run the command again\n"),
+    ],
+)
+def test_ctrl_c_says_whether_the_command_goes_on(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    code, _, err = call(capsys, *arguments)
+    assert (code, err) == (130, said)
+
+
+WRITES = """
+import sys
+from xlite_search import cli
+def verb():
+    for line in range({lines}):
+        print("a line")
+cli.app = cli.typer.Typer()
+cli.app.command()(verb)
+sys.argv = ["xlite_search"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["at the end", "in between"])
+def test_whoever_reads_the_output_may_stop(lines: int) -> None:
+    """`| head -1`: no word on stderr, and no exit code that means failed trials."""
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([sys.executable, "-c", WRITES.format(lines=lines)], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_a_pipe_that_nobody_reads_is_told_from_failed_trials(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed() -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(cli, "app", failed)
+    assert call(capsys)[0] == 1
 
 
 def test_plan_lists_trials_and_factors(capsys: pytest.CaptureFixture[str], tiny: RunConfig, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from finished import finished_study
 from test_cli import call
 
 from xlite_search import load_model
+from xlite_search.cli.model import _changed
 from xlite_search.config import RunConfig
 from xlite_search.evaluation.scored import data_of, scored
 from xlite_search.model_folder import manifest_of, read_model
@@ -55,3 +56,20 @@ def test_an_ensemble_of_seeds_is_a_model(exported: Path, capsys: pytest.CaptureF
 def test_one_seed_is_no_ensemble(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "train", str(exported), "--seeds", "1")
     assert (code, err.count("\n")) == (2, 1) and "two members at least" in err
+
+
+def test_another_score_than_the_trials_names_the_settings_that_were_changed(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", str(exported), "--name", "one", "--set", "epochs=1", "--set", "optimizer.lr=1e-3")
+    code, _, err = call(capsys, *arguments)
+    assert code == 0, err
+    assert err.splitlines()[-1] == "another score than the trial's: epochs 1, the trial's 2"
+
+
+def test_settings_are_told_apart_from_the_trials_by_name() -> None:
+    trials = {"epochs": 8, "loss": {"name": "bce"}, "data": {"fit": "train"}}
+    ours = {"epochs": 2, "loss": {"name": "focal", "gamma": 2.0}, "data": {"fit": "train"}}
+    told = "epochs 2, the trial's 8; loss.name focal, the trial's bce; loss.gamma 2.0, which the trial has not"
+    assert _changed(ours, trials, {"epochs": 2, "loss": "focal"}) == told
+    assert _changed(ours, trials, {"data.fit": "train"}) == ""

@@ -35,6 +35,7 @@ def test_answers_name_the_self_test_and_it_them(tmp_path: Path, capsys: pytest.C
     verb = f"next: python -m xlite_search predict {folder}"
     assert last(call(capsys, "predict", str(folder), image)[1]) == f"{verb} --selftest"
     assert last(call(capsys, "predict", str(folder), "--selftest")[1]) == f"{verb} FILES..."
-    assert last(call(capsys, "predict", str(folder), image, "--selftest")[1]) == f"{verb} FILES..."
+    both = call(capsys, "predict", str(folder), image, "--selftest")[1]
+    assert last(both) == f"next: python -m xlite_search serve {folder}"
     for form in ("--csv", "--json"):
         assert "next:" not in "".join(call(capsys, "predict", str(folder), image, form)[1:])

@@ -17,7 +17,7 @@ from test_cli import call
 
 from xlite_search import storage
 from xlite_search.deploy import folder as names
-from xlite_search.deploy.answers import _chance
+from xlite_search.deploy.answers import _chance, _told_apart
 from xlite_search.deploy.folder import expect_own, manifest_of, read_exported
 from xlite_search.deploy.predict import Predictor
 from xlite_search.errors import BadInput, Damaged
@@ -241,3 +241,22 @@ def test_without_onnxruntime_a_sentence_says_what_to_install(folder: Path, monke
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(BadInput, match=r"onnxruntime is not installed; pip install 'xlite-search\[export\]'"):
         Predictor.open(folder)
+
+
+def test_a_probability_and_its_threshold_are_told_apart() -> None:
+    assert _told_apart(0.25004, 0.25) == ("0.25004", "0.25000")
+    assert _told_apart(0.25, 0.2500000001) == ("0.2500000000", "0.2500000001")
+    assert _told_apart(0.25, 0.25) == ("0.2500", "0.2500")
+    assert _told_apart(0.1, 0.25) == ("0.1000", "0.2500")
+    assert _told_apart(0.00001, 0.00003) == ("0.00001", "0.00003")
+    assert _told_apart(0.00001, None) == ("<0.0001", "")
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = folder.parent / f"{folder.name}x"
+    code, _, err = call(capsys, "predict", str(wrong), "x.png")
+    assert code == 2 and err == f"error: {wrong}: there is no such folder; did you mean '{folder.name}'?\n"
+    code, _, err = call(capsys, "predict", str(tmp_path / "no" / "such"), "x.png")
+    assert code == 2 and "there is no such folder; `python -m xlite_search export MODEL -o DIR` makes one" in err

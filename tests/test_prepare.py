@@ -259,7 +259,9 @@ def test_what_is_written_already_needs_no_more_space(monkeypatch: pytest.MonkeyP
 
 
 def test_a_set_that_is_not_prepared_says_how_to() -> None:
-    with pytest.raises(BadInput, match=r"'chestxray14' is not prepared.*prepare chestxray14 --images.*--demo"):
+    with pytest.raises(
+        BadInput, match=r"'chestxray14' is not prepared.*prepare chestxray14 --images DIR --labels CSV`$"
+    ):
         PackedSet.open("chestxray14")
 
 

@@ -107,12 +107,33 @@ def test_a_file_that_does_not_fit_is_a_sentence(
 ) -> None:
     path = theirs(tiny, tmp_path, before="module.")
     code, _, err = call(capsys, *take(path, tiny))
-    assert code == 2 and err.startswith(f"error: {path}: lacks ") and "--keys 'old beginning=new beginning'" in err
+    assert code == 2 and err.startswith(f"error: {path}: lacks ")
+    assert "; all of its names begin with 'module.': leave that out by --keys module.=\n" in err
     code, _, err = call(capsys, *take(tmp_path / "none.pth", tiny))
     assert (code, err) == (2, f"error: {tmp_path / 'none.pth'}: there is no such file\n")
     code, _, err = call(capsys, "take", str(path), "--model", "resnet10t_non", "--data", PHANTOM)
     assert code == 2 and err.count("\n") == 1
     assert not (places.runs_root() / "models").exists(), "nothing is begun"
+
+
+def test_a_beginning_that_no_name_has_is_named(
+    tiny: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = theirs(tiny, tmp_path, before="net.module.")
+    code, _, err = call(capsys, *take(path, tiny, "--keys", "net.modul=", "--keys", "cnn.=backbone."))
+    assert code == 2 and "; no name in it begins with 'cnn.'; all of its names begin with 'net.module.': " in err
+    code, _, err = call(capsys, *take(path, tiny, "--keys", "modul.="))
+    assert code == 2 and "no name in it begins with 'modul.'; all of its names begin with 'net.module.': " in err
+    assert err.endswith("leave that out by --keys net.module.=\n")
+
+
+def test_another_attention_is_no_matter_of_names(
+    tiny: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = theirs(tiny.model_copy(update={"model": "resnet10t_se"}), tmp_path)
+    code, _, err = call(capsys, "take", str(path), "--model", "resnet10t_mhsa", "--data", PHANTOM)
+    assert code == 2 and "the file may be of a hybrid with another: did you mean 'resnet10t_se'?" in err
+    assert "--keys" not in err
 
 
 @pytest.mark.parametrize("verb", [["calibrate"], ["evaluate"], ["explain"], ["export", "-o", "x"], ["card"]])

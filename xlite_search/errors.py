@@ -15,6 +15,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: said of what was interrupted and is not lost
+GOES_ON = "interrupted: the same command goes on where it stopped"
 #: names that a suggestion has at most
 AT_MOST = 3
 

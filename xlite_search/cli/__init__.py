@@ -1,14 +1,18 @@
 """Command line: one verb, one function. Data go to stdout, progress to stderr.
 
-Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine died, 130 Ctrl+C, 143 terminated.
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 3 storage, 4 the engine died, 130 Ctrl+C, 141 nobody reads on,
+143 terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +20,11 @@ import typer
 
 from xlite_search import __version__, interrupts, places
 from xlite_search.cli import cards, data, deliver, explain, judge, machine, model, serve, study, take
-from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
+from xlite_search.errors import GOES_ON, BadInput, EngineDied, Interrupted, XliteError
 
-INTERRUPTED, STORAGE = 130, 3
+INTERRUPTED, STORAGE, UNREAD = 130, 3, 141
+#: verbs that go on where they were interrupted
+RESUMED = ("run", "train", "prepare")
 #: Imports and plans make objects that stay: looking through them every 700 is a large part of a plan's time.
 COLLECT_EVERY = 50_000
 VERBS = (
@@ -80,7 +86,36 @@ def _write_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _resumed(words: Sequence[str]) -> bool:
+    """Whether a command goes on where it was interrupted."""
+    return bool(words) and (words[0] in RESUMED or (words[0] == "predict" and "--watch" in words))
+
+
+def _unread(ended: OSError | SystemExit) -> bool:
+    """Whether whoever read our output has gone, as `head` does; typer and rich make it an exit with code 1."""
+    error = ended.__context__ if isinstance(ended, SystemExit) and ended.code == 1 else ended
+    if not isinstance(error, OSError):
+        return False
+    return error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL and error.filename is None)
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere: Python would complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main() -> None:
+    try:
+        _main()
+    except (OSError, SystemExit) as ended:
+        if not _unread(ended):
+            raise
+        _drop_output()
+        sys.exit(UNREAD)
+
+
+def _main() -> None:
     gc.set_threshold(COLLECT_EVERY, 20, 100)
     _write_any_name()
     places.give_home()
@@ -88,7 +123,11 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
     try:
         with interrupts.remembered():
-            app()
+            try:
+                app()
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()  # what is wrong with the output is told while it can be
     except (Interrupted, EngineDied) as why:
         from xlite_search.search.engine import end_process
 
@@ -106,5 +145,5 @@ def main() -> None:
         sys.exit(STORAGE if error.errno in FULL else BadInput.exit_code)
     except SystemExit as ended:  # typer's way of handing Ctrl+C on
         if ended.code == INTERRUPTED:
-            print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+            print(GOES_ON if _resumed(sys.argv[1:]) else "interrupted; run the command again", file=sys.stderr)
         raise

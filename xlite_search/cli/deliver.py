@@ -119,6 +119,8 @@ def predict(
         watched(watch, predictor, into, int8=int8)
     quantised = " --int8" if int8 else ""
     following = f"next: python -m xlite_search predict {folder} {'FILES...' if selftest else '--selftest'}{quantised}"
+    if selftest and files:
+        following = f"next: python -m xlite_search serve {folder}"
     if not files:
         print(following)
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,6 +50,17 @@ def best(
         runs = "run" if unfinished == 1 else "runs"
         print(f"{unfinished:,} {runs} of study '{study}' not over: a better one may come yet", file=sys.stderr)
     print(f"next: python -m xlite_search train {output}")
+
+
+def _changed(ours: Mapping[str, Any], trials: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Which settings are not the trial's any more: `epochs 2, the trial's 8`; empty if all are."""
+    from xlite_search.spec import flatten
+
+    here, there = flatten(ours), flatten(trials)
+    names = [name for name in (here | there) if any(name == each or name.startswith(f"{each}.") for each in settings)]
+    other = [name for name in names if here.get(name) != there.get(name)]
+    theirs = {name: f"the trial's {there[name]}" if name in there else "which the trial has not" for name in other}
+    return "; ".join(f"{name} {here.get(name, 'left out')}, {theirs[name]}" for name in other)
 
 
 def train(
@@ -102,5 +114,6 @@ def train(
         print(f"{metric}: {record.best_score(metric)!r} at epoch {record.best.epoch if record.best else 0}")
         print(f"the study's trial: {document['score']!r} at epoch {document['best_epoch']}")
         if record.best_score(metric) != document["score"]:
-            print("another score than the trial's: other code, settings, versions or processor?", file=sys.stderr)
+            why = _changed(record.config, document["config"], settings)
+            print(f"another score than the trial's: {why or 'other code, versions or processor?'}", file=sys.stderr)
     print(f"next: python -m xlite_search calibrate {record.folder.name}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from xlite_search import places
+from xlite_search.cli.demo import demo_named, draw_phantoms
 from xlite_search.cli.options import (
     Cpu,
     Demo,
@@ -49,7 +50,8 @@ def plan(
     from xlite_search.search.teaching import logit_counts
 
     study, called = _study(space, demo, set_, name)
-    found = make_plan(study, called)
+    with demo_named(demo):
+        found = make_plan(study, called)
     expected = forecast(found, this_machine(), measure=measure)
     if json_:
         trials = [{"trial": t.key, "label": t.label, "settings": t.settings} for t in found.trials]
@@ -111,7 +113,8 @@ def run(
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # before Ray is imported, which reads it then
     study, called = _study(space, demo, set_, name)
     given = [word for setting in set_ or [] for word in ("--set", setting)]
-    found = make_plan(study, called, ("run", space, *(["--demo"] if demo else []), *given))
+    with demo_named(demo):
+        found = make_plan(study, called, ("run", space, *(["--demo"] if demo else []), *given))
     if found.is_complete():
         console.say(f"Study '{called}' is complete: nothing is left to train.")
     else:
@@ -300,16 +303,5 @@ def _study(space: str, demo: bool, set_: list[str] | None, name: str | None) -> 
         study = study.as_demo()
     study = study.with_settings(settings) if settings else study
     if demo:
-        _draw_phantoms(study.base.data.name)
+        draw_phantoms(study.base.data.name)
     return study, called
-
-
-def _draw_phantoms(name: str) -> None:
-    from xlite_search import console
-    from xlite_search.data.prepare import prepare as prepare_data
-    from xlite_search.data.sources.phantom import Phantom
-    from xlite_search.search.study import DEMO_DATA, DEMO_IMAGES, DEMO_SIZE
-
-    if name == DEMO_DATA and not (places.data_folder(name) / "manifest.json").exists():
-        counter = console.Counter("phantoms drawn")
-        prepare_data(name, Phantom(images=DEMO_IMAGES), DEMO_SIZE, counter, say=console.say)

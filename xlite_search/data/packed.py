@@ -46,6 +46,10 @@ PIXELS, INDEX, COLUMNS, MANIFEST, STAMPS = (
 FORMAT = 4
 
 
+class NotPrepared(BadInput):
+    """There is no data set of this name."""
+
+
 @dataclass(frozen=True)
 class PackedSet:
     """A prepared data set. Pickles as a path: the array is mapped where it is used."""
@@ -58,7 +62,8 @@ class PackedSet:
         """The data set of this name: the same object as before, if neither its manifest nor its index has changed.
 
         Raises:
-            BadInput: it is not prepared here, or by a version that wrote another format.
+            NotPrepared: it is not prepared here.
+            BadInput: a version prepared it that wrote another format.
             Damaged: its manifest is.
         """
         folder = places.data_folder(name)
@@ -66,10 +71,9 @@ class PackedSet:
             manifest = storage.read_manifest(folder / MANIFEST)
         except FileNotFoundError:
             near = did_you_mean(name, (path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")))
-            raise BadInput(
+            raise NotPrepared(
                 f"data set '{name}' is not prepared in {folder.parent}{f'{near} Else' if near else ';'} prepare it "
-                f"with `python -m xlite_search prepare {name} --images DIR --labels CSV`, or try the search with "
-                f"--demo, which needs no data"
+                f"with `python -m xlite_search prepare {name} --images DIR --labels CSV`"
             ) from None
         if manifest.get("format") != FORMAT:
             raise BadInput(

@@ -13,6 +13,8 @@ from xlite_search.storage import csv_text
 HEADER = ("file", "finding", "logit", "probability", "threshold", "decision")
 #: what four digits tell from 0
 LEAST = 0.0001
+#: digits that tell any two numbers between 0 and 1 apart that matter
+MOST = 17
 SAID = {True: "yes", False: "no", None: ""}
 
 
@@ -34,10 +36,20 @@ def as_table(predictor: Predictor, answers: Sequence[Answer]) -> str:
         head = f"  {'finding':<{width}}  {'logit':>8}  {'probability':>11}"
         lines.append(f"{head}  {'threshold':>9}  decision" if predictor.manifest.thresholds else head)
         for _, name, logit, chance, threshold, decision in found:
-            line = f"  {name:<{width}}  {logit:>8.3f}  {_chance(chance):>11}"
-            limit = "" if threshold is None else f"{threshold:.4f}"
+            shown, limit = _told_apart(chance, threshold)
+            line = f"  {name:<{width}}  {logit:>8.3f}  {shown:>11}"
             lines.append(f"{line}  {limit:>9}  {SAID[decision]}".rstrip() if predictor.manifest.thresholds else line)
     return "\n".join(lines)
+
+
+def _told_apart(chance: float, threshold: float | None) -> tuple[str, str]:
+    """A probability and its threshold with four digits, or as many as show which is larger."""
+    if threshold is None:
+        return _chance(chance), ""
+    if chance == threshold or f"{chance:.4f}" != f"{threshold:.4f}":
+        return _chance(chance), f"{threshold:.4f}"
+    digits = next((each for each in range(5, MOST) if f"{chance:.{each}f}" != f"{threshold:.{each}f}"), MOST)
+    return f"{chance:.{digits}f}", f"{threshold:.{digits}f}"
 
 
 def _chance(probability: float) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field
 
 from xlite_search import storage
-from xlite_search.errors import BadInput, Damaged
+from xlite_search.errors import BadInput, Damaged, did_you_mean
 from xlite_search.spec import Spec, parse
 
 MANIFEST, ONNX, INT8, PT2 = "export.json", "model.onnx", "model.int8.onnx", "model.pt2"
@@ -29,6 +29,8 @@ WEIGHTS, CONFIG, PREPROCESS = "model.safetensors", "config.json", "preprocess.js
 THRESHOLDS, README, ANSWERS = "thresholds.json", "README.md", "known_answers/answers.json"
 #: names of the graph's input and outputs
 IMAGES, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
+#: how such a folder comes to be
+MAKES = "`python -m xlite_search export MODEL -o DIR` makes one"
 #: of the folder's layout
 FORMAT = 1
 #: what installs the packages that write and run ONNX
@@ -96,16 +98,22 @@ def read_exported(folder: Path) -> ExportManifest:
 def manifest_of(folder: Path) -> ExportManifest:
     """An exported folder's manifest; its files are not looked at. Raises as `read_exported`."""
     path = folder / MANIFEST
+    if not folder.exists():
+        raise BadInput(f"{folder}: there is no such folder{_near(folder)}")
     try:
         body = storage.read_manifest(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            f"{folder} is not an exported model (no {MANIFEST} in it); `python -m xlite_search export MODEL -o DIR` "
-            "makes one"
-        ) from None
+        raise BadInput(f"{folder} is not an exported model (no {MANIFEST} in it); {MAKES}") from None
     if body.get("format") != FORMAT:
         raise BadInput(f"{path} is of format {body.get('format')!r}; this version of xlite_search reads {FORMAT}")
     return parse(ExportManifest, body, f"{path} is not of this version of xlite_search: ")
+
+
+def _near(folder: Path) -> str:
+    """Which exported folder beside it may be meant; else how one is made."""
+    beside = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}"))
+    near = did_you_mean(folder.name, beside)
+    return near or f"; {MAKES}"
 
 
 def expect_own(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,13 +17,15 @@ from xlite_search import model_folder, places, storage
 from xlite_search.data.dataset import Data, DataSpec, open_data
 from xlite_search.errors import BadInput
 from xlite_search.model_folder import DataSeen, ModelManifest, input_of, read_model, trained_on, write_model
-from xlite_search.models.hybrid import build_model, full_name, parameters
+from xlite_search.models.hybrid import ATTENTIONS, MULTI_SCALE, build_model, full_name, parameters, split_name
 from xlite_search.spec import Spec
 
 #: where training scripts put the model's state beside the optimizer's
 WRAPPINGS = ("state_dict", "model_state_dict", "model")
 #: the layer that has one row a finding
 HEAD = "classifier.2."
+#: how the names of a hybrid's attention begin
+ATTENTION = "attention."
 NAMED = 3
 
 
@@ -48,6 +51,10 @@ class Pretrained(Spec):
     role: ClassVar[str] = "teacher "
     mapping: ClassVar[str] = "keys={'old beginning': 'new beginning'}"
 
+    def mapped(self, beginning: str) -> str:
+        """How a sentence asks for a beginning to be left out."""
+        return f"keys={{'{beginning}': ''}}"
+
     @property
     def what(self) -> str:
         return f"{self.role}{self.path}"
@@ -58,6 +65,9 @@ class Checkpoint(Pretrained):
 
     role: ClassVar[str] = ""
     mapping: ClassVar[str] = "--keys 'old beginning=new beginning'"
+
+    def mapped(self, beginning: str) -> str:
+        return f"--keys {beginning}="
 
 
 def import_teacher(given: Pretrained, data: Data) -> str:
@@ -160,7 +170,7 @@ def _fitting(state: dict[str, Tensor], given: Pretrained, wanted: dict[str, Tens
         lacks = [f"lacks {len(missing)} names of '{given.model}' ({', '.join(missing[:NAMED])})"] if missing else []
         has = [f"has {len(extra)} that it does not know ({', '.join(extra[:NAMED])})"] if extra else []
         said = " and ".join(lacks + has)
-        raise BadInput(f"{given.what}: {said}; map them with {given.mapping}")
+        raise BadInput(f"{given.what}: {said}; {_advice(state, given, wanted, [*missing, *extra])}")
     for name, tensor in renamed.items():
         if tensor.shape != wanted[name].shape:
             raise BadInput(
@@ -170,6 +180,49 @@ def _fitting(state: dict[str, Tensor], given: Pretrained, wanted: dict[str, Tens
     if not all(torch.isfinite(tensor).all() for tensor in renamed.values()):
         raise BadInput(f"{given.what}: some of its weights are not finite")
     return renamed
+
+
+def _advice(state: Mapping[str, Tensor], given: Pretrained, wanted: Container[str], unmatched: Sequence[str]) -> str:
+    """What may be wrong with names that do not match, and what to do."""
+    if all(name.startswith(ATTENTION) for name in unmatched):
+        return _other_attention(state, given)
+    idle = [old for old in given.keys if not any(name.startswith(old) for name in state)]
+    told = "".join(f"no name in it begins with '{old}'; " for old in idle)
+    common = _common_beginning(list(state), wanted)
+    if common:
+        return f"{told}all of its names begin with '{common}': leave that out by {given.mapped(common)}"
+    return f"{told}map them with {given.mapping}"
+
+
+def _common_beginning(names: Sequence[str], wanted: Container[str]) -> str:
+    """How all names begin, in whole words, without which some are the hybrid's; empty if that is not so."""
+    words = names[0].split(".")
+    for many in range(1, len(words)):
+        common = ".".join(words[:many]) + "."
+        if not all(name.startswith(common) for name in names):
+            return ""
+        if any(name.removeprefix(common) in wanted for name in names):
+            return common
+    return ""
+
+
+def _other_attention(state: Mapping[str, Tensor], given: Pretrained) -> str:
+    """Where all but the attention's names match: the hybrids of this backbone that have the file's."""
+    names, fitting = {_renamed(name, given.keys) for name in state}, []
+    backbone, own, multi_scale = split_name(full_name(given.model))
+    for attention in ATTENTIONS:
+        hybrid = f"{backbone}_{attention}{MULTI_SCALE if multi_scale else ''}"
+        try:
+            with torch.device("meta"):
+                found = build_model(full_name(hybrid), classes=1).state_dict().keys()
+        except BadInput:
+            continue
+        if attention != own and found == names:
+            fitting.append(f"'{hybrid}'")
+    meant = (
+        f"did you mean {' or '.join(fitting)}?" if fitting else f"give the one of {', '.join(ATTENTIONS)} that it has"
+    )
+    return f"all of them are the attention's, and the file may be of a hybrid with another: {meant}"
 
 
 def _renamed(name: str, keys: dict[str, str]) -> str:

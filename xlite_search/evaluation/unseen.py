@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from xlite_search import places
 from xlite_search.data.dataset import Data
-from xlite_search.errors import BadInput
+from xlite_search.errors import BadInput, did_you_mean
 from xlite_search.evaluation.calibration import Calibration
 from xlite_search.evaluation.scored import PartName, data_of, part_of
 from xlite_search.model_folder import ModelManifest, seen_among
@@ -36,6 +37,8 @@ def images_for(about: ModelManifest, on: str) -> tuple[Data, PartName]:
     ours = about.config.get("data", {}).get("name")
     if on == ours:
         raise BadInput(f"--on {on}: the model was trained on it; say --on test, or --on val")
+    if (near := did_you_mean(on, (TEST, VAL))) and not places.data_folder(on).exists():
+        raise BadInput(f"--on {on}: expected test, val or a prepared data set{near}")
     return data_of(about, on), "all"
 
 

@@ -28,7 +28,7 @@ import ray
 
 from xlite_search import interrupts
 from xlite_search.console import Wait, clock, say
-from xlite_search.errors import BadInput, EngineDied, Interrupted
+from xlite_search.errors import GOES_ON, BadInput, EngineDied, Interrupted
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.search.ray_files import ray_folder, remove_orphans, remove_ours
 from xlite_search.search.ray_patches import authenticate, read_settings_again
@@ -237,7 +237,7 @@ def end_process(why: Interrupted | EngineDied) -> NoReturn:
     """Says why, and ends this process without Ray's own shutdown, which waits for processes that are gone."""
     dead = isinstance(why, EngineDied)
     sys.stdout.flush()
-    print(f"error: {why}" if dead else "interrupted: the same command goes on where it stopped", file=sys.stderr)
+    print(f"error: {why}" if dead else GOES_ON, file=sys.stderr)
     sys.stderr.flush()
     os._exit(why.exit_code)
 
