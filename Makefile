@@ -55,6 +55,8 @@ bench: .venv/.installed
 	$(PY) benchmarks/few_positives.py
 	$(PY) benchmarks/domain.py
 	$(PY) benchmarks/maps.py
+	$(PY) benchmarks/latency.py
+	$(PY) benchmarks/serve.py
 	$(PY) benchmarks/figures.py
 
 figures: .venv/.installed
