@@ -213,7 +213,7 @@ def test_the_verb_tells_and_keeps_every_figure(half: RunConfig, capsys: pytest.C
         (("evaluate", "n"), "'n' is not calibrated, and a look is taken once"),
         (("evaluate", "n", "--as-is"), "one model was judged on these images already, m"),
         (("evaluate", "o"), "no model 'o'"),
-        (("evaluate", "m", "--on", "tset"), "expected test, val or a prepared data set; did you mean 'test'?"),
+        (("evaluate", "n", "--on", "tset"), "expected test, val or a prepared data set; did you mean 'test'?"),
     ):
         code, _, err = call(capsys, *arguments)
         assert (code, err.count("\n")) == (2, 1) and said in err, err

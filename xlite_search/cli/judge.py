@@ -76,13 +76,16 @@ def evaluate(
     """The model judged as it is delivered; the test part is looked at once, and every look is on record."""
     from xlite_search import console, machine, storage
     from xlite_search.evaluation import evaluate as judging
+    from xlite_search.evaluation.unseen import images_for
     from xlite_search.evaluation.verified import EVALUATIONS
+    from xlite_search.model_folder import read_model
     from xlite_search.provenance import environment
     from xlite_search.results.columns import show
 
     folder = find_model(model)
     machine.expect_gpu_support(cpu)
     counter = console.Counter("images scored")
+    images_for(read_model(folder), on)  # a part that is misspelt is told before anything else
     judging.expect_ready(folder, on, as_is=as_is)
     found = judging.evaluate(folder, on, machine.device(cpu=cpu), reason=reason, baseline=baseline, counter=counter)
     path = folder / EVALUATIONS / f"{places.plain_name(on, '--on')}.json"
