@@ -190,7 +190,7 @@ WRONG_FILES: dict[str, tuple[Spoil, str]] = {
     "nothing": (with_state(lambda s: {}), "holds no state dict"),
     "other names": (
         with_state(lambda s: {"module." + n: t for n, t in s.items()}),
-        "map them with keys=.*old beginning",
+        r"all of its names begin with 'module\.': leave that out by keys=\{'module\.': ''\}",
     ),
     "a name too few": (with_state(lambda s: s.pop(HEAD) is None or s), f"lacks 1 names of '{MODEL}' \\({HEAD}\\)"),
     "a name too many": (with_state(lambda s: s | {"extra": torch.ones(1)}), "has 1 that it does not know \\(extra\\)"),
