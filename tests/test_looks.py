@@ -28,6 +28,7 @@ from xlite_search.evaluation.looks import (
     models_in,
     ordinal,
 )
+from xlite_search.storage import Ledger
 
 OF = Images({"data": "d" * 8, "split": "s" * 8, "part": "test"}, np.arange(8, dtype=np.uint64))
 FIRST, SECOND = Judged(sha256="a" * 64), Judged(sha256="a" * 64, thresholds="t")
@@ -63,6 +64,18 @@ def test_images_that_were_looked_at_are_known_under_another_split_and_name() -> 
     assert look(some, "n", THIRD, "why").number == 2
     assert [each.number for each in looks(some)] == [1, 1, 2, 2] and looks_of(some.of) == looks(OF)
     assert models_in(looks(some)) == 2
+
+
+def test_looks_of_an_earlier_version_count() -> None:
+    """It had a ledger for each part, and did not say which images these were."""
+    before = {"number": 1, "of": OF.of, "model": "old", "judged": {"sha256": "f" * 64}}
+    ledger_path().parent.mkdir(parents=True)
+    Ledger(ledger_path().with_name("0123456789ab.jsonl")).append(before)
+    with pytest.raises(BadInput, match="one model was judged on these images already, old"):
+        look(OF, "m", FIRST)
+    assert look(OF, "m", FIRST, "why").number == 2 and len(looks_of(OF.of)) == 2
+    other = Images(OF.of | {"split": "t" * 8}, np.arange(50, 60, dtype=np.uint64))
+    assert look(other, "m", FIRST).number == 1
 
 
 def test_which_images_were_looked_at_is_held_against_its_hash() -> None:

@@ -58,7 +58,7 @@ class Look(Spec):
 
     number  which model it was that was judged on these images, or on some of them, from 1
     of      the images: `data` and `split` fingerprints, `part`
-    images  hash of which these are
+    images  hash of which these are; empty in a ledger of an earlier version, one for each part
     model   name of the model's folder
     code    commit of the program, where it is known
     date    UTC, `2026-11-28T06:21:17Z`
@@ -67,7 +67,7 @@ class Look(Spec):
 
     number: int = Field(ge=1)
     of: dict[str, str]
-    images: str
+    images: str = ""
     model: str
     judged: Judged
     code: str = ""
@@ -135,23 +135,24 @@ def looks(images: Images) -> list[Look]:
     """
     taken, same = every_look(), dict[str, bool]()
     for each in taken:
-        if each.images not in same:
+        if each.images and each.images not in same:
             same[each.images] = bool(np.isin(read_images(each.images), images.ids, assume_unique=True).any())
-    return [each for each in taken if same[each.images]]
+    return [each for each in taken if (same[each.images] if each.images else each.of == images.of)]
 
 
 def looks_of(of: Mapping[str, str]) -> list[Look]:
     """All looks at a part, or at some of its images, as far as it was looked at: by the fingerprints of data and split,
     and the part."""
-    own = {each.images for each in every_look() if each.of == dict(of)}
+    own = {each.images for each in every_look() if each.images and each.of == dict(of)}
     ids = [np.empty(0, np.uint64), *(read_images(images) for images in sorted(own))]
     return looks(Images(dict(of), np.unique(np.concatenate(ids))))
 
 
 def every_look() -> list[Look]:
     """All that is in the ledger, the first first. Raises Damaged if it is not what was written."""
-    path = ledger_path()
-    return [parse(Look, entry, f"{path}: ") for entry in Ledger(path).entries]
+    last = ledger_path()
+    paths = [*sorted(path for path in _home().glob("*.jsonl") if path != last), last]
+    return [parse(Look, entry, f"{path}: ") for path in paths for entry in Ledger(path).entries]
 
 
 def models_in(taken: Iterable[Look]) -> int:

@@ -64,7 +64,8 @@ def _figures(folder: Path) -> Iterator[str]:
             continue
         try:
             known = every_look()
-            read_images(taken.images)
+            if taken.images:
+                read_images(taken.images)
         except XliteError as error:
             yield str(error)
             continue
