@@ -13,6 +13,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -67,6 +68,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace_folder(fresh: Path, home: Path) -> None:
+    """Puts a whole folder in the place of another, or where none was; what fails leaves that one as it was."""
+    old = fresh.with_suffix(".old")
+    if home.exists():
+        os.replace(home, old)
+    try:
+        os.replace(fresh, home)
+    except OSError:
+        if old.exists():
+            os.replace(old, home)
+        raise
+    sync_folder(home.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:

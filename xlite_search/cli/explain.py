@@ -120,21 +120,12 @@ def _write(folder: Path, found: Explained) -> Path:
     """Overlays, the sheet and the figures, in a folder that takes the place of an earlier one of the same data set,
     part and method; what fails leaves that one as it was."""
     home = folder / found.place
-    fresh, old = (folder / f".explain.{os.getpid()}.{kind}" for kind in ("tmp", "old"))
+    fresh = folder / f".explain.{os.getpid()}.tmp"
     try:
         for name, content in _files(found):
             storage.write_atomic(fresh / name, content)
         home.parent.mkdir(parents=True, exist_ok=True)
-        if home.exists():
-            os.replace(home, old)
-        try:
-            os.replace(fresh, home)
-        except OSError:
-            if old.exists():
-                os.replace(old, home)
-            raise
-        storage.sync_folder(home.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        storage.replace_folder(fresh, home)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return home

@@ -146,7 +146,7 @@ def export(
             shutil.copyfile(delivered.folder / THRESHOLDS, home / THRESHOLDS)
         if pt2:
             storage.write_atomic(home / PT2, to_pt2(model, line))
-        predictor = Predictor(home, about, model.preprocess, open_session(home / ONNX))
+        predictor = Predictor(home, about, model.preprocess, open_session(home / ONNX, 1))
         found = _checked(home, delivered, predictor)
         lost = in_8_bits(home, folder, model.manifest, delivered.calibration, device) if int8 else None
         _write_answers(home, delivered, predictor)
@@ -171,21 +171,12 @@ def export(
 def _beside(output: Path) -> Iterator[Path]:
     """A folder that becomes `output` at the end; what was there goes, and what fails leaves nothing."""
     given, output = output, output.absolute()
-    home, old = (output.with_name(f".{output.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    home = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     shutil.rmtree(home, ignore_errors=True)
     _make(home, given)
     try:
         yield home
-        if output.exists():
-            os.replace(output, old)
-        try:
-            os.replace(home, output)
-        except OSError:
-            if old.exists():
-                os.replace(old, output)
-            raise
-        storage.sync_folder(output.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        storage.replace_folder(home, output)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -250,7 +241,7 @@ def _write_answers(home: Path, delivered: _Delivered, predictor: Predictor) -> N
     logits = delivered.model.logits(torch.from_numpy(images)).numpy()
     answers = {"float": _answers(files, logits, delivered.line.probabilities(logits))}
     if (home / INT8).is_file():
-        eight = replace(predictor, session=open_session(home / INT8))
+        eight = replace(predictor, session=open_session(home / INT8, 1))
         both = [eight(image[None]) for image in images]
         answers["int8"] = _answers(files, np.concatenate([a for a, _ in both]), np.concatenate([b for _, b in both]))
     storage.write_atomic(home / ANSWERS, _json(answers))
