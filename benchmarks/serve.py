@@ -42,7 +42,7 @@ from xlite_search import limits
 
 MODEL, SIZE, CLIENTS, BATCH = "efficientnet_b0_mhsa", 224, 16, 16
 #: turns of service and reference, requests of a turn, mixed requests, requests with a latency each
-ROUNDS, TURN, MIXED, TIMED = 5, 160, 2000, 500
+ROUNDS, TURN, MIXED, TIMED = 9, 240, 2000, 500
 LOAD, SEED = 0.8, 0
 
 LIMITS = {
@@ -193,11 +193,20 @@ def latencies(port: int, bodies: Sequence[bytes], expected: Sequence[bytes], rat
 
 
 def exported(home: Path) -> Path:
+    """An untrained model, with what phantoms are like, so that each image is held against that."""
+    import numpy as np
     from latency import untrained
 
+    from xlite_search.data.preprocess import Preprocess
+    from xlite_search.data.sources.phantom import Phantom
+    from xlite_search.deploy.domain import FEWEST, files_of, fit_domain
     from xlite_search.deploy.export import export
 
-    export(untrained(home / "model", MODEL), home / "out")
+    count, prepare = 2 * FEWEST, Preprocess(SIZE)
+    source = Phantom(count, seed=SEED + 1, size=SIZE)
+    images = np.stack([prepare(source.pixels(row)) for row in range(count)])
+    domain = fit_domain(images, [str(row) for row in range(count)])
+    export(untrained(home / "model", MODEL), home / "out", writers=[lambda *_: files_of(domain)])
     return home / "out"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from xlite_search.data.sources import Unreadable
 from xlite_search.deploy.domain import fit_domain
 from xlite_search.deploy.predict import Predictor
 from xlite_search.deploy.serve import decoders, guard, server
+from xlite_search.deploy.serve.engine import AHEAD, Answered, Engine
 from xlite_search.deploy.serve.guard import Guard
 from xlite_search.deploy.serve.service import Service, opened
 
@@ -279,6 +281,84 @@ def test_a_file_that_takes_too_long_ends_its_decoder(folder: Path, image: bytes)
         assert own(image).kind == "PNG"
     finally:
         own.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_a_decoder_that_has_not_begun_does_not_hear_the_signal_to_end(folder: Path, image: bytes) -> None:
+    own = decoders.Decoders(Predictor.open(folder).preprocess, 1)
+    try:
+        for child in own._all:
+            os.kill(next(iter(child.started.values())).pid or 0, signal.SIGTERM)
+        assert [own(image).kind for _ in own._all] == ["PNG"] * 2
+    finally:
+        own.close()
+
+
+class Recorded:
+    """A transport that says what became of what was written."""
+
+    def __init__(self) -> None:
+        self.said: list[bytes | str] = []
+
+    def write(self, piece: bytes) -> None:
+        self.said.append(piece)
+
+    def close(self) -> None:
+        self.said.append("closed")
+
+
+def test_what_is_written_in_one_turn_of_the_loop_is_sent_as_one() -> None:
+    async def write() -> list[bytes | str]:
+        transport = Recorded()
+        joined = server.Joined(transport, asyncio.get_running_loop())
+        joined.write(b"head ")
+        joined.write(b"body")
+        await asyncio.sleep(0)
+        joined.write(b"last ")
+        joined.write(b"words")
+        joined.close()
+        await asyncio.sleep(0)
+        return transport.said
+
+    assert asyncio.run(write()) == [b"head body", b"last words", "closed"]
+
+
+class Gated:
+    """A model that answers once it may, and counts how many images it is at."""
+
+    def __init__(self) -> None:
+        self.may, self.lock, self.now, self.most = threading.Event(), threading.Lock(), 0, 0
+
+    def __call__(self, images: Any) -> tuple[Any, Any]:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        assert self.may.wait(30)
+        with self.lock:
+            self.now -= 1
+        return images[:, 0, 0], images[:, 0, 0]
+
+
+def test_images_are_decoded_ahead_and_computed_by_as_many_at_a_time_as_there_are_cores(image: bytes) -> None:
+    model, decoded, count = Gated(), threading.Semaphore(0), 3 + AHEAD
+
+    def decode(body: bytes) -> decoders.Decoded:
+        decoded.release()
+        return decoders.Decoded("PNG", np.zeros((1, 4, 4), np.uint8))
+
+    def watch() -> None:
+        for _ in range(count):
+            assert decoded.acquire(timeout=30)
+        model.may.set()
+
+    async def ask(own: Engine) -> list[Answered]:
+        return await asyncio.gather(*(own.answer(image) for _ in range(2 * count)))
+
+    own = Engine(cast(Any, model), cast(Any, decode), cores=3)
+    watching = threading.Thread(target=watch)
+    watching.start()
+    assert len(asyncio.run(ask(own))) == 2 * count and model.most == 3
+    watching.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")

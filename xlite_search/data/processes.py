@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -23,16 +23,24 @@ from xlite_search.errors import XliteError
 
 #: Windows waits for at most 63 handles at once.
 MOST = 60
+#: Ctrl+C goes to the whole terminal
+HELD = (signal.SIGINT,)
 
 Processes = dict[Connection, SpawnProcess]
 
 
-def start(count: int, make: Callable[..., Callable[[Any], object]], *what: object) -> Processes:
-    """Processes that each answer what comes down their pipe by `make(*what)`, one answer a message."""
+def start(
+    count: int, make: Callable[..., Callable[[Any], object]], *what: object, held: Sequence[int] = HELD
+) -> Processes:
+    """Processes that each answer what comes down their pipe by `make(*what)`, one answer a message.
+
+    `held` are signals that they never receive. Who holds SIGTERM back has to `stop` them before the interpreter ends,
+    which sends it and waits.
+    """
     context = multiprocessing.get_context("spawn")
     processes: Processes = {}
     try:
-        with _interrupts_held():
+        with _signals_held(held):
             for _ in range(min(count, MOST)):
                 ours, theirs = context.Pipe()
                 processes[ours] = context.Process(target=_serve, args=(theirs, make, what), daemon=True)
@@ -89,16 +97,16 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[Any], object]], what:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes started meanwhile never receive Ctrl+C, which goes to the whole terminal; ours is only put off.
+def _signals_held(signals: Sequence[int]) -> Iterator[None]:
+    """Processes started meanwhile never receive them; ours are only put off.
 
-    They inherit the mask of signals. Windows has none: there a worker ignores it from a moment after its start on.
+    They inherit the mask of signals. Windows has none: there a worker ignores Ctrl+C from a moment after its start on.
     """
     if sys.platform == "win32":
         yield
         return
     resource_tracker.ensure_running()  # later, its start would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(signals))
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -72,11 +73,16 @@ class Domain(Spec):
     def measured(self, image: NDArray[np.uint8], *, inverted: bool = False) -> Measured:
         """A prepared image, uint8 `[channel, size, size]`."""
         thumbnail, contrast = _thumbnail(255 - image if inverted else image)
-        mean, components = np.array(self.mean), np.array(self.components)
+        mean, components = self._basis
         away = thumbnail - mean
         left = away - (components @ away) @ components
         norm = float(np.linalg.norm(mean)) or 1.0
         return Measured(contrast, float(thumbnail @ mean) / (norm * SIDE), float(left @ left) / SIDE**2)
+
+    @cached_property
+    def _basis(self) -> tuple[Array, Array]:
+        """Kept, for making arrays of so many numbers takes longer than all else."""
+        return np.array(self.mean), np.array(self.components)
 
     def flags(self, image: NDArray[np.uint8]) -> list[Flag]:
         """What is unusual about a prepared image; empty if nothing is."""

@@ -31,6 +31,8 @@ from xlite_search.errors import BadInput, XliteError
 SECONDS, MEMORY = 5.0, 1 << 30
 #: seconds that a child may take to begin, and children beyond those at work, so that nobody waits for that
 BEGINNING, SPARE = 60.0, 1
+#: signals that no child receives: a terminal or an init system sends them to all, and what was taken is finished
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class DecoderEndedError(XliteError):
@@ -67,7 +69,7 @@ class Decoders:
     _all: list[_Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        atexit.register(self.close)  # else the interpreter would wait for children that ignore its SIGTERM
+        atexit.register(self.close)  # else the interpreter would wait for children that never receive its SIGTERM
         for _ in range(self.count + SPARE):
             self._free.put(self._begun())
 
@@ -100,7 +102,7 @@ class Decoders:
         return Decoded(kind, image)
 
     def _begun(self) -> _Child:
-        started = processes.start(1, _worker, self.preprocess.describe(), self.seconds, self.memory)
+        started = processes.start(1, _worker, self.preprocess.describe(), self.seconds, self.memory, held=ENDING)
         child = _Child(started)
         self._all.append(child)
         processes.request(started, child.pipe, None)
@@ -124,7 +126,6 @@ def _reply(child: _Child, seconds: float) -> Any:
 
 def _worker(about: Mapping[str, Any], seconds: float, memory: int) -> Callable[[bytes | None], object]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs complain there of every file, without end
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # an init system sends it to all processes: requests are finished
     preprocess = Preprocess.described(about)
     limits = _Limits(seconds, memory)
 

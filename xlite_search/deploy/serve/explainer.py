@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from xlite_search.data import processes
 from xlite_search.deploy.predict import Predictor
+from xlite_search.deploy.serve.decoders import ENDING
 from xlite_search.evaluation.occlusion import occlusion_map
 
 #: seconds that a map may take
@@ -33,7 +33,7 @@ class Explainer:
         """The map of a prepared image, float32 `[size, size]`. Raises XliteError or TimeoutError if there is none."""
         with self._alone:
             if not self._started:
-                self._started = processes.start(1, _worker, *self._of)
+                self._started = processes.start(1, _worker, *self._of, held=ENDING)
             pipe = next(iter(self._started))
             try:
                 processes.request(self._started, pipe, (image, finding))
@@ -54,6 +54,5 @@ class Explainer:
 
 
 def _worker(folder: Path, int8: bool) -> Callable[[Asked], NDArray[np.float32]]:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     predictor = Predictor.open(folder, int8=int8)
     return lambda asked: occlusion_map(lambda images: predictor(images)[0], *asked)

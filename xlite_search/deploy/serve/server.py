@@ -37,6 +37,31 @@ SLOW = _last_words("408 Request Timeout", Refusal(408, "slow", "the head of the 
 MALFORMED = _last_words("400 Bad Request", Refusal(400, "malformed", "this is no request of HTTP/1.1 that can be read"))
 
 
+class Joined:
+    """A transport that sends what is written in one turn of the loop as one: an answer's head and its body."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._send)
+        self._pieces.append(piece)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._pieces:
+            self._transport.write(b"".join(self._pieces))
+            self._pieces = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Protocol(H11Protocol):
     """HTTP/1.1 where the head of a request has a deadline: uvicorn waits for it as long as it takes."""
 
@@ -44,7 +69,7 @@ class Protocol(H11Protocol):
     _ending = False
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
         self._watch()
 
     def data_received(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from xlite_search import limits
 from xlite_search.deploy.domain import read_domain
 from xlite_search.deploy.predict import ANSWERS_LIMIT, Predictor, self_test
 from xlite_search.deploy.serve.decoders import Decoders
-from xlite_search.deploy.serve.engine import Answered, Engine
+from xlite_search.deploy.serve.engine import AHEAD, Answered, Engine
 from xlite_search.deploy.serve.explainer import Explainer
 from xlite_search.deploy.serve.guard import Bodies
 from xlite_search.deploy.serve.metrics import Metrics
@@ -134,7 +134,7 @@ def opened(folder: Path, *, strict: bool = False) -> Service:
     Raises as `Predictor.open`.
     """
     predictor = Predictor.open(folder)
-    decoders = Decoders(predictor.preprocess, limits.cores())
+    decoders = Decoders(predictor.preprocess, limits.cores() + AHEAD)
     engine = Engine(predictor, decoders, read_domain(folder), strict)
     speaker = Speaker(folder, predictor.manifest)
     return Service(folder, engine, speaker, Explainer(folder), Metrics(lambda: engine.at_work))
