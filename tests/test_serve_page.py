@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 from browser import PROGRAM, Browser, browser
 from exported import CLASSES, drawn, handmade
 from test_serve import Running, running
+
+from xlite_search import storage
+from xlite_search.data.sources.chest import CHEST_FINDINGS
+from xlite_search.deploy.folder import THRESHOLDS
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="there is no Chromium")
 
@@ -76,6 +81,49 @@ def test_a_dropped_radiograph_has_a_bar_for_each_finding(
     assert page.value("document.getElementById('image').naturalWidth") > 0
     ground = page.value("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, ground[4:-1].split(","))) < 384) == dark
+    assert page.trouble == []
+
+
+@pytest.fixture(scope="module")
+def chest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A calibrated model of the fourteen findings: Hernia has no threshold, and is not to be relied on."""
+    folder = tmp_path_factory.mktemp("chest")
+    rows = [{"finding": name, "positives": 500, "after": 0.1} for name in CHEST_FINDINGS]
+    rows[CHEST_FINDINGS.index("Hernia")] |= {"positives": 3, "after": None}
+    card = {"assessable_from": 50, "calibration": {"findings": rows}}
+    storage.write_atomic(folder / "model_card.json", json.dumps(card).encode())
+    limits = {name: 0.05 * (1 + number) for number, name in enumerate(CHEST_FINDINGS) if name != "Hernia"}
+    chosen = {"sensitivity": {"sensitivity": {"value": 0.91, "low": 0.85, "high": 0.95}}}
+    storage.write_manifest(folder / THRESHOLDS, {"findings": [{"finding": name, **chosen} for name in limits]})
+    rules = dict.fromkeys(limits, "sensitivity")
+    handmade(folder, classes=CHEST_FINDINGS, calibration="0" * 12, thresholds=limits, threshold_rules=rules)
+    with running(folder) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_fourteen_findings_have_fourteen_bars(
+    chest: Running, page: Browser, tmp_path: Path, width: int, height: int
+) -> None:
+    file = drawn(tmp_path / "x.png")
+    opened(page, chest, width, height)
+    page.drop("#drop", file)
+    page.until(bars(14))
+    assert not page.value(OVERFLOW)
+    assert page.value("document.querySelectorAll('.limit').length") == 13
+    texts = page.value("[...document.querySelectorAll('li.finding')].map(each => each.textContent)")
+    decided = 0
+    for each in chest.post(file.read_bytes())[2]["findings"]:
+        (text,) = (text for text in texts if text.startswith(each["finding"].replace("_", " ")))
+        bare = each["finding"] == "Hernia"
+        assert ("no threshold" in text, "cannot be judged" in text) == (bare, bare)
+        assert ("sensitivity 0.91 (0.85 to 0.95)" in text) == (not bare)
+        assert ("above threshold" in text, "below threshold" in text) == (
+            each["decision"] is True,
+            each["decision"] is False,
+        )
+        decided += bool(each["decision"])
+    assert 0 < decided < 13
     assert page.trouble == []
 
 
