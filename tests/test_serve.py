@@ -414,6 +414,7 @@ def test_the_open_inference_protocol(here: Running, folder: Path) -> None:
         ({"data": [1, 2]}, "data"),
         ({"data": [300] * images.size}, "data"),
         ({"data": [0.5] * images.size}, "data"),
+        ({"data": [True] * images.size}, "data"),
         ({"datatype": "FP32"}, "malformed"),
     ]
     for wrong, code in wrongs:

@@ -32,7 +32,8 @@ NOT_FOR = (
     "It is **not a medical device**: nobody has cleared it for use on patients, and no decision about a person may "
     "rest on it, neither diagnosis nor triage nor screening.",
     "It says nothing of findings that are not in its list: low probabilities are no clean bill of health.",
-    "It answers for every image, of a hand or of a cat too, and does not notice that the image is not of its kind.",
+    "It answers for every image, of a hand or of a cat too: the model does not notice that an image is not of its "
+    "kind. `serve` and `predict --watch` flag what is unlike its training images; no flag does not mean that it fits.",
     "Where findings are more or less frequent than where it was calibrated its probabilities are off, and its "
     "thresholds do not do what the tables below say.",
 )

@@ -138,4 +138,6 @@ def _numbers(data: list[Any]) -> bytes:
     for _ in range(AXES - 1):
         if data and isinstance(data[0], list):
             data = list(chain.from_iterable(data))
+    if set(map(type, data)) - {int}:  # `True` would be 1
+        raise TypeError
     return bytes(data)
