@@ -21,8 +21,9 @@ from xlite_search.deploy.serve.guard import LARGEST, pieces_of
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.service import Service
 
-#: bytes of a line but for its image, and of all of it; and letters of a name
-REST_OF_LINE, NAME = 4096, 200
+LINE = 'expected a line {"name": ..., "image": base64 of a file}'
+#: bytes of a line but for its image, and of all of it
+REST_OF_LINE = 4096
 LONGEST = LARGEST * 4 // 3 + REST_OF_LINE
 #: the image of a line, cut out before the rest is read as JSON: 44 MiB of `[],[],` would take gigabytes
 IMAGE = re.compile(rb'"image"\s*:\s*"([A-Za-z0-9+/=\\]*)"')
@@ -60,10 +61,12 @@ def expect_room(service: Service) -> None:
 
 
 async def _reply(service: Service, line: bytes) -> dict[str, Any]:
-    said, image = _parsed(line)
-    name = said.get("name", "")
-    named = {"name": name[:NAME] if isinstance(name, str) else ""}
+    named = {"name": ""}
     try:
+        said, image = _parsed(line)
+        if not isinstance(name := said.get("name", ""), str):
+            raise Refusal(422, "malformed", '"name": expected text')
+        named = {"name": name}
         reply = await _patient(service, _image(said, image))
         return named | {"reply": reply.model_dump(mode="json")}
     except Refusal as why:
@@ -83,15 +86,19 @@ async def _patient(service: Service, body: bytes) -> Any:
 
 
 def _parsed(line: bytes) -> tuple[dict[str, Any], bytes]:
-    """What a line says, and the image's base64, which is not in it any more."""
+    """What a line says, and the image's base64, which is not in it any more. Raises Refusal."""
     found = IMAGE.search(line)
     image = found[1].replace(b"\\/", b"/") if found else b""
     rest = IMAGE.sub(b'"image":""', line, count=1)
+    if len(rest) > REST_OF_LINE:
+        raise Refusal(422, "malformed", f"a line has more than {REST_OF_LINE} bytes beside its image, or no base64")
     try:
-        said = json.loads(rest) if len(rest) <= REST_OF_LINE else {}
+        said = json.loads(rest)
     except (ValueError, RecursionError):
-        return {}, b""
-    return (said if isinstance(said, dict) else {}), image
+        said = None
+    if not isinstance(said, dict):
+        raise Refusal(422, "malformed", LINE)
+    return said, image
 
 
 def _image(said: dict[str, Any], image: bytes) -> bytes:
@@ -100,7 +107,7 @@ def _image(said: dict[str, Any], image: bytes) -> bytes:
             return base64.b64decode(image, validate=True)
     except (KeyError, binascii.Error):
         pass
-    raise Refusal(422, "malformed", 'expected a line {"name": ..., "image": base64 of a file}')
+    raise Refusal(422, "malformed", LINE)
 
 
 async def _lines(request: Request) -> AsyncIterator[bytes]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from struct import unpack_from
 from typing import Literal
 
-from xlite_search.data.sources import Unreadable
+from xlite_search.data.sources import Unfit, Unreadable
 from xlite_search.data.sources.dicom import PREAMBLE, PREFIX, is_dicom
 from xlite_search.data.sources.images import JPEG, PNG
 
 Kind = Literal["PNG", "JPEG", "DICOM"]
+#: what people send instead of a file
+WRAPPED = {b"--": "a form", b"\x1f\x8b": "compressed by gzip", b"{": "JSON", b"data:": "a data URI"}
 #: transfer syntaxes that are decoded: plain, RLE, JPEG baseline and lossless, JPEG-LS, JPEG 2000
 SYNTAXES = {
     "1.2.840.10008.1.2",
@@ -34,21 +36,35 @@ META, SYNTAX, LONG = 0x0002, 0x0010, {b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF", 
 
 
 def kind_of(body: bytes) -> Kind:
-    """Raises Unreadable if it is none of them."""
+    """Raises Unfit if it is none of them, Unreadable if it is empty."""
     if body.startswith(PNG):
         return "PNG"
     if body.startswith(JPEG):
         return "JPEG"
     if is_dicom(body):
         return "DICOM"
-    raise Unreadable("not a PNG, JPEG or DICOM file" if body else "empty (0 bytes)")
+    if not body:
+        raise Unreadable("empty (0 bytes)")
+    for begin, what in WRAPPED.items():
+        if body.startswith(begin):
+            raise Unfit(f"{what}: the body has to be the file itself, as `curl --data-binary @FILE` sends it")
+    raise Unfit("not a PNG, JPEG or DICOM file")
 
 
 def expect_allowed(body: bytes) -> None:
-    """Of a DICOM file: that its transfer syntax is one that is decoded here. Raises Unreadable if not."""
+    """Of a DICOM file: that its transfer syntax is one that is decoded here. Raises Unfit if not."""
     syntax = _syntax(body)
-    if syntax and syntax not in SYNTAXES:
-        raise Unreadable(f"a DICOM file of the transfer syntax {syntax}, which is not decoded here")
+    if syntax and (syntax not in SYNTAXES or not _has_decoder(syntax)):
+        raise Unfit(f"a DICOM file of the transfer syntax {syntax}, which is not decoded here")
+
+
+def _has_decoder(syntax: str) -> bool:
+    """Whether what is installed decodes it; JPEG lossless takes packages under the GPL, which are nobody's duty."""
+    try:
+        from pydicom.pixels import get_decoder
+    except ImportError:
+        return True  # that is said where the file is read
+    return bool(get_decoder(syntax).is_available)
 
 
 def _syntax(body: bytes) -> str:

@@ -12,8 +12,10 @@ import queue
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +41,10 @@ class DecoderEndedError(XliteError):
     """The child that was at a file is gone; the file may be what ended it."""
 
 
+class BusyError(XliteError):
+    """Nobody could decode it now, which is not the file's fault: in a moment somebody may."""
+
+
 class Decoded(NamedTuple):
     """A body as the model takes it, uint8 `[channel, size, size]`."""
 
@@ -54,6 +60,16 @@ class _Child:
     @property
     def pipe(self) -> Connection:
         return next(iter(self.started))
+
+    @property
+    def process(self) -> SpawnProcess:
+        return self.started[self.pipe]
+
+    def processor_s(self) -> float:
+        """Seconds that it has computed; 0 if it is gone."""
+        with suppress(psutil.NoSuchProcess):
+            return float(sum(psutil.Process(self.process.pid).cpu_times()[:2]))
+        return 0.0
 
 
 @dataclass
@@ -74,32 +90,52 @@ class Decoders:
             self._free.put(self._begun())
 
     def __call__(self, body: bytes) -> Decoded:
-        """Raises Unreadable: it is of no use, or takes too long or too much; DecoderEndedError: its child is gone."""
+        """Raises Unreadable: it is of no use; TimeoutError: it takes too long; DecoderEndedError: its child is gone;
+        BusyError: it may be decoded in a moment."""
         child = self._free.get()
         try:
+            if not child.process.is_alive():
+                child = self._instead_of(child)
             return self._answer(child, body)
-        except (DecoderEndedError, TimeoutError):
-            processes.stop(child.started)
-            if not self.closed:
-                self._all.remove(child)
-                child = self._begun()
+        except (DecoderEndedError, TimeoutError, BusyError):
+            child = self._instead_of(child)
             raise
         finally:
             self._free.put(child)
 
+    def _instead_of(self, child: _Child) -> _Child:
+        processes.stop(child.started)
+        if self.closed:
+            return child
+        self._all.remove(child)
+        return self._begun()
+
     def _answer(self, child: _Child, body: bytes) -> Decoded:
+        self._expect_ready(child)
+        before = child.processor_s()
         try:
-            if not child.ready:
-                _reply(child, BEGINNING)
-                child.ready = True
             processes.request(child.started, child.pipe, body)
-            found = _reply(child, self.seconds)
-        except (Unreadable, BadInput, TimeoutError):
+        except XliteError:
+            raise BusyError("the process that was to decode it was ended") from None
+        try:
+            return Decoded(*_reply(child, self.seconds))
+        except TimeoutError:
+            if child.processor_s() - before < self.seconds / 2:
+                raise BusyError(f"this machine had no time to decode it within {self.seconds:g} s") from None
+            raise
+        except (Unreadable, BadInput):
             raise
         except XliteError:
             raise DecoderEndedError("the process that decoded it was ended: the file may be what ended it") from None
-        kind, image = found
-        return Decoded(kind, image)
+
+    def _expect_ready(self, child: _Child) -> None:
+        if child.ready:
+            return
+        try:
+            _reply(child, BEGINNING)
+        except (XliteError, TimeoutError):
+            raise BusyError("no process that decodes could begin") from None
+        child.ready = True
 
     def _begun(self) -> _Child:
         started = processes.start(1, _worker, self.preprocess.describe(), self.seconds, self.memory, held=ENDING)

@@ -22,7 +22,7 @@ from xlite_search.data.sources import Unreadable
 from xlite_search.deploy.domain import Domain, Flag
 from xlite_search.deploy.predict import Floats, Predictor
 from xlite_search.deploy.serve.bodies import Kind
-from xlite_search.deploy.serve.decoders import DecoderEndedError, Decoders
+from xlite_search.deploy.serve.decoders import BusyError, DecoderEndedError, Decoders
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.errors import BadInput
 
@@ -98,6 +98,8 @@ class Engine:
             kind, image = self.decoders(body)
         except Unreadable as why:
             raise Refusal(422, why.cause, f"the image cannot be used: {why}") from None
+        except BusyError as why:
+            raise Refusal(503, "not decoded", f"{why}: try again", again=5) from None
         except DecoderEndedError as why:
             raise Refusal(422, "decoder ended", f"the image cannot be used: {why}") from None
         except BadInput as why:

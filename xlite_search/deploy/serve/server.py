@@ -24,6 +24,8 @@ from xlite_search.deploy.serve.service import Service
 HEAD, IDLE, ENDING = 4.0, 15, 8
 #: seconds that an idle connection is kept when the end has come: a request may be on its way
 LAST = 0.2
+#: bytes of answers that wait for who does not read them, and seconds until a connection with more is cut off
+UNREAD, STALLED = 16 << 20, 20.0
 
 
 def _last_words(status: str, why: Refusal) -> bytes:
@@ -66,10 +68,12 @@ class Protocol(H11Protocol):
     """HTTP/1.1 where the head of a request has a deadline: uvicorn waits for it as long as it takes."""
 
     _late: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _ending = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
+        transport.set_write_buffer_limits(high=UNREAD)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -85,7 +89,16 @@ class Protocol(H11Protocol):
         if self._at_work:
             self._unwatch()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._read_on()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._read_on()
         self._unwatch()
         super().connection_lost(exc)
 
@@ -120,6 +133,11 @@ class Protocol(H11Protocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _read_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _too_late(self) -> None:
         self._late = None
