@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -150,10 +151,12 @@ def deflated() -> bytes:
     ("body", "code", "says"),
     [
         (b"", "damaged", "empty"),
-        (b"hello", "damaged", "not a PNG, JPEG or DICOM file"),
+        (b"hello", "unfit", "not a PNG, JPEG or DICOM file"),
+        (b"--x\r\nContent-Disposition: form-data", "unfit", "a form: the body has to be the file itself"),
+        (b"\x1f\x8b\x08", "unfit", "compressed by gzip"),
         (png(30_000, 30_000), "unfit", "30000 x 30000 px"),
         (png(64, 64), "damaged", "cannot be decoded"),
-        (deflated(), "damaged", "1.2.840.10008.1.2.1.99, which is not decoded here"),
+        (deflated(), "unfit", "1.2.840.10008.1.2.1.99, which is not decoded here"),
         (b"\xff\xd8\xff\xe0", "damaged", "JPEG"),
     ],
 )
@@ -270,14 +273,48 @@ def test_a_decoder_that_is_killed_fails_its_request_alone(here: Running, image: 
     assert here.post(image)[0] == 200
 
 
-def test_a_file_that_takes_too_long_ends_its_decoder(folder: Path, image: bytes) -> None:
+def test_a_file_that_takes_too_long_ends_its_decoder(
+    folder: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does if its decoder computed meanwhile; one that got no time may be asked again."""
     own = decoders.Decoders(Predictor.open(folder).preprocess, 1, seconds=0.5)
     try:
         assert [own(image).kind for _ in range(1 + decoders.SPARE)] == ["PNG"] * 2  # all of them have begun
-        child = own._free.queue[0]
-        os.kill(next(iter(child.started.values())).pid or 0, signal.SIGSTOP)
-        with pytest.raises(TimeoutError, match=r"longer than 0\.5 s"):
+        for computed, expected in ((0.2, decoders.BusyError), (0.3, TimeoutError)):
+            clock = itertools.chain([0.0], itertools.repeat(computed))
+            monkeypatch.setattr(decoders._Child, "processor_s", lambda _, clock=clock: next(clock))
+            child = own._free.queue[0]
+            assert child.process.pid
+            os.kill(child.process.pid, signal.SIGSTOP)
+            with pytest.raises(expected, match=r"0\.5 s"):
+                own(image)
+            own.seconds = 60.0
+            assert [own(image).kind for _ in range(2)] == ["PNG"] * 2
+            own.seconds = 0.5
+    finally:
+        own.close()
+
+
+def test_decoders_that_ended_while_nobody_asked_cost_no_request(folder: Path, image: bytes) -> None:
+    own = decoders.Decoders(Predictor.open(folder).preprocess, 1)
+    try:
+        for child in own._all:
+            child.process.kill()
+            child.process.join()
+        assert [own(image).kind for _ in range(3)] == ["PNG"] * 3
+    finally:
+        own.close()
+
+
+def test_a_decoder_that_cannot_begin_is_no_fault_of_the_file(
+    folder: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = decoders.Decoders(Predictor.open(folder).preprocess, 1)
+    try:
+        monkeypatch.setattr(decoders, "BEGINNING", 0.0)
+        with pytest.raises(decoders.BusyError, match="could begin"):
             own(image)
+        monkeypatch.undo()
         assert own(image).kind == "PNG"
     finally:
         own.close()
@@ -383,6 +420,51 @@ def test_who_finds_no_room_is_told_when_to_try_again(
     assert error(reply) == (503, "busy") and reply[1]["retry-after"] == "1"
 
 
+def test_a_slip_in_a_parameter_is_told(here: Running, image: bytes) -> None:
+    reply = here.post(image, "?explian=Mass")
+    assert error(reply) == (422, "unknown parameter") and "did you mean 'explain'" in reply[2]["error"]["sentence"]
+
+
+def test_names_of_lines_are_kept_or_refused(here: Running, image: bytes) -> None:
+    good, long = base64.b64encode(image).decode(), "é" * 300
+    lines = [{"name": long, "image": good}, {"name": 5, "image": good}, {"name": "x" * 5000, "image": good}]
+    body = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
+    found = [json.loads(line) for line in here.ask("POST", "/v1/predict-batch", body)[2].splitlines()]
+    assert found[0]["name"] == long and "reply" in found[0]
+    assert [each["error"]["sentence"] for each in found[1:]] == [
+        '"name": expected text',
+        "a line has more than 4096 bytes beside its image, or no base64",
+    ]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_who_does_not_read_answers_is_cut_off(
+    folder: Path, image: bytes, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """Answers that wait have a bound, and a time; who reads late within both gets all of them."""
+    monkeypatch.setattr(server, "UNREAD", 64 << 20 if reads else 4096)
+    monkeypatch.setattr(server, "STALLED", 0.5)
+    line = json.dumps({"name": "n" * 3000, "image": base64.b64encode(image).decode()}).encode() + b"\n"
+    count = 2000
+    head = b"POST /v1/predict-batch HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (count * len(line))
+    with running(folder) as own, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", own.port))
+        connection.settimeout(60)
+        if reads:
+            connection.sendall(head + count * line)
+            came = b""
+            while came.count(b'"reply"') < count:
+                piece = connection.recv(1 << 16)
+                assert piece
+                came += piece
+        else:
+            with pytest.raises(ConnectionError):
+                connection.sendall(head + count * line)
+        assert own.post(image)[0] == 200
+    assert own.service.batches == 0 and own.service.bodies.held == 0
+
+
 def test_lines_in_lines_out(here: Running, image: bytes) -> None:
     good = base64.b64encode(image).decode()
     lines = [{"name": "a", "image": good}, {"name": "b", "image": "!"}, {"name": "c", "image": "aGVsbG8="}, {"x": 1}]
@@ -391,7 +473,7 @@ def test_lines_in_lines_out(here: Running, image: bytes) -> None:
     found = [json.loads(line) for line in content.splitlines()]
     assert status == 200 and [each["name"] for each in found] == ["a", "b", "c", "", "", "d"]
     codes = [each.get("error", {}).get("code") for each in found]
-    assert codes == [None, "malformed", "damaged", "malformed", "malformed", None]
+    assert codes == [None, "malformed", "unfit", "malformed", "malformed", None]
     assert found[0]["reply"]["findings"][0]["logit"] == here.post(image)[2]["findings"][0]["logit"]
     assert found[0]["reply"] == found[5]["reply"]
 
@@ -421,6 +503,19 @@ def test_the_open_inference_protocol(here: Running, folder: Path) -> None:
         bad = json.dumps({"inputs": [tensor | wrong]}).encode()
         assert error(here.ask("POST", f"/v2/models/{name}/infer", bad)) == (422, code)
     assert error(here.ask("GET", "/v2/models/other")) == (404, "unknown model")
+    version = here.ask("GET", f"/v2/models/{name}")[2]["versions"][0]
+    assert here.ask("POST", f"/v2/models/{name}/versions/{version}/infer", ask)[2] == reply
+    assert here.ask("GET", f"/v2/models/{name}/versions/{version}/ready")[0] == 200
+    assert error(here.ask("GET", f"/v2/models/{name}/versions/1")) == (404, "unknown version")
+    one = json.dumps({"inputs": [tensor], "outputs": [{"name": "probabilities"}]}).encode()
+    assert here.ask("POST", f"/v2/models/{name}/infer", one)[2]["outputs"] == reply["outputs"][1:]
+    for more, code in (
+        ({"outputs": [{"name": "nope"}]}, "malformed"),
+        ({"outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}, "binary"),
+        ({"parameters": {"binary_data_output": True}}, "binary"),
+    ):
+        bad = json.dumps({"inputs": [tensor], **more}).encode()
+        assert error(here.ask("POST", f"/v2/models/{name}/infer", bad)) == (422, code)
 
 
 def test_metrics_count_and_name_nobody(here: Running, image: bytes) -> None:

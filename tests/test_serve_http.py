@@ -12,6 +12,7 @@ from exported import handmade
 from test_serve import Running, error, running
 
 from xlite_search.deploy.serve.guard import Guard
+from xlite_search.errors import BadInput
 
 CLOSE = b"Connection: close\r\n"
 
@@ -118,6 +119,39 @@ def test_a_token_may_have_any_letters(with_token: Running) -> None:
         assert said(with_token, get(data))[0] == 401
 
 
+def test_the_scheme_of_a_token_may_be_in_any_case(with_token: Running) -> None:
+    for scheme in ("bearer", "BEARER"):
+        assert said(with_token, get(more=f"Authorization: {scheme} gehörig\r\n".encode()))[0] == 200
+
+
+@pytest.mark.parametrize("token", [" ", "abc\n", "\tabc", "a\x00b"])
+def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
+    with pytest.raises(BadInput, match="what a header can carry"):
+        Guard.of("0.0.0.0", token)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/v1/model", b"localhost", 200),
+        (b"HTTP://127.0.0.1:8000/v1/model?x=1", b"evil.example", 200),  # the target's name counts
+        (b"http://localhost", b"localhost", 200),
+        (b"http://evil.example/v1/model", b"localhost", 421),
+        (b"http:///v1/model", b"localhost", 421),
+        (b"http://localhost@evil.example/v1/model", b"localhost", 421),
+        (b"http://localhost/nothing", b"localhost", 404),
+    ],
+)
+def test_a_target_may_be_a_whole_address(here: Running, target: bytes, host: bytes, status: int) -> None:
+    assert said(here, get(target, host))[0] == status
+
+
+@pytest.mark.parametrize("target", [b"/", b"/v2/health/live", b"/v2/health/ready"])
+def test_who_asks_for_the_head_gets_no_body(here: Running, target: bytes) -> None:
+    status, came = said(here, get(target, method=b"HEAD"))
+    assert status == 200 and came.endswith(b"\r\n\r\n")
+
+
 def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
@@ -126,8 +160,9 @@ def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
         return False
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    assert not Guard("secret")._known("Bearer wrong")
-    assert compared == [(b"Bearer wrong", b"Bearer secret")]
+    assert not Guard("secret")._known("Bearer", "wrong")
+    assert not Guard("secret")._known("Basic", "wrong")
+    assert compared == [(b"wrong", b"secret")] * 2
 
 
 POST = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"

@@ -46,7 +46,9 @@ def expect_right(here: Running, of: Predictor) -> None:
 
 
 def refused_or_good(reply: Reply, body: bytes) -> int:
-    assert reply[0] == 200 or 400 <= error(reply)[0] < 500, (reply, body[:200])
+    """A machine that is at other things may have no time to decode one."""
+    code = error(reply) if reply[0] != 200 else (200, "")
+    assert code[0] < 500 or code == (503, "not decoded"), (reply, body[:200])
     return reply[0]
 
 
@@ -70,7 +72,7 @@ def test_bodies_that_are_no_good_image(here: Running, count: int) -> None:
                 expect_right(there, of)
         growth = held(process.pid) - before
     print(f"{count} bodies: {dict(said)}, slowest {slowest:.2f} s, growth {growth / 2**20:.1f} MiB")
-    assert growth < GROWTH
+    assert growth < GROWTH and said[503] <= count / 20
 
 
 def test_a_large_body_leaves_nothing(here: Running) -> None:
@@ -120,7 +122,7 @@ def test_slashes_may_be_escaped_in_a_line(here: Running) -> None:
         b'{"image":{"image":"AAAA"}}',
     ]
     found = [json.loads(line) for line in here.ask("POST", "/v1/predict-batch", b"\n".join(lines))[2].splitlines()]
-    assert [each["error"]["code"] for each in found] == ["damaged", "malformed", "malformed"]
+    assert [each["error"]["code"] for each in found] == ["unfit", "malformed", "malformed"]
     assert [each["name"] for each in found] == ["a", '"image":"AAAA"', ""]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +40,8 @@ def serve(
     from xlite_search.deploy.serve.server import serve as served
     from xlite_search.deploy.serve.service import opened
 
-    guard = Guard.of(host, token)
+    host = host.removeprefix("[").removesuffix("]")
+    guard = Guard.of(host, token if token.isspace() else token.strip())
     service = opened(folder, strict=strict)
     try:
         service.check()
@@ -53,5 +56,9 @@ def serve(
     try:
         served(service, guard, host, port, begun)
     except OSError as error:
-        raise BadInput(f"--host {host} --port {port}: {error.strerror}; give another --port") from None
-    print("ended; what was taken is answered", file=sys.stderr)
+        other, why = "--host", error.strerror
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            other, why = "--port", os.strerror(error.errno)
+        raise BadInput(f"--host {host} --port {port}: {why}; give another {other}") from None
+    left = f"{service.unanswered} requests were cut off" if service.unanswered else "what was taken is answered"
+    print(f"ended; {left}", file=sys.stderr)

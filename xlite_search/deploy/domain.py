@@ -88,7 +88,7 @@ class Domain(Spec):
         """What is unusual about a prepared image; empty if nothing is."""
         found = self.measured(image)
         if found.contrast < self.contrast:
-            return [Flag("blank", "it has hardly any contrast: nothing may be in it")]
+            return [Flag("blank", "from afar it has hardly any contrast: nothing may be in it")]
         if self._fits(found):
             return []
         if self._fits(self.measured(image, inverted=True)):

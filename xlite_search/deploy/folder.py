@@ -104,6 +104,8 @@ def manifest_of(folder: Path) -> ExportManifest:
         body = storage.read_manifest(path)
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{folder} is not an exported model (no {MANIFEST} in it); {MAKES}") from None
+    except Damaged:
+        raise Damaged(f"{path} is damaged: its content does not match its checksum; export the model again") from None
     if body.get("format") != FORMAT:
         raise BadInput(f"{path} is of format {body.get('format')!r}; this version of xlite_search reads {FORMAT}")
     return parse(ExportManifest, body, f"{path} is not of this version of xlite_search: ")

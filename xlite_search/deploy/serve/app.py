@@ -23,6 +23,7 @@ from xlite_search.deploy.serve.guard import Guard
 from xlite_search.deploy.serve.refusals import Refusal
 from xlite_search.deploy.serve.replies import Reply
 from xlite_search.deploy.serve.service import Service
+from xlite_search.errors import did_you_mean
 
 LOG = logging.getLogger("uvicorn.error")
 PAGE = Path(__file__).with_name("page.html")
@@ -42,6 +43,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+#: a target that is a whole address (RFC 9112, 3.2.2)
+ABSOLUTE = re.compile(r"(?i:https?)://([^/]*)(/.*)?", re.DOTALL)
 POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -63,6 +66,8 @@ def application(service: Service, guard: Guard) -> FastAPI:
     _predictions(app, service)
     _pages(app, service)
     protocol.add(app, service)
+    described = app.openapi
+    app.openapi = lambda: examples.with_token(described())  # type: ignore[method-assign]
     return app
 
 
@@ -112,7 +117,7 @@ class Outside:
         self.app, self.service, self.guard = app, service, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, begun = 500, False
+        scope, status, begun = _origin_form(scope), 500, False
 
         async def sent(message: Message) -> None:
             nonlocal status, begun
@@ -127,10 +132,23 @@ class Outside:
                 self.guard(Request(scope))
                 await self.app(scope, receive, sent)
             except (Exception, asyncio.CancelledError) as why:
-                if begun:
+                ended = isinstance(why, asyncio.CancelledError)
+                self.service.unanswered += ended
+                if begun and not ended:
                     raise
-                await response_of(_refusal(why))(scope, receive, sent)
+                if not begun:
+                    await response_of(_refusal(why))(scope, receive, sent)
             done(getattr(scope.get("route"), "path", "elsewhere"), status)
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """Of a target that is a whole address, the path; its name counts then, not the Host header's."""
+    found = ABSOLUTE.fullmatch(scope["path"])
+    if not found:
+        return scope
+    path, host = found[2] or "/", found[1].encode("latin-1", "replace")
+    headers = [(b"host", host), *(each for each in scope["headers"] if each[0] != b"host")]
+    return {**scope, "path": path, "raw_path": path.encode(), "headers": headers}
 
 
 class Lines(StreamingResponse):
@@ -143,13 +161,14 @@ class Lines(StreamingResponse):
 
 
 def _predictions(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/predict", response_model=Reply, openapi_extra=examples.RAW_BODY)
+    @app.post("/v1/predict", response_model=Reply, responses=examples.REPLY, openapi_extra=examples.RAW_BODY)
     async def predict(
         request: Request,
         explain: str = Query("", description="A finding: its occlusion map over the image comes with the reply."),
         image: bool = Query(False, description="The image as the model sees it comes with the reply."),
     ) -> Response:
         """What the model says of one radiograph, the raw body: PNG, JPEG or DICOM."""
+        _expect_known(request, ("explain", "image"))
         service.expect_finding(explain)
         async with service.bodies.of(request) as body:
             reply = await service.reply(body, explain, image=image)
@@ -162,10 +181,18 @@ def _predictions(app: FastAPI, service: Service) -> None:
         return Lines(batch.replies(service, request))
 
 
+def _expect_known(request: Request, names: tuple[str, ...]) -> None:
+    """Raises Refusal for a parameter that is none: a map that was asked for with a slip would silently not come."""
+    for name in request.query_params:
+        if name not in names:
+            raise Refusal(422, "unknown parameter", f"{name[:80]}: no such parameter{did_you_mean(name, names)}")
+
+
 def _pages(app: FastAPI, service: Service) -> None:
     text = PAGE.read_text(encoding="utf-8")
     policy = POLICY.format(script=_hash(text, "script"), style=_hash(text, "style"))
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         """The page for a browser."""

@@ -39,6 +39,8 @@ async def replies(service: Service, request: Request) -> AsyncIterator[bytes]:
     service.batches += 1
     try:
         async for line in _lines(request):
+            while waiting and service.bodies.held + len(line) > service.bodies.room:
+                yield _line(await waiting.popleft())
             waiting.append(asyncio.create_task(_reply(service, line)))
             if len(waiting) > service.engine.cores:
                 yield _line(await waiting.popleft())
@@ -62,6 +64,7 @@ def expect_room(service: Service) -> None:
 
 async def _reply(service: Service, line: bytes) -> dict[str, Any]:
     named = {"name": ""}
+    service.bodies.held += len(line)
     try:
         said, image = _parsed(line)
         if not isinstance(name := said.get("name", ""), str):
@@ -71,6 +74,8 @@ async def _reply(service: Service, line: bytes) -> dict[str, Any]:
         return named | {"reply": reply.model_dump(mode="json")}
     except Refusal as why:
         return named | why.as_json()
+    finally:
+        service.bodies.held -= len(line)
 
 
 async def _patient(service: Service, body: bytes) -> Any:

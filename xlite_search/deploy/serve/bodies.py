@@ -61,7 +61,7 @@ def expect_allowed(body: bytes) -> None:
 def _has_decoder(syntax: str) -> bool:
     """Whether what is installed decodes it; JPEG lossless takes packages under the GPL, which are nobody's duty."""
     try:
-        from pydicom.pixels import get_decoder
+        from pydicom.pixels.decoders.base import get_decoder
     except ImportError:
         return True  # that is said where the file is read
     return bool(get_decoder(syntax).is_available)

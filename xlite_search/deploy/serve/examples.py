@@ -37,6 +37,47 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+#: what `/v1/predict` answers, shortened
+REPLY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/json": {
+                "example": {
+                    "model": "lite",
+                    "sha256": "9f2c",
+                    "preprocessing": "aef00367ebe47f68",
+                    "calibration": "51ab",
+                    "kind": "DICOM",
+                    "flags": [{"code": "inverted", "sentence": "its negative is like the training images"}],
+                    "findings": [
+                        {
+                            "finding": "Effusion",
+                            "logit": -1.2,
+                            "probability": 0.23,
+                            "threshold": 0.11,
+                            "decision": True,
+                            "rule": "sensitivity",
+                            "sensitivity": {"value": 0.93, "low": 0.90, "high": 0.96},
+                            "cannot_be_judged": "",
+                        }
+                    ],
+                    "overlay": None,
+                    "image": None,
+                    "notice": "Not for clinical use.",
+                }
+            }
+        }
+    }
+}
+
+
+def with_token(described: dict[str, Any]) -> dict[str, Any]:
+    """A description that says how a token is sent; whether one is needed is the service's to say."""
+    described.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    described["security"] = [{}, {"token": []}]
+    return described
+
+
 def _body(media: str, schema: dict[str, Any], example: object) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {media: {"schema": schema, "example": example}}}}
 

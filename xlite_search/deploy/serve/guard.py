@@ -48,7 +48,10 @@ class Guard:
 
     @classmethod
     def of(cls, host: str, token: str) -> Guard:
-        """For a service that listens at `host`. Raises BadInput if that is not loopback and there is no token."""
+        """For a service that listens at `host`. Raises BadInput if that is not loopback and there is no token, or if
+        nobody could send it."""
+        if token and (token != token.strip() or not token.isprintable()):
+            raise BadInput("--token, XLITE_TOKEN: expected what a header can carry, not spaces alone or a line's end")
         if is_loopback(host):
             return cls(token, frozenset((*LOOPBACK, host)))
         if not token:
@@ -68,13 +71,14 @@ class Guard:
             raise Refusal(403, "foreign origin", "a page of another origin gets no answer")
         path = request.scope["path"]  # `request.url` is made of the Host header, which may say anything
         said = request.headers.get("authorization", "")
-        if self.token and path not in OPEN and not self._known(said):
+        if self.token and path not in OPEN and not self._known(*said.partition(" ")[::2]):
             words = "this is not the right token" if said else "a token is needed"
             raise Refusal(401, "token", f"{words}: Authorization: Bearer TOKEN")
 
-    def _known(self, said: str) -> bool:
+    def _known(self, scheme: str, token: str) -> bool:
         """In a time that does not tell how much of it is right."""
-        return hmac.compare_digest(said.encode("latin-1", "replace"), f"Bearer {self.token}".encode())
+        same = hmac.compare_digest(token.encode("latin-1", "replace"), self.token.encode())
+        return same and scheme.lower() == "bearer"
 
 
 def _name(host: str) -> str:

@@ -31,12 +31,22 @@ class Tensor(BaseModel):
     data: list[Any]
 
 
+class Wanted(BaseModel):
+    """An output that is asked for."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: Literal["logits", "probabilities"]
+    parameters: dict[str, Any] = {}
+
+
 class Asked(BaseModel):
     """A request of `infer`."""
 
     model_config = ConfigDict(extra="ignore")
     id: str = Field("", max_length=200)
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
+    outputs: list[Wanted] = Field([], max_length=2)
+    parameters: dict[str, Any] = {}
 
 
 Name = Annotated[str, Path(alias="model")]
@@ -45,10 +55,12 @@ Name = Annotated[str, Path(alias="model")]
 def add(app: FastAPI, service: Service) -> None:
     """The addresses below /v2."""
 
+    @app.head("/v2/health/live", include_in_schema=False)
     @app.get("/v2/health/live")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
+    @app.head("/v2/health/ready", include_in_schema=False)
     @app.get("/v2/health/ready")
     async def ready() -> dict[str, bool]:
         _expect_ready(service)
@@ -66,7 +78,7 @@ def add(app: FastAPI, service: Service) -> None:
         outputs = [{"name": each, "datatype": "FP32", "shape": [-1, findings]} for each in (LOGITS, PROBABILITIES)]
         return {
             "name": service.name,
-            "versions": [service.speaker.manifest.sha256[:12]],
+            "versions": [_version(service)],
             "platform": "onnxruntime_onnx",
             "inputs": [{"name": IMAGES, "datatype": "UINT8", "shape": [-1, *shape]}],
             "outputs": outputs,
@@ -86,16 +98,42 @@ def add(app: FastAPI, service: Service) -> None:
         async with service.bodies.of(request, MOST * prod(shape) * NUMBER + BESIDE) as body:
             asked = _asked(body)
         logits, chances = await service.engine.tensor(_images(asked.inputs[0], shape))
+        wanted: set[str] = {each.name for each in asked.outputs} or {LOGITS, PROBABILITIES}
         outputs = [
             {"name": each, "datatype": "FP32", "shape": list(found.shape), "data": found.ravel().tolist()}
             for each, found in ((LOGITS, logits), (PROBABILITIES, chances))
+            if each in wanted
         ]
         return {
             "model_name": service.name,
-            "model_version": service.speaker.manifest.sha256[:12],
+            "model_version": _version(service),
             "id": asked.id,
             "outputs": outputs,
         }
+
+    @app.get("/v2/models/{model}/versions/{version}")
+    async def versioned(name: Name, version: str) -> dict[str, Any]:
+        _expect_version(service, version)
+        return await model(name)
+
+    @app.get("/v2/models/{model}/versions/{version}/ready")
+    async def versioned_ready(name: Name, version: str) -> dict[str, Any]:
+        _expect_version(service, version)
+        return await model_ready(name)
+
+    @app.post("/v2/models/{model}/versions/{version}/infer", openapi_extra=examples.TENSOR_BODY)
+    async def versioned_infer(name: Name, version: str, request: Request) -> dict[str, Any]:
+        _expect_version(service, version)
+        return await infer(name, request)
+
+
+def _version(service: Service) -> str:
+    return service.speaker.manifest.sha256[:12]
+
+
+def _expect_version(service: Service, version: str) -> None:
+    if version != _version(service):
+        raise Refusal(404, "unknown version", f"there is one version here, '{_version(service)}'")
 
 
 def _shape(service: Service) -> list[int]:
@@ -115,11 +153,14 @@ def _expect_model(service: Service, name: str) -> None:
 
 def _asked(body: bytes) -> Asked:
     try:
-        return Asked.model_validate_json(body)
+        asked = Asked.model_validate_json(body)
     except ValidationError as why:
         first = why.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise Refusal(422, "malformed", f"{where or 'body'}: {first['msg']}") from None
+    if asked.parameters.get("binary_data_output") or any(each.parameters.get("binary_data") for each in asked.outputs):
+        raise Refusal(422, "binary", "binary tensors are not given: leave binary_data out")
+    return asked
 
 
 def _images(tensor: Tensor, shape: list[int]) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -29,7 +29,7 @@ CARD = "model_card.md"
 
 @dataclass
 class Service:
-    """`ready` once its known answers were right."""
+    """`ready` once its known answers were right; `unanswered` are requests that the end cut off."""
 
     folder: Path
     engine: Engine
@@ -39,6 +39,7 @@ class Service:
     bodies: Bodies = field(default_factory=Bodies)
     ready: bool = False
     batches: int = 0
+    unanswered: int = 0
     _maps: int = 0
     _mapping: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "maps"))
 
