@@ -9,23 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from browser import PROGRAM, Browser, browser
-from exported import CLASSES, drawn, handmade
+from exported import CLASSES, drawn, gray, handmade
 from test_serve import Running, running
 
 from xlite_search import storage
 from xlite_search.data.sources.chest import CHEST_FINDINGS
+from xlite_search.deploy.domain import fit_domain
 from xlite_search.deploy.folder import THRESHOLDS
+from xlite_search.deploy.predict import Predictor
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="there is no Chromium")
 
 SIZES = [(360, 780), (1400, 900)]
 ACTIVE = "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
 OVERFLOW = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+STATUS = "document.getElementById('status').textContent"
 TRANSFORM = "document.getElementById('image').style.transform"
 KEYS: dict[str, dict[str, Any]] = {
     "Tab": {"code": "Tab", "windowsVirtualKeyCode": 9},
+    "Escape": {"code": "Escape", "windowsVirtualKeyCode": 27},
     "Enter": {"code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
     "ArrowLeft": {"code": "ArrowLeft", "windowsVirtualKeyCode": 37},
     "ArrowRight": {"code": "ArrowRight", "windowsVirtualKeyCode": 39},
@@ -141,10 +147,14 @@ def test_several_files_are_a_table_and_a_csv(here: Running, page: Browser, tmp_p
     page.value("document.getElementById('csv').click()")
     path = tmp_path / "answers.csv"
     page.until_file(path)
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert path.read_bytes().startswith(b"\xef\xbb\xbffile,")
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
     assert len(rows) == 3 * len(CLASSES) + 1
     answer = here.post(files[0].read_bytes())[2]["findings"][0]
     assert float(rows[0]["logit"]) == answer["logit"] and rows[0]["file"] == "0.png"
+    for each in rows[:-1]:
+        assert each["cannot_be_judged"] == answer["cannot_be_judged"] != ""
+        assert (each["model_sha256"], each["notice"]) == ("0" * 64, "Not for clinical use.")
     assert rows[-1]["file"] == '\'=bad, "cut".png' and "cut off" in rows[-1]["error"]
     page.value("document.querySelectorAll('#table button')[2].click()")
     assert page.value("document.getElementById('shownname').textContent") == "2.png"
@@ -212,29 +222,174 @@ def test_the_keyboard_is_enough(here: Running, page: Browser, tmp_path: Path) ->
 def test_the_card_is_shown_or_said_to_be_missing(folder: Path, page: Browser, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
+    hidden = "document.getElementById('card').classList.contains('hidden')"
     with running(copy) as here:
         opened(page, here)
         page.value("document.getElementById('cardlink').click()")
-        page.until("document.getElementById('status').textContent.includes('model_card.md')")
-        (copy / "model_card.md").write_text("# Model card\n\n<script>alert(1)</script>")
-        page.value("document.getElementById('cardlink').click()")
-        page.until("document.getElementById('cardtext').textContent.includes('alert(1)')")
+        page.until(f"{STATUS}.includes('model_card.md')")
+        body = "# Model card\n\n<script>alert(1)</script>\n---\nend"
+        (copy / "model_card.md").write_text(f"---\nlicense: other\n---\n\n{body}")
+        for close in ("Escape", "Enter"):
+            page.value("document.getElementById('cardlink').click()")
+            page.until(f"!{hidden}")
+            assert page.value("document.getElementById('cardtext').textContent") == body
+            assert page.value(STATUS) == ""
+            assert page.value(ACTIVE) == "card"
+            if close == "Enter":
+                press(page, "Tab")
+                assert page.value(ACTIVE) == "cardclose"
+            press(page, close)
+            assert page.value(hidden)
+            assert page.value(ACTIVE) == "cardlink"
+        page.call("Page.navigate", url="about:blank")
+        page.open(f"http://127.0.0.1:{here.port}/#card", 360, 780)
+        page.until(f"!{hidden}")
+        assert page.value(ACTIVE) == "card"
+        assert not page.value(OVERFLOW)
+
+
+def typed(page: Browser, token: str) -> None:
+    """Into the field for the token, as a person would."""
+    page.value("document.getElementById('token').value = ''; document.getElementById('token').focus()")
+    page.call("Input.insertText", text=token)
+    press(page, "Enter")
+
+
+def asking_for_a_token(page: Browser, here: Running) -> None:
+    page.open(f"http://127.0.0.1:{here.port}/", 1400, 900)
+    page.until("!document.getElementById('tokenbox').hidden")
+    page.until(f"{STATUS}.includes('asks for a token')")
 
 
 def test_a_token_is_asked_for_and_taken(folder: Path, page: Browser, tmp_path: Path) -> None:
-    """The page has no data and opens without; what it asks needs the token."""
+    """The page has no data and opens without; what it asks needs the token. Files that came before it wait for it."""
     with running(folder, "secret") as here:
-        page.open(f"http://127.0.0.1:{here.port}/", 1400, 900)
-        page.until("!document.getElementById('tokenbox').hidden")
-        page.until("document.getElementById('status').textContent.includes('asks for a token')")
-        for token, known in (("wrong", False), ("secret", True)):
-            page.value("document.getElementById('token').value = ''; document.getElementById('token').focus()")
-            page.call("Input.insertText", text=token)
-            press(page, "Enter")
-            if known:
-                page.until("document.getElementById('title').textContent === 'm'")
-            else:
-                page.until("document.getElementById('status').textContent.includes('not the right token')")
+        asking_for_a_token(page, here)
         page.drop("#drop", drawn(tmp_path / "x.png"))
-        page.until(bars())
+        page.until(f"{STATUS}.includes('1 file waits')")
+        page.drop("#drop", drawn(tmp_path / "y.png", 1))
+        page.until(f"{STATUS}.includes('2 files wait')")
+        typed(page, "wrong")
+        page.until(f"{STATUS}.includes('not the right token')")
+        page.until(f"({ACTIVE}) === 'token'")
+        typed(page, "secret")
+        page.until("document.getElementById('title').textContent === 'm'")
+        page.until(f"({ACTIVE}) === 'drop'")
+        page.until(f"{STATUS} === '2 of 2 answered'")
+        assert page.value("document.querySelectorAll('#table tr').length") == 3
         assert page.value("document.getElementById('tokenbox').hidden")
+        page.drop("#drop", drawn(tmp_path / "z.png", 2))
+        page.until(f"{STATUS} === 'z.png: answered'")
+
+
+def test_a_token_of_any_letters_is_taken(folder: Path, page: Browser) -> None:
+    with running(folder, "schlüssel 鍵") as here:
+        asking_for_a_token(page, here)
+        page.value("document.getElementById('token').value = 'bell\\x07'")
+        page.value("document.getElementById('token').focus()")
+        press(page, "Enter")
+        page.until(f"{STATUS}.includes('letters that no header can carry')")
+        typed(page, "schlüssel 鍵")
+        page.until("document.getElementById('title').textContent === 'm'")
+
+
+HELD = """
+{ const real = fetch; let number = 0; window.release = null;
+  window.fetch = async (...given) => {
+    if (number++ === NUMBER) await new Promise(done => { window.release = done; });
+    return real(...given);
+  } }
+"""
+
+
+def held(page: Browser, number: int) -> None:
+    """Holds one request of the page, counted from now, until `release()`."""
+    page.value(HELD.replace("NUMBER", str(number)))
+
+
+def test_each_drop_counts_its_own_files(here: Running, page: Browser, tmp_path: Path) -> None:
+    bad = [tmp_path / f"bad{row}.png" for row in range(2)]
+    for each in bad:
+        each.write_text("hello")
+    opened(page, here)
+    held(page, 1)
+    page.drop("#drop", drawn(tmp_path / "0.png"), drawn(tmp_path / "1.png", 1))
+    page.until("release")
+    page.drop("#drop", *bad)
+    page.until(f"{STATUS} === '0 of 2 answered, 2 cannot be used'")
+    page.value("release()")
+    page.until(f"{STATUS} === '2 of 2 answered'")
+
+
+def test_what_cannot_be_read_is_told(here: Running, page: Browser, tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    drawn(tmp_path / "series" / "a.png")
+    files = [drawn(tmp_path / "0.png"), drawn(tmp_path / "gone.png", 1)]
+    opened(page, here)
+    held(page, 0)
+    page.drop("#drop", *files, tmp_path / "series")
+    page.until("release")
+    files[1].unlink()
+    page.value("release()")
+    page.until(f"{STATUS} === '1 of 3 answered, 2 cannot be used'")
+    texts = page.value("[...document.querySelectorAll('td.bad')].map(each => each.textContent)")
+    assert texts == [
+        "it cannot be read: was it moved, changed or deleted?",
+        "this is a folder: drop the files that are in it",
+    ]
+    files[0].unlink()
+    page.value("document.querySelector('li.finding button').click()")
+    page.until(f"{STATUS}.includes('was it moved, changed or deleted?')")
+    assert page.trouble == []
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_table_has_flags_and_doubts(
+    chest: Running, page: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    paths = [drawn(tmp_path / f"{row}.png", row) for row in range(80)]
+    of = Predictor.open(chest.service.folder)
+    domain = fit_domain(np.array([of.prepared(path) for path in paths]), [str(row) for row in range(80)])
+    monkeypatch.setattr(chest.service.engine, "domain", domain)
+    negative = tmp_path / "negative.png"
+    cv2.imwrite(str(negative), 255 - gray(paths[0]))
+    opened(page, chest, width, height)
+    page.drop("#drop", paths[1], negative)
+    page.until(f"{STATUS} === '2 of 2 answered'")
+    heads = page.value("[...document.querySelectorAll('#table th')].map(each => each.textContent)")
+    assert heads[:2] == ["File", "Unusual"]
+    assert [head for head in heads if head.startswith("†")] == ["† Hernia"]
+    cells = "[...document.querySelectorAll('#table tr')].slice(1).map(row => [...row.children].map(TEXT))"
+    texts = page.value(cells.replace("TEXT", "cell => cell.textContent"))
+    assert [row[1] for row in texts] == ["no", "inverted"]
+    for row in texts:
+        assert [cell.startswith("† ") for cell in row] == [head == "† Hernia" for head in heads]
+    signs = page.value(
+        "[...document.querySelectorAll('#table [role=img]')].map(of => [of.ariaLabel, of.title, of.textContent])"
+    )
+    assert all(label == title for label, title, _ in signs)
+    said = {text: label for label, _, text in signs}
+    assert said["inverted"].startswith("inverted: its negative is like the training images")
+    doubt = "calibrated on 3 positive images, and it takes 50 to assess that"
+    assert said["†"] == f"cannot be judged: {doubt}"
+    assert f"Hernia: {doubt}" in page.value("document.getElementById('legend').textContent")
+    assert not page.value(OVERFLOW)
+    assert page.trouble == []
+
+
+def test_another_file_ends_the_wait_for_a_map(here: Running, page: Browser, tmp_path: Path) -> None:
+    opened(page, here)
+    page.drop("#drop", drawn(tmp_path / "0.png"), drawn(tmp_path / "1.png", 1))
+    page.until(f"{STATUS} === '2 of 2 answered'")
+    held(page, 0)
+    page.value("document.querySelector('li.finding button').click()")
+    page.until("release")
+    assert page.value(STATUS).startswith("Computing the map of ")
+    page.value("document.querySelectorAll('#table button')[1].click()")
+    assert page.value(STATUS) == ""
+    page.value("release()")
+    page.value("document.querySelector('li.finding button').click()")
+    page.until(f"{STATUS}.startsWith('Map of ')")
+    page.value("document.querySelectorAll('#table button')[0].click()")
+    assert page.value(STATUS) == ""
+    assert page.value("document.getElementById('mapnote').textContent") == ""
