@@ -16,8 +16,10 @@ from exported import CLASSES, drawn, expected, gray, handmade
 from test_cli import call
 
 from xlite_search import storage
+from xlite_search.data.preprocess import Preprocess
 from xlite_search.deploy import folder as names
 from xlite_search.deploy.answers import _chance, _told_apart
+from xlite_search.deploy.domain import files_of, fit_domain
 from xlite_search.deploy.folder import expect_own, manifest_of, read_exported
 from xlite_search.deploy.predict import Predictor
 from xlite_search.errors import BadInput, Damaged
@@ -91,6 +93,25 @@ def test_table_csv_and_json_say_the_same(folder: Path, tmp_path: Path, capsys: p
         assert row["file"] == path and f"{found['probability']:.4f}" in table and f"{found['logit']:.3f}" in table
     assert findings["Hernia"]["threshold"] is None and findings["Mass"]["threshold"] == 0.25
     assert table.splitlines()[0] == path and "threshold" in table.splitlines()[1]
+
+
+def test_an_image_unlike_the_training_images_is_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths, prepare = [drawn(tmp_path / f"{row}.png", row) for row in range(80)], Preprocess(32)
+    domain = fit_domain(np.array([prepare(gray(path)) for path in paths]), [str(row) for row in range(80)])
+    (tmp_path / "m").mkdir()
+    for name, content in files_of(domain).items():
+        (tmp_path / "m" / name).write_bytes(content)
+    folder, negative = str(handmade(tmp_path / "m")), tmp_path / "negative.png"
+    cv2.imwrite(str(negative), 255 - gray(paths[0]))
+    _, table, _ = call(capsys, "predict", folder, str(paths[1]), str(negative))
+    lines = table.splitlines()
+    assert [number for number, line in enumerate(lines) if line.startswith("  unusual image: its negative is")] == [
+        lines.index(str(negative)) + 1
+    ]
+    _, comma, _ = call(capsys, "predict", folder, str(paths[1]), str(negative), "--csv")
+    assert [row["flags"] for row in csv.DictReader(io.StringIO(comma))] == [*("", ""), *("inverted", "inverted")]
+    _, tree, _ = call(capsys, "predict", folder, str(paths[1]), str(negative), "--json")
+    assert [[flag["code"] for flag in each["flags"]] for each in json.loads(tree)["images"]] == [[], ["inverted"]]
 
 
 def test_chances_that_four_digits_do_not_tell_from_none_are_said_to_be_so() -> None:

@@ -20,6 +20,7 @@ from xlite_search import limits
 from xlite_search.data.preprocess import Preprocess, Raw
 from xlite_search.data.sources import Unfit, Unreadable
 from xlite_search.data.sources.images import image_in, read_image
+from xlite_search.deploy.domain import Domain, Flag, read_domain
 from xlite_search.deploy.folder import (
     ANSWERS,
     IMAGES,
@@ -49,22 +50,25 @@ class Answer:
 
     logits, probabilities  float32 `[class]`; empty if the file cannot be used
     error                  why not, a phrase; empty if it can
+    flags                  why the image may be none that the model was made for
     """
 
     file: str
     logits: Floats
     probabilities: Floats
     error: str = ""
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """An exported model that is ready. `session` is onnxruntime's."""
+    """An exported model that is ready. `session` is onnxruntime's, `domain` what its training images are like."""
 
     folder: Path
     manifest: ExportManifest
     preprocess: Preprocess
     session: Any
+    domain: Domain | None = None
 
     @classmethod
     def open(cls, folder: Path, *, int8: bool = False, threads: int | None = 1) -> Self:
@@ -82,7 +86,7 @@ class Predictor:
         side = preprocess.size
         if session.get_inputs()[0].shape[1:] != [preprocess.channels, side, side]:
             raise Damaged(f"{folder / PREPROCESS} makes other images than {ONNX} takes; export the model again")
-        return cls(folder, manifest, preprocess, session)
+        return cls(folder, manifest, preprocess, session, read_domain(folder))
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Prepared images, uint8 `[batch, channel, size, size]`, to logits and probabilities, `[batch, class]`."""
@@ -101,11 +105,13 @@ class Predictor:
     def of_file(self, path: Path) -> Answer:
         """A file's answer; a file that cannot be used has its reason instead."""
         try:
-            logits, probabilities = self(self.prepared(path)[None])
+            image = self.prepared(path)
         except Unreadable as why:
             nothing = np.empty(0, np.float32)
             return Answer(str(path), nothing, nothing, str(why))
-        return Answer(str(path), logits[0], probabilities[0])
+        logits, probabilities = self(image[None])
+        flags = self.domain.flags(image) if self.domain else ()
+        return Answer(str(path), logits[0], probabilities[0], flags=tuple(flags))
 
     def of_files(self, paths: Sequence[Path]) -> Iterator[Answer]:
         """Answers in the order of the files, as many at a time as there are cores; each is computed on one thread, so

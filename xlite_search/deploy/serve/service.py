@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from xlite_search import limits
-from xlite_search.deploy.domain import read_domain
 from xlite_search.deploy.predict import ANSWERS_LIMIT, Predictor, self_test
 from xlite_search.deploy.serve.decoders import Decoders
 from xlite_search.deploy.serve.engine import AHEAD, Answered, Engine
@@ -136,6 +135,6 @@ def opened(folder: Path, *, strict: bool = False) -> Service:
     """
     predictor = Predictor.open(folder)
     decoders = Decoders(predictor.preprocess, limits.cores() + AHEAD)
-    engine = Engine(predictor, decoders, read_domain(folder), strict)
+    engine = Engine(predictor, decoders, predictor.domain, strict)
     speaker = Speaker(folder, predictor.manifest)
     return Service(folder, engine, speaker, Explainer(folder), Metrics(lambda: engine.at_work))
