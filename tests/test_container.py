@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,16 @@ class Absent:
             raise ModuleNotFoundError(f"the image has no {{name}}", name=name)
 sys.meta_path.insert(0, Absent())
 """
+
+
+class Ready(BaseHTTPRequestHandler):
+    """The service, as its health check asks it."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/v2/health/ready" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None: ...
 
 
 def installed() -> list[str]:
@@ -104,6 +117,17 @@ def test_the_image_names_no_registry_and_runs_as_nobody() -> None:
     for file in CONTAINER.iterdir():
         if file.is_file():
             assert not re.search(r"[a-z]\.(io|com|org|dev)\b", file.read_text(encoding="utf-8")), file
+
+
+def test_the_health_check_uses_no_proxy() -> None:
+    text = (CONTAINER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    (line,) = [line for line in text.splitlines() if line.startswith("HEALTHCHECK")]
+    _, *arguments = json.loads(line.partition("CMD ")[2])
+    with HTTPServer(("127.0.0.1", 0), Ready) as ready:
+        threading.Thread(target=ready.handle_request, daemon=True).start()
+        command = [each.replace(":8000", f":{ready.server_port}") for each in arguments]
+        environment = os.environ | {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        subprocess.run([sys.executable, *command], env=environment, check=True, timeout=60)
 
 
 def test_the_example_takes_away_what_the_service_does_not_need() -> None:

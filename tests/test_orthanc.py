@@ -27,24 +27,37 @@ SCRIPT = CONTAINER / "orthanc_xlite.py"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancPython.so")
 
 
+#: what is said before the service replies: by itself, and by a proxy
+FIRST = (
+    (503, b'{"error": {"code": "busy"}}'),
+    (502, b"<html>Bad Gateway</html>"),
+    (504, b'{"message": "timeout"}'),
+    (200, b"<html>Sign in</html>"),
+    (500, b""),
+)
+
+
 class Service(BaseHTTPRequestHandler):
-    """Busy at first; then it replies with what it was asked."""
+    """Says what `first` has; then it replies with what it was asked."""
 
     asked: list[tuple[str | None, bytes]]
+    first: list[tuple[int, bytes]]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.asked.append((self.headers["Authorization"], body))
-        self.send_response(503 if len(self.asked) == 1 else 422 if body == b"bad" else 200)
+        own = (422 if body == b"bad" else 200, b'{"of": "' + body + b'"}')
+        status, reply = self.first.pop(0) if self.first else own
+        self.send_response(status)
         self.end_headers()
-        self.wfile.write(b'{"of": "' + body + b'"}')
+        self.wfile.write(reply)
 
     def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
 def service() -> Iterator[int]:
-    Service.asked = []
+    Service.asked, Service.first = [], list(FIRST)
     own = HTTPServer(("127.0.0.1", 0), Service)
     thread = threading.Thread(target=own.serve_forever)
     thread.start()
@@ -66,7 +79,8 @@ def waited(for_: Callable[[], Any], seconds: float = 20) -> Any:
 def test_a_stored_radiograph_gets_its_reply_and_other_modalities_are_not_sent(
     service: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, kept, failed, stored = {"1": b"good", "2": b"bad"}, dict[str, bytes](), list[str](), list[Any]()
+    files = {"1": b"good", "large": bytes((32 << 20) + 1), "2": b"bad"}
+    kept, failed, stored = dict[str, bytes](), list[str](), list[Any]()
     orthanc = SimpleNamespace(
         RestApiGet=lambda path: files[path.split("/")[2]],
         RestApiPut=kept.__setitem__,
@@ -76,16 +90,29 @@ def test_a_stored_radiograph_gets_its_reply_and_other_modalities_are_not_sent(
     monkeypatch.setitem(sys.modules, "orthanc", orthanc)
     monkeypatch.setenv("XLITE_URL", f"http://127.0.0.1:{service}/")
     monkeypatch.setenv("XLITE_TOKEN", "secret")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
     made = runpy.run_path(str(SCRIPT))
     made["answer"].__globals__["PAUSE"] = 0
-    for instance, modality in (("1", "CR"), ("gone", "DX"), ("ct", "CT"), ("2", "DX")):
+    came = (("1", "CR"), ("gone", "DX"), ("ct", "CT"), ("teeth", "PX"), ("large", "DX"), ("2", "RG"))
+    for instance, modality in came:
         tags = json.dumps({"Modality": modality})
         stored[0](SimpleNamespace(GetInstanceSimplifiedJson=lambda tags=tags: tags), instance)
-    waited(lambda: len(kept) == 2)
+    waited(lambda: len(kept) == 3)
+    large = json.loads(kept.pop("/instances/large/metadata/xlite"))
+    assert large == {"error": {"code": "too large", "sentence": "the file is larger than 32 MiB"}}
     assert kept == {"/instances/1/metadata/xlite": b'{"of": "good"}', "/instances/2/metadata/xlite": b'{"of": "bad"}'}
-    assert [each[1] for each in Service.asked] == [b"good", b"good", b"bad"], "asked again while it was busy"
+    assert [each[1] for each in Service.asked] == [b"good"] * 6 + [b"bad"], "asked again while it was busy"
     assert {each[0] for each in Service.asked} == {"Bearer secret"}
     assert failed == ["xlite: gone: 'gone'"]
+    made["answer"].__globals__["TRIES"] = 2
+    for status, reply in FIRST:  # and nothing else, ever: what a proxy says is no reply
+        Service.first = [(status, reply)] * 2
+        if status == 503:
+            assert made["asked"](b"good") == reply
+        else:
+            with pytest.raises(RuntimeError, match=f"no reply in 2 tries: HTTP {status}"):
+                made["asked"](b"good")
 
 
 def free_port() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -19,9 +21,11 @@ from test_cli import call
 
 from xlite_search import storage
 from xlite_search.deploy import watch
+from xlite_search.deploy.answers import as_csv
 from xlite_search.deploy.domain import fit_domain
 from xlite_search.deploy.predict import Predictor
-from xlite_search.deploy.watch import LARGEST, TABLE, Watch, watching
+from xlite_search.deploy.serve.decoders import BusyError, Decoded, DecoderEndedError, Decoders
+from xlite_search.deploy.watch import ANEW, FOLDER, LARGEST, TABLE, TRIES, Watch, watching
 from xlite_search.errors import BadInput
 
 THRESHOLDS = {"Mass": 0.25}
@@ -142,7 +146,7 @@ def test_what_cannot_be_read_or_written_now_is_tried_again(
     with watched(folder, come, tmp_path / "out") as of:
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", kept)
-            assert looked(of, 3) == [] and of.troubles == {"a.png": f"{path}: Permission denied"}
+            assert looked(of, 3) == [] and of.troubles == {"a.png": f"{path}: Permission denied; tried again"}
         with monkeypatch.context() as patch:
             patch.setattr(watch.Table, "append", locked)
             assert looked(of, 3) == [] and list(of.troubles) == [TABLE]
@@ -231,5 +235,103 @@ def test_odd_names_have_a_line_each(folder: Path, come: Path, tmp_path: Path) ->
     with watched(folder, come, tmp_path / "out") as of:
         assert len(looked(of, 3)) == len(names)
     assert {row["file"] for row in table(tmp_path / "out")} == {" ".join(name.splitlines()) for name in names}
+    with watched(folder, come, tmp_path / "out") as of:
+        assert looked(of, 3) == []
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their names are Unicode")
+def test_a_name_that_is_not_utf8_leaves_the_table_readable(folder: Path, come: Path, tmp_path: Path) -> None:
+    drawn(tmp_path / "x.png").rename(come / os.fsdecode(b"b\xff.png"))
+    for expected in (["b\\udcff.png"], []):
+        with watched(folder, come, tmp_path / "out") as of:
+            assert looked(of, 3) == expected
+    assert [row["file"] for row in table(tmp_path / "out")] == ["b\\udcff.png"]
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", *([] if os.name == "nt" else ["\t"])])
+def test_a_name_is_no_formula(folder: Path, come: Path, tmp_path: Path, sign: str) -> None:
+    name = f"{sign}1+cmd.png"
+    drawn(tmp_path / "x.png").rename(come / name)
+    for expected in ([f"'{name}"], []):
+        with watched(folder, come, tmp_path / "out") as of:
+            assert looked(of, 3) == expected
+    assert [row["file"] for row in table(tmp_path / "out")] == [f"'{name}"]
+    predictor = Predictor.open(folder)
+    answer = dataclasses.replace(predictor.of_file(come / name), file=name)
+    assert {row["file"] for row in csv.DictReader(io.StringIO(as_csv(predictor, [answer])))} == {f"'{name}"}
+
+
+@pytest.mark.parametrize("why", [DecoderEndedError("ended"), TimeoutError("too long"), BusyError("busy")])
+@pytest.mark.parametrize("fails", [TRIES - 1, TRIES])
+def test_a_decoder_that_fails_is_tried_again_before_a_line_says_so(
+    folder: Path, come: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: Exception, fails: int
+) -> None:
+    drawn(come / "a.png")
+    with watched(folder, come, tmp_path / "out") as of:
+        good, left = Decoders.__call__, [why] * fails
+
+        def decoded(self: Decoders, body: bytes) -> Decoded:
+            if left:
+                raise left.pop()
+            return good(self, body)
+
+        monkeypatch.setattr(Decoders, "__call__", decoded)
+        assert looked(of, TRIES) == [] and of.troubles == {"a.png": f"a.png: {why}; tried {TRIES - 1} of {TRIES} times"}
+        assert looked(of, 1) == ["a.png"] and looked(of) == [] and of.troubles == {}
+    (row,) = table(tmp_path / "out")
+    assert row["error"] == (str(why) if fails == TRIES else "") and bool(row["Mass"]) == (fails < TRIES)
+
+
+def test_a_table_that_is_taken_away_is_begun_anew(folder: Path, come: Path, tmp_path: Path) -> None:
+    into = tmp_path / "out"
+    drawn(come / "a.png")
+    with watched(folder, come, into) as of:
+        assert looked(of) == ["a.png"]
+        (into / TABLE).unlink()
+        drawn(come / "b.png", 1)
+        assert looked(of, 1) == ["a.png"] and "was gone: begun anew" in of.troubles[ANEW]
+        assert looked(of, 1) == ["b.png"] and of.troubles == {}
+        for row, name in enumerate(("c.png", "d.png"), 2):
+            drawn(come / name, row)
+        assert looked(of, 1) == []
+        for line in of.look():  # it goes between two lines
+            assert line.seen.file == "c.png"
+            (into / TABLE).unlink()
+        assert list(of.troubles) == [TABLE] and not (into / TABLE).exists()
+        assert looked(of) == ["c.png", "d.png", "a.png", "b.png"]
+    assert [row["file"] for row in table(into)] == ["c.png", "d.png", "a.png", "b.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder whose lock is held keeps its name there")
+def test_a_table_whose_folder_is_away_is_waited_for(folder: Path, come: Path, tmp_path: Path) -> None:
+    into, away = tmp_path / "out", tmp_path / "away"
+    drawn(come / "a.png")
+    with watched(folder, come, into) as of:
+        assert looked(of) == ["a.png"]
+        into.rename(away)
+        drawn(come / "b.png", 1)
+        assert looked(of) == [] and list(of.troubles) == [TABLE] and not into.exists()
+        away.rename(into)
+        assert looked(of) == ["b.png"] and of.troubles == {}
+
+
+def test_a_watched_folder_that_is_away_is_waited_for(folder: Path, come: Path, tmp_path: Path) -> None:
+    drawn(come / "a.png")
+    with watched(folder, come, tmp_path / "out") as of:
+        assert looked(of) == ["a.png"]
+        come.rename(tmp_path / "away")
+        drawn(tmp_path / "away" / "b.png", 1)
+        assert looked(of) == [] and list(of.troubles) == [FOLDER] and "; waiting for it" in of.troubles[FOLDER]
+        (tmp_path / "away").rename(come)
+        assert looked(of, 1) == [] and looked(of, 1) == ["b.png"] and of.troubles == {}
+
+
+def test_what_a_system_leaves_in_folders_and_links_to_folders_are_passed_over(
+    folder: Path, come: Path, tmp_path: Path
+) -> None:
+    for name in ("Thumbs.db", "desktop.ini"):
+        (come / name).write_bytes(b"x")
+    if os.name != "nt":
+        (come / "linked").symlink_to(folder, target_is_directory=True)
     with watched(folder, come, tmp_path / "out") as of:
         assert looked(of, 3) == []

@@ -28,7 +28,7 @@ def watch(folder: Path, predictor: Predictor, into: Path, *, int8: bool) -> NoRe
             for line in seen.look():
                 say(line, decides=decides)
             for trouble in sorted({*seen.troubles.values()} - said):
-                print(f"tried again: {trouble}", file=sys.stderr, flush=True)
+                print(trouble, file=sys.stderr, flush=True)
             said = {*seen.troubles.values()}
             seen.rest(time.perf_counter() - started)
 

@@ -1,6 +1,7 @@
 """Watch of a folder: each image file that comes into it is answered once, by a line of `answers.csv`.
 
-    file, bytes, modified  which file, by its name in the folder; with another size or time it is another file
+    file, bytes, modified  which file, by its name in the folder; with another size or time it is another file. A name
+                           that is not UTF-8 is escaped, one that a spreadsheet takes for a formula has a ' before it
     model                  first digits of the sha256 of the graph that answered
     flags                  why the image may be none that the model was made for
     error                  why there is no answer; what follows is empty then
@@ -17,9 +18,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -28,10 +31,11 @@ from typing import NamedTuple, Self
 
 from xlite_search import storage
 from xlite_search.data.sources import Unreadable
+from xlite_search.deploy.answers import cell
 from xlite_search.deploy.domain import Domain, read_domain
 from xlite_search.deploy.folder import ONNX
 from xlite_search.deploy.predict import Predictor
-from xlite_search.deploy.serve.decoders import DecoderEndedError, Decoders
+from xlite_search.deploy.serve.decoders import BusyError, DecoderEndedError, Decoders
 from xlite_search.errors import BadInput
 
 TABLE = "answers.csv"
@@ -44,6 +48,12 @@ EVERY, REST = 2.0, 10
 LARGEST = 256 << 20
 #: endings of files that a program has not written whole yet, whatever their size does; names that begin with a dot too
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload")
+#: files that Windows leaves in folders
+SYSTEM = ("thumbs.db", "desktop.ini")
+#: times that a file is tried whose decoder ends, takes too long or is busy: the machine may be to blame
+TRIES = 3
+#: names of what troubles a watch, beside those of files
+FOLDER, ANEW = ".", ".."
 
 
 class Seen(NamedTuple):
@@ -79,7 +89,7 @@ class Table:
 
         Raises BadInput if it is a table of other findings.
         """
-        header = [*Seen._fields, *Line._fields[1:-1], *classes]
+        header = [*Seen._fields, *Line._fields[1:-1], *map(cell, classes)]
         if not path.exists():
             storage.write_atomic(path, storage.csv_text(header, []).encode())
         content = path.read_bytes()
@@ -89,21 +99,22 @@ class Table:
             raise BadInput(f"{path} is a table of other findings, or was changed; give another folder, --into FOLDER")
         if len(whole) < len(content):
             os.truncate(path, len(whole))
-        return cls(path, {Seen(*row[:3]) for row in rows}, len(classes))
+        return cls(path, {Seen(cell(row[0]), *row[1:3]) for row in rows}, len(classes))
 
     def append(self, line: Line) -> None:
-        """Returns when it is on the disk."""
+        """Returns when it is on the disk. Raises FileNotFoundError if the table is gone."""
         chances = line.chances or ("",) * self.findings
-        text = storage.csv_text([*line.seen, *line[1:-1], *chances], [])
-        with storage.naming(self.path), open(self.path, "ab", buffering=0) as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+        text = storage.csv_text([*line.seen, *map(cell, line[1:-1]), *chances], [])
+        with storage.naming(self.path), open(self.path, "r+b", buffering=0) as file:
+            file.seek(0, os.SEEK_END)
+            file.write(text.encode())
             os.fsync(file.fileno())
         self.answered.add(line.seen)
 
 
 @dataclass
 class Watch:
-    """What comes into `folder`. `troubles` are sentences on files that cannot be read or written yet, by file."""
+    """What comes into `folder`. `troubles` are sentences on what cannot be read, answered or written yet, by file."""
 
     folder: Path
     predictor: Predictor
@@ -113,9 +124,12 @@ class Watch:
     model: str
     troubles: dict[str, str] = field(default_factory=dict)
     _before: set[Seen] = field(default_factory=set)
+    _tried: Counter[Seen] = field(default_factory=Counter)
 
     def look(self) -> Iterator[Line]:
         """Answers the files that are as they were at the last look; what cannot be read or written is tried again."""
+        if not (self._folder_is_there() and self._table_is_there()):
+            return
         now = {seen: path for seen, path in self._there() if seen not in self.table.answered}
         for seen in sorted(now.keys() & self._before):
             line = self._line(seen, now[seen])
@@ -123,16 +137,42 @@ class Watch:
                 continue
             try:
                 self.table.append(line)
-            except PermissionError as why:  # a spreadsheet on Windows keeps it to itself
-                self.troubles[TABLE] = f"{self.table.path}: {why.strerror}"
+            except (PermissionError, FileNotFoundError) as why:  # a spreadsheet on Windows keeps it to itself
+                self.troubles[TABLE] = f"{self.table.path}: {why.strerror}; tried again"
                 return
-            self.troubles.pop(TABLE, None)
             yield line
         self._before = set(now)
 
     def rest(self, looked: float) -> None:
         """Until the next look, after one of so many seconds."""
         time.sleep(max(EVERY, REST * looked))
+
+    def _folder_is_there(self) -> bool:
+        try:
+            os.scandir(self.folder).close()
+        except OSError as why:  # a share that is not mounted
+            self.troubles[FOLDER] = f"{self.folder}: {why.strerror}; waiting for it"
+            self._before = set()
+            return False
+        self.troubles.pop(FOLDER, None)
+        return True
+
+    def _table_is_there(self) -> bool:
+        """Begins one that was taken away anew: it is the only record, so that what the folder has is answered again."""
+        path = self.table.path
+        self.troubles.pop(TABLE, None)
+        try:
+            with suppress(FileNotFoundError):
+                path.stat()
+                self.troubles.pop(ANEW, None)
+                return True
+            os.scandir(path.parent).close()  # else a share that is not mounted would be written into where it was
+            self.table = Table.open(path, self.predictor.manifest.classes)
+        except OSError as why:
+            self.troubles[TABLE] = f"{path}: {why.strerror}; waiting for it"
+            return False
+        self.troubles[ANEW] = f"{path} was gone: begun anew, and what is in {self.folder} is answered again"
+        return True
 
     def _there(self) -> Iterator[tuple[Seen, Path]]:
         for above, folders, files in os.walk(self.folder):
@@ -150,16 +190,23 @@ class Watch:
         try:
             body = path.read_bytes()
         except OSError as why:
-            self.troubles[seen.file] = f"{path}: {why.strerror}"
+            self.troubles[seen.file] = f"{path}: {why.strerror}; tried again"
             return None
         self.troubles.pop(seen.file, None)
         return self._answer(seen, body) if _seen(self.folder, path) == seen else None
 
-    def _answer(self, seen: Seen, body: bytes) -> Line:
+    def _answer(self, seen: Seen, body: bytes) -> Line | None:
+        """None of a file whose decoder is to be tried again."""
         try:
             image = self.decoders(body).image
-        except (Unreadable, DecoderEndedError, TimeoutError) as why:
+        except Unreadable as why:
             return Line(seen, self.model, error=str(why))
+        except (BusyError, DecoderEndedError, TimeoutError) as why:
+            self._tried[seen] += 1
+            if self._tried[seen] >= TRIES:
+                return Line(seen, self.model, error=str(why))
+            self.troubles[seen.file] = f"{seen.file}: {why}; tried {self._tried[seen]} of {TRIES} times"
+            return None
         flags = "; ".join(flag.says for flag in self.domain.flags(image)) if self.domain else ""
         chances = self.predictor(image[None])[1][0].tolist()
         limits, named = self.predictor.manifest.thresholds, self.predictor.manifest.classes
@@ -168,7 +215,8 @@ class Watch:
 
 
 def _passed_over(name: str) -> bool:
-    return name.startswith(".") or name.lower().endswith(UNFINISHED)
+    name = name.lower()
+    return name.startswith(".") or name.endswith(UNFINISHED) or name in SYSTEM
 
 
 def _seen(folder: Path, path: Path) -> Seen | None:
@@ -177,9 +225,9 @@ def _seen(folder: Path, path: Path) -> Seen | None:
         about = path.stat()
     except OSError:
         return None
-    if not path.is_file():
+    if not stat.S_ISREG(about.st_mode):
         return None
-    name = " ".join(path.relative_to(folder).as_posix().splitlines())
+    name = cell(" ".join(path.relative_to(folder).as_posix().splitlines()))
     return Seen(name, str(about.st_size), f"{datetime.fromtimestamp(about.st_mtime, UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
 
 
