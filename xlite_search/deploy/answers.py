@@ -10,7 +10,7 @@ from typing import Any
 from xlite_search.deploy.predict import Answer, Predictor
 from xlite_search.storage import csv_text
 
-HEADER = ("file", "finding", "logit", "probability", "threshold", "decision")
+HEADER = ("file", "finding", "logit", "probability", "threshold", "decision", "flags")
 #: what four digits tell from 0
 LEAST = 0.0001
 #: digits that tell any two numbers between 0 and 1 apart that matter
@@ -34,6 +34,7 @@ def as_table(predictor: Predictor, answers: Sequence[Answer]) -> str:
     lines = []
     for answer in answers:
         lines.append(answer.file)
+        lines.extend(f"  unusual image: {flag.says}" for flag in answer.flags)
         found = sorted(rows_of(predictor, answer), key=lambda row: -row[3])
         head = f"  {'finding':<{width}}  {'logit':>8}  {'probability':>11}"
         lines.append(f"{head}  {'threshold':>9}  decision" if predictor.manifest.thresholds else head)
@@ -71,9 +72,10 @@ def as_csv(predictor: Predictor, answers: Sequence[Answer]) -> str:
     """One line for each file and finding, with all digits that a float32 has."""
     lines = []
     for answer in answers:
+        flags = " ".join(flag.name for flag in answer.flags)
         for file, name, logit, chance, threshold, decision in rows_of(predictor, answer):
             limit = "" if threshold is None else threshold
-            lines.append((cell(file), cell(name), f"{logit:.9g}", f"{chance:.9g}", limit, SAID[decision]))
+            lines.append((cell(file), cell(name), f"{logit:.9g}", f"{chance:.9g}", limit, SAID[decision], flags))
     return csv_text(HEADER, lines).rstrip("\n")
 
 
@@ -91,7 +93,8 @@ def _image(predictor: Predictor, answer: Answer) -> dict[str, Any]:
         name: {"logit": logit, "probability": chance, "threshold": threshold, "decision": decision}
         for _, name, logit, chance, threshold, decision in rows_of(predictor, answer)
     }
-    return {"file": answer.file, "findings": found}
+    flags = [{"code": flag.name, "sentence": flag.says} for flag in answer.flags]
+    return {"file": answer.file, "flags": flags, "findings": found}
 
 
 def sentence(answer: Answer) -> str:
