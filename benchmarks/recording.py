@@ -29,7 +29,7 @@ from xlite_search import storage
 ROOT = Path(__file__).absolute().parents[1]
 HERE, RECORDS = ROOT / "benchmarks", ROOT / "docs" / "benchmarks"
 #: files of this folder that measure nothing
-HELPERS = ("clients", "figures", "recording", "simulated")
+HELPERS = ("clients", "curves", "figures", "recording", "simulated")
 #: significant digits of a figure
 DIGITS = 6
 #: files that change no figure

@@ -19,12 +19,19 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from pydantic import Field
 
 from xlite_search.records import RunRecord
 from xlite_search.spec import Spec
+
+
+class Rungs(Protocol):
+    """What has cohorts and targets: a rule that judges at certain epochs."""
+
+    def rungs(self, epochs: int) -> tuple[int, ...]: ...
 
 
 class ASHA(Spec):
@@ -78,10 +85,12 @@ def _rays_rungs(grace: int, reduction: float, epochs: int) -> tuple[int, ...]:
 class Decision:
     """What was decided at a rung.
 
-    scores  the reports that were judged, by run; -inf for one that failed or is no number
+    scores  the reports that were judged, by run; -inf for one that failed or is no number. ASHA's are of the rung's
+            epoch, ParetoStop's the best up to it
     peers   how many reports they were compared with, themselves among them
     kept    those who go on
-    cut     the lowest score that goes on
+    cut     the lowest score that goes on; of ParetoStop, which has no such, -inf
+    reasons  of ParetoStop, why each of the others was stopped; None of ASHA
     """
 
     rung: int
@@ -89,9 +98,12 @@ class Decision:
     peers: int
     kept: tuple[str, ...]
     cut: float
+    reasons: dict[str, str] | None = None
 
     def sentence(self, key: str, metric: str) -> str:
         """Why this run was stopped here."""
+        if self.reasons is not None:
+            return self.reasons[key]
         if not math.isfinite(self.scores[key]):
             return f"stopped at rung {self.rung}: {metric} has no value"
         return (
@@ -112,7 +124,7 @@ def decisions(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Seque
         yield from new
 
 
-def targets(spec: ASHA | None, runs: Iterable[RunRecord], decided: Iterable[Decision]) -> dict[str, int | None]:
+def targets(spec: Rungs | None, runs: Iterable[RunRecord], decided: Iterable[Decision]) -> dict[str, int | None]:
     """How far each run that is not over may go: to the epoch of its next rung, or to its end (None).
 
     A run that waits at a rung is not in it.
@@ -139,7 +151,7 @@ class Cohort:
     members: tuple[RunRecord, ...]
 
 
-def cohorts(spec: ASHA, runs: Sequence[RunRecord], decided: Sequence[Decision]) -> Iterator[Cohort]:
+def cohorts(spec: Rungs, runs: Sequence[RunRecord], decided: Sequence[Decision]) -> Iterator[Cohort]:
     """Those that wait for a decision: all who have never been judged, a search's new round, are one; and those that a
     decision kept are one, until a later one judges them."""
     rungs = _all_rungs(spec, runs)
@@ -152,12 +164,20 @@ def cohorts(spec: ASHA, runs: Sequence[RunRecord], decided: Sequence[Decision]) 
             yield Cohort(rung, members)
 
 
+def ready(
+    spec: Rungs, runs: Sequence[RunRecord], decided: Sequence[Decision]
+) -> Iterator[tuple[int, tuple[RunRecord, ...]]]:
+    """Rungs and the members of cohorts that have all reported there."""
+    for cohort in cohorts(spec, runs, decided):
+        rung = cohort.rung
+        if rung is not None and all(_reported(run, rung) for run in cohort.members):
+            yield rung, cohort.members
+
+
 def _by_cohort(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Sequence[Decision]) -> Iterator[Decision]:
     """One decision for every cohort whose members have all reported."""
-    for cohort in cohorts(spec, runs, decided):
-        rung, members = cohort.rung, cohort.members
-        if rung is not None and all(_reported(run, rung) for run in members):
-            yield _cut(spec, rung, {run.key: _score(run, rung, metric) for run in members})
+    for rung, members in ready(spec, runs, decided):
+        yield _cut(spec, rung, {run.key: _score(run, rung, metric) for run in members})
 
 
 def _cut(spec: ASHA, rung: int, scores: dict[str, float]) -> Decision:
@@ -185,7 +205,7 @@ def _on_arrival(spec: ASHA, metric: str, runs: Sequence[RunRecord], decided: Seq
             )
 
 
-def _all_rungs(spec: ASHA, runs: Iterable[RunRecord]) -> list[int]:
+def _all_rungs(spec: Rungs, runs: Iterable[RunRecord]) -> list[int]:
     return sorted({rung for length in {run.length for run in runs} for rung in spec.rungs(length)})
 
 

@@ -42,6 +42,8 @@ def _plain(decision: Decision) -> dict[str, Any]:
     body["scores"] = {key: score if math.isfinite(score) else None for key, score in decision.scores.items()}
     body["cut"] = decision.cut if math.isfinite(decision.cut) else None
     body["kept"] = list(decision.kept)
+    if decision.reasons is None:
+        del body["reasons"]
     return body
 
 
@@ -50,5 +52,10 @@ def _decision(body: dict[str, Any]) -> Decision:
     cut = body["cut"]
     none_kept = math.inf if not body["kept"] else -math.inf
     return Decision(
-        int(body["rung"]), scores, int(body["peers"]), tuple(body["kept"]), none_kept if cut is None else cut
+        int(body["rung"]),
+        scores,
+        int(body["peers"]),
+        tuple(body["kept"]),
+        none_kept if cut is None else cut,
+        dict(body["reasons"]) if "reasons" in body else None,
     )

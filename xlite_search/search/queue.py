@@ -24,12 +24,12 @@ from xlite_search import progress
 from xlite_search.console import Wait
 from xlite_search.errors import Damaged, XliteError
 from xlite_search.records import RunRecord
-from xlite_search.search import asha
-from xlite_search.search.asha import ASHA
+from xlite_search.search import asha, scheduling
 from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
 from xlite_search.search.ray_files import ray_folder
 from xlite_search.search.ray_patches import workers_may_starve
+from xlite_search.search.scheduling import Scheduler
 from xlite_search.search.worker import Activation, job_for
 from xlite_search.study_record import StudyRecord
 
@@ -44,7 +44,12 @@ class Queue(Searcher):  # type: ignore[misc]
     """
 
     def __init__(
-        self, study: StudyRecord, scheduler: ASHA | None, root: Path, listen: Listener, shutdown: Shutdown | None = None
+        self,
+        study: StudyRecord,
+        scheduler: Scheduler | None,
+        root: Path,
+        listen: Listener,
+        shutdown: Shutdown | None = None,
     ) -> None:
         super().__init__()
         self.study, self.scheduler, self.root, self.listen = study, scheduler, root, listen
@@ -124,8 +129,8 @@ class Queue(Searcher):  # type: ignore[misc]
         """
         if self.scheduler is None:
             return
-        runs = list(self.runs.values())
-        for decision in asha.decisions(self.scheduler, self.study.metric, runs, self.journal.decisions):
+        about = self.study.metric, self.study.minimize, list(self.runs.values())
+        for decision in scheduling.decisions(self.scheduler, *about, self.journal.decisions):
             self.journal.append(decision)
         for decision in self.journal.decisions:
             for key in decision.scores.keys() - set(decision.kept):

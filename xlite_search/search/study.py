@@ -22,6 +22,8 @@ from xlite_search.search import space as spaces
 from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.given_teacher import Teacher, changed_teacher, with_data
+from xlite_search.search.pareto import ParetoStop
+from xlite_search.search.scheduling import Scheduler, expect_fitting
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
 from xlite_search.spec import flatten, kind_of, setting_names, takes_list, unknown
@@ -43,7 +45,7 @@ KINDS: tuple[tuple[str, Any, str], ...] = (
     ("base", RunConfig, "RunConfig(...)"),
     ("metric", str, "a metric's name such as 'val/auroc_macro'"),
     ("minimize", tuple | list, "a tuple of names, such as ('model/parameters',)"),
-    ("scheduler", ASHA | None, "ASHA(...) or None"),
+    ("scheduler", ASHA | ParetoStop | None, "ASHA(...), ParetoStop(...) or None"),
     ("accept_overlap", bool, "True or False"),
     ("samples", int, "a whole number"),
     ("search", TPE, "TPE(...)"),
@@ -72,7 +74,8 @@ class Study:
     space      what is swept: a grid, a list of grids, or a function of an Optuna trial
     metric     chooses a run's best epoch and ranks the trials; higher is better
     minimize   further objectives, lower is better: model/latency_ms, model/parameters, model/macs
-    scheduler  None trains every trial to its end: an ablation; ASHA(...) stops weak ones: a search
+    scheduler  None trains every trial to its end: an ablation; ASHA(...) stops weak ones: a search; ParetoStop(...)
+               those that are dominated in `metric` and `minimize`
     teacher    a run to train first and distil from, the folder of a trained model, a `.pth` file as `Pretrained`, or a
                list of these, an ensemble
     accept_overlap  a finished teacher may have been trained on patients that its students are judged by
@@ -89,7 +92,7 @@ class Study:
     space: Space
     metric: str = "val/auroc_macro"
     minimize: tuple[str, ...] = ()
-    scheduler: ASHA | None = None
+    scheduler: Scheduler | None = None
     teacher: Teacher = None
     accept_overlap: bool = False
     samples: int = 1
@@ -124,8 +127,8 @@ class Study:
         unknown = next((name for name in self.minimize if name not in known), None)
         if unknown:
             raise BadInput(f"minimize: '{unknown}' is not one of {', '.join(known)}{did_you_mean(unknown, known)}")
-        if self.minimize and self.scheduler:
-            raise BadInput("minimize: a scheduler stops trials by their metric alone; leave one of the two out")
+        swept = {name for names in (*self.grids, self.ranges) for name in names}
+        expect_fitting(self.scheduler, self.minimize, swept)
         if self.suggester:
             suggest.code_of(spaces.written(self.suggester))
             suggest.probe(self.suggester, self._expect_point)

@@ -81,6 +81,8 @@ def _of_decision(decision: Decision, run: RunRecord, score: float, metric: str) 
         yield f"{run.label} was stopped at rung {decision.rung}, and was trained on"
     if len(run.epochs) >= decision.rung and math.isfinite(score):
         now = run.epochs[decision.rung - 1].get(metric, math.nan)
+        if decision.reasons is not None:
+            now = max(filter(math.isfinite, run.metric(metric)[: decision.rung]), default=math.nan)
         if now != score:
             yield f"{run.label} was judged at rung {decision.rung} by {metric} {score!r}, and its record has {now!r}"
 

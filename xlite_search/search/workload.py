@@ -1,7 +1,8 @@
 """Workload: the most epochs that a study's rule can still train, whatever the scores, stage by stage.
 
 Of a cohort ASHA keeps a known number at every rung, and each round of a search is a cohort of its own: small rounds
-keep more. Judged on arrival nobody may be stopped: each can be better than those before it.
+keep more. Judged on arrival nobody may be stopped: each can be better than those before it; by ParetoStop neither: all
+may be equal.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Workload:
 
 def workload(plan: Plan) -> Workload:
     """Raises Damaged if a record or the journal of a study that has begun is not what was written."""
-    runs, base, scheduler = _runs(plan), plan.study.base, plan.study.scheduler
+    runs, base = _runs(plan), plan.study.base
+    scheduler = plan.study.scheduler if isinstance(plan.study.scheduler, ASHA) else None
     length = min(plan.study.longest, base.stop_after or plan.study.longest)
     rounds = [[Member(0, length)] * size for size in _rounds(plan)]
     alone = [member.end - member.done for member in _members(run for run in runs if not run.over)]
