@@ -10,12 +10,13 @@ one learning rate, and has no figure for a backbone without attention, so that w
 
 Three objectives: AUROC up, milliseconds an image on one CPU thread down, parameters down. Latency and size are known of
 a model before it is trained; the rate is searched with it, for the best one differs between backbones and a light model
-must not lose for that. There is no best trial, but a front: whom nobody beats in all three. No scheduler, for it would
-stop trials by their AUROC alone. On 49 tokens Performer saves nothing (`python -m xlite_search models`): expect it off
-the front.
+must not lose for that. There is no best trial, but a front: whom nobody beats in all three. ParetoStop ends a trial at
+epoch 8, 12 or 18 that another one, of no more milliseconds and no more parameters, leads by more than it may catch up;
+ASHA would stop trials by their AUROC alone. On 49 tokens Performer saves nothing (`python -m xlite_search models`):
+expect it off the front.
 
 Held equal: plain BCE, no sampler, a stratified fifth of the training patients as in the log, views, batch, schedule, 20
-epochs for everyone, seed.
+epochs for everyone who is not stopped, seed.
 
 Noise: one seed. The log ran plain BCE twice (EXP-005, EXP-006), and its 14 findings average 0.7708 and 0.7784: two
 models within 0.015 of each other are level, the cheaper one wins, and a front has members by luck. Latency is measured
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING
 
 from trainables.baseline import baseline
 from trainables.lab import lab_fifth
+from xlite_search.search.pareto import ParetoStop
 from xlite_search.search.study import TPE, Study
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ study = Study(
     samples=32,
     metric="val/auroc_macro",
     minimize=("model/latency_ms", "model/parameters"),
+    scheduler=ParetoStop(),
     demo={
         "model": [
             *("test_efficientnet_none", "test_efficientnet_mhsa", "test_resnet_none", "test_resnet_mhsa"),

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from trainables.baseline import baseline
 from trainables.distill import distill
 from xlite_search import places
 from xlite_search.config import RunConfig
@@ -29,6 +30,8 @@ from xlite_search.results.compare import compare
 from xlite_search.results.final import train_final
 from xlite_search.results.plain import as_json
 from xlite_search.search.asha import ASHA
+from xlite_search.search.journal import Journal
+from xlite_search.search.pareto import ParetoStop
 from xlite_search.search.plan import Plan, make_plan
 from xlite_search.search.runner import run
 from xlite_search.search.study import Study, grid_search
@@ -180,6 +183,32 @@ def assert_final_training_refuses_other_data(path: Path, exported: dict[str, obj
     path.write_text("study: x\n")
     with pytest.raises(BadInput, match="no 'trial' in it"):
         train_final(path, split="train", settings={})
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_study_with_two_objectives_stops_the_dominated(tiny: RunConfig) -> None:
+    """Three of a large model and the small one, which nobody may stop."""
+    large = {"model": grid_search(["test_efficientnet_mhsa"]), "optimizer.lr": grid_search([1e-2, 3e-3, 1e-9])}
+    study = Study(
+        question="small?",
+        trainable=baseline,
+        base=tiny,
+        space=[large, {"model": grid_search(["test_efficientnet_none"])}],
+        minimize=("model/parameters",),
+        scheduler=ParetoStop(confidence=0.51, slack=0),
+    )
+    found = run(make_plan(study, "pareto"))
+    records = {record.key: record for record in found.runs()}
+    assert_mirrored(found)
+    (decision,) = Journal(found.folder).decisions
+    assert (decision.rung, decision.peers) == (2, 4)
+    assert list(records)[3] in decision.kept
+    stopped = [record for record in records.values() if record.status == "stopped"]
+    assert stopped and {record.key for record in stopped} == records.keys() - set(decision.kept)
+    assert all(record.cause.startswith("stopped at rung 2: dominated by ") for record in stopped)
+    comparison = compare(["pareto"])
+    assert comparison.is_done and [record.key for record in comparison.others] == [record.key for record in stopped]
+    assert make_plan(study, "pareto").is_complete()
 
 
 @pytest.mark.usefixtures("ray_here")

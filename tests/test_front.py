@@ -124,6 +124,20 @@ def test_the_table_and_the_json_mark_the_front(capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_who_was_stopped_is_not_ranked_nor_on_the_front_and_has_its_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a_study("s", ("model/latency_ms",), {**RUNS, "d": (0.95, 5.0)})
+    told = "stopped at rung 1: dominated by model_b"
+    RunRecord.load(study_folder("s") / "trials" / "d").close("stopped", told)
+    comparison = compare(["s"])
+    assert [run.key for run in comparison.ranked] == ["a", "b", "c"] and comparison.is_done
+    assert comparison.on_front() == [True, True, False]
+    show(comparison)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "off the front: 1 stopped before the end, dominated at equal or lower cost" in said and told in said
+
+
 def test_a_study_with_one_objective_has_no_front(capsys: pytest.CaptureFixture[str]) -> None:
     a_study("s", (), RUNS)
     comparison = compare(["s"])

@@ -23,6 +23,7 @@ from ray import tune
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
 from xlite_search.search.asha import ASHA
+from xlite_search.search.pareto import ParetoStop
 from xlite_search.search.study import TPE, Study, grid_search
 from xlite_search.training.losses import BCE, Focal
 from xlite_search.training.optim import AdamW
@@ -89,7 +90,7 @@ MALFORMED: dict[str, tuple[str, str]] = {
     "blank question": (study(question="' '"), "question: it is empty"),
     "base is a dict": (study(base="{'epochs': 3}"), "base: expected RunConfig(...); it is a dict"),
     "base is the class": (study(base="RunConfig"), "base: expected RunConfig(...); it is the class RunConfig"),
-    "scheduler is the class": (study(scheduler="ASHA"), "scheduler: expected ASHA(...) or None; it is the class ASHA"),
+    "scheduler is the class": (study(scheduler="ASHA"), "scheduler: expected ASHA(...), ParetoStop(...) or None"),
     "scheduler is a name": (study(scheduler="'asha'"), "scheduler: expected ASHA(...)"),
     "search is a name": (study(search="'tpe'"), "search: expected TPE(...)"),
     "metric is a list": (study(metric="['val/auroc_macro']"), "metric: expected a metric's name"),
@@ -100,6 +101,16 @@ MALFORMED: dict[str, tuple[str, str]] = {
     "minimize holds a number": (study(minimize="(1,)"), "minimize: expected names"),
     "minimize is unknown": (study(minimize="('model/mac',)"), "did you mean 'model/macs'?"),
     "minimize and a scheduler": (study(minimize="('model/macs',)", scheduler="ASHA()"), "leave one of the two out"),
+    "ParetoStop and no cost": (study(scheduler="ParetoStop()"), "this study has one objective; say the cost, such as"),
+    "ParetoStop and epochs": (
+        study(scheduler="ParetoStop()", minimize="('model/macs',)", space="{'epochs': grid_search([2, 3])}"),
+        "epochs is swept, and ParetoStop compares runs of one length",
+    ),
+    "ParetoStop(cost=1)": (study(scheduler="ParetoStop(cost=1)"), "ParetoStop: unknown setting 'cost'"),
+    "ParetoStop(after=1)": (
+        study(scheduler="ParetoStop(after=1)"),
+        "ParetoStop: after = 1: input should be less than 1",
+    ),
     "samples 0": (suggesting(FLOAT, samples="0"), "samples = 0: input should be greater than or equal to 1"),
     "samples -1": (study(samples="-1"), "samples = -1"),
     "samples 1.5": (study(samples="1.5"), "samples: expected a whole number"),

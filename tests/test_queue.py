@@ -21,7 +21,9 @@ from xlite_search.records import RunRecord, Status
 from xlite_search.search.asha import ASHA, Decision
 from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
+from xlite_search.search.pareto import ParetoStop
 from xlite_search.search.queue import Queue, _Scheduler, _Silent
+from xlite_search.search.scheduling import Scheduler
 from xlite_search.search.worker import Job, _epochs
 from xlite_search.study_record import StudyRecord
 
@@ -41,7 +43,7 @@ def study(tmp_path: Path) -> StudyRecord:
 class Driver:
     """Ray's part: asks for activations, and says how they ended."""
 
-    def __init__(self, study: StudyRecord, scheduler: ASHA | None = None) -> None:
+    def __init__(self, study: StudyRecord, scheduler: Scheduler | None = None) -> None:
         self.told: list[tuple[str, Status]] = []
         self.shutdown = Shutdown()
         self.study = study
@@ -272,9 +274,12 @@ def test_a_second_chance_with_fewer_images_is_handed_out_at_once(study: StudyRec
     assert driver.status()["a"] == ("waiting", 0)
 
 
-def searched(study: StudyRecord) -> tuple[dict[str, tuple[str, int]], list[Decision]]:
+HALVING = ASHA(grace=1, reduction=2)
+
+
+def searched(study: StudyRecord, scheduler: Scheduler = HALVING) -> tuple[dict[str, tuple[str, int]], list[Decision]]:
     """The search from what is on the disk to its end: the outcome of every run, and every decision."""
-    driver = Driver(study, ASHA(grace=1, reduction=2))
+    driver = Driver(study, scheduler)
     while isinstance(found := driver.ask(), tuple):
         trial, job = found
         driver.train(job, {"a": 0.6, "b": 0.7, "c": 0.5}[job["key"]])
@@ -283,20 +288,54 @@ def searched(study: StudyRecord) -> tuple[dict[str, tuple[str, int]], list[Decis
     return driver.status(), Journal(study.folder).decisions
 
 
-def test_a_kill_at_every_step_changes_no_decision(study: StudyRecord, tmp_path: Path) -> None:
+def test_who_is_dominated_at_equal_cost_is_stopped_and_the_cheapest_goes_on(study: StudyRecord) -> None:
+    """Scores do not change, so that nothing can be caught up but the slack."""
+    study = with_sizes(study)
+    status, (first, second) = searched(study, ParetoStop())
+    assert status == {"a": ("finished", 4), "b": ("finished", 4), "c": ("stopped", 2)}
+    assert (first.rung, first.kept, second.rung, second.kept) == (2, ("a", "b"), 3, ("a", "b"))
+    assert RunRecord.load(study.trial_folder("c")).cause == (
+        "stopped at rung 2: dominated by b at 2,000 parameters (its own 2,000): val/auroc_macro 0.5000 is 0.2000 "
+        "behind, more than the 0.0020 that it may catch up"
+    )
+
+
+def with_sizes(study: StudyRecord) -> StudyRecord:
+    """One that minimizes parameters; b and c have as many, a has fewer."""
+    for run in study.runs():
+        replace(run, facts={"model/parameters": {"a": 1000.0}.get(run.key, 2000.0)}).save()
+    return replace(study, minimize=("model/parameters",)).save()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "status", "kept"),
+    [
+        (HALVING, {"a": ("stopped", 2), "b": ("finished", 4), "c": ("stopped", 1)}, [("b", "a"), ("b",)]),
+        (
+            ParetoStop(),
+            {"a": ("finished", 4), "b": ("finished", 4), "c": ("stopped", 2)},
+            [("a", "b"), ("a", "b")],
+        ),
+    ],
+    ids=["asha", "pareto"],
+)
+def test_a_kill_at_every_step_changes_no_decision(
+    study: StudyRecord, tmp_path: Path, scheduler: Scheduler, status: dict[str, tuple[str, int]], kept: list[Any]
+) -> None:
     """At every write, fsync, rename and removal of a whole search, the workers' among them."""
+    study = with_sizes(study)
 
     def copy(name: str) -> StudyRecord:
         shutil.copytree(study.folder, tmp_path.with_name(f"{tmp_path.name}-{name}"))
         return StudyRecord.load(tmp_path.with_name(f"{tmp_path.name}-{name}"))
 
-    whole = searched(copy("whole"))
-    assert whole[0] == {"a": ("stopped", 2), "b": ("finished", 4), "c": ("stopped", 1)}
-    assert [decision.kept for decision in whole[1]] == [("b", "a"), ("b",)]
+    whole = searched(copy("whole"), scheduler)
+    assert whole[0] == status
+    assert [decision.kept for decision in whole[1]] == kept
     once = copy("once")
-    steps = steps_of(lambda: searched(once))
+    steps = steps_of(lambda: searched(once, scheduler))
     assert steps > 20
     for step in range(1, steps + 1):
         again = copy(f"cut{step}")
-        cut_at(step, lambda: searched(again))  # noqa: B023
-        assert searched(again) == whole, f"step {step} of {steps}"
+        cut_at(step, lambda: searched(again, scheduler))  # noqa: B023
+        assert searched(again, scheduler) == whole, f"step {step} of {steps}"

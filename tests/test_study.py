@@ -232,7 +232,7 @@ def test_a_wrong_name_in_a_function_is_refused_when_the_study_is_built(tiny: Run
 def test_further_objectives_are_known_ones_and_go_without_a_scheduler(tiny: RunConfig) -> None:
     with pytest.raises(BadInput, match=r"minimize: 'model/latency' is not one of .*did you mean 'model/latency_ms'"):
         a_search(tiny, minimize=("model/latency",))
-    with pytest.raises(BadInput, match="a scheduler stops trials by their metric alone"):
+    with pytest.raises(BadInput, match="ASHA stops trials by their metric alone"):
         a_search(tiny, minimize=("model/latency_ms",), scheduler=ASHA())
 
 

@@ -166,6 +166,11 @@ def _notes(comparison: Comparison) -> list[str]:
     if comparison.minimize:
         words = ", ".join(measure(extra).word for extra in comparison.minimize)
         notes.append(f"* on the front: no run is better in one of best, {words}, and as good in the others")
+        stopped = sum(run.status == "stopped" for run in comparison.others)
+        if stopped:
+            notes.append(
+                f"off the front: {stopped} stopped before the end, dominated at equal or lower cost, see below"
+            )
     return notes
 
 

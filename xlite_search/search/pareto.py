@@ -41,6 +41,8 @@ from xlite_search.spec import Spec
 Floats = NDArray[np.float64]
 #: each rung lies this much further than the one before
 GROWTH = 1.5
+#: gains that tell a spread; of two that are equal by chance nothing follows
+FEWEST = 3
 
 
 class ParetoStop(Spec):
@@ -182,13 +184,12 @@ def _gain(run: RunRecord, rung: int, metric: str) -> float:
 
 
 def _spread(confidence: float, rung: int, metric: str, runs: Sequence[RunRecord]) -> float:
-    """How much the gains of two runs may still differ, from those of all runs that came to the rung; inf of fewer than
-    two."""
+    """How much the gains of two runs may still differ, from those of all runs that came to the rung; inf of too few."""
     came = [run for run in runs if len(run.epochs) >= rung and math.isfinite(_best(run, rung, metric))]
     gains = [gain for run in came if math.isfinite(gain := _gain(run, rung, metric))]
     ended = [run for run in came if run.status == "finished"]
     to_the_end = [_best(run, len(run.epochs), metric) - _best(run, rung, metric) for run in ended]
-    if len(gains) < 2:
+    if len(gains) < FEWEST:
         return math.inf
     from scipy.special import stdtrit  # costs a tenth of a second, which `plan` does not need
 

@@ -127,8 +127,6 @@ class Study:
         unknown = next((name for name in self.minimize if name not in known), None)
         if unknown:
             raise BadInput(f"minimize: '{unknown}' is not one of {', '.join(known)}{did_you_mean(unknown, known)}")
-        swept = {name for names in (*self.grids, self.ranges) for name in names}
-        expect_fitting(self.scheduler, self.minimize, swept)
         if self.suggester:
             suggest.code_of(spaces.written(self.suggester))
             suggest.probe(self.suggester, self._expect_point)
@@ -136,6 +134,8 @@ class Study:
             for grid in self.grids:
                 for point in spaces.probes(grid):
                     self._expect_point(point)
+        swept = {name for names in (*self.grids, self.ranges) for name in names}
+        expect_fitting(self.scheduler, self.minimize, swept)
         self._expect_folds()
 
     def _expect_kinds(self) -> None:

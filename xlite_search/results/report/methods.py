@@ -120,7 +120,13 @@ def _numeric(values: Sequence[Any]) -> bool:
 
 def _stops(study: StudyRecord, report: Report) -> Iterator[str]:
     rule = study.definition.get("scheduler")
-    if isinstance(rule, Mapping):
+    if isinstance(rule, Mapping) and rule.get("name") == "pareto":
+        yield (
+            f"From {rule.get('after'):.0%} of the epochs on, runs were stopped that another one of equal or lower cost "
+            f"led by more than they could be expected to catch up (confidence {rule.get('confidence'):g}, from the "
+            f"spread of the gains of all runs that came as far; slack {rule.get('slack'):g})."
+        )
+    elif isinstance(rule, Mapping):
         kind = "asynchronously" if rule.get("asynchronous") else "by whole cohorts"
         yield (
             f"Successive halving (ASHA, {kind}) stopped the weaker runs at rungs that begin at epoch "
