@@ -11,14 +11,14 @@ a rung `r` of `end` epochs a run that is behind is stopped if the gap is more th
     gap > max(0, its gain - the other's gain) + t * sqrt(2) * sd(gains of all) + slack
 
 Gains are those of a look back that is as long in proportion as what is left, from epoch r^2 / end to r, and at least a
-doubling: learning curves flatten, so that what is left brings no more than the look back did. All that came to the rung
-are in `sd`, also those of a search's earlier rounds; no run was chosen for it, as those that were trained further
-are. Of these the gains from the rung to the end are known too: where they spread wider, theirs is the sd. `t` is
-Student's quantile for one of two future gains, so that few runs make a wide bound.
+doubling: learning curves flatten, so that what is left parts runs no further than the look back did. All that came to
+the rung are in `sd`, those of a search's earlier rounds too. Those that were trained to their end would tell more, but
+were chosen for being ahead, and gain less than who is behind; so their gains from the rung to the end only ever widen
+`sd`. `t * sqrt(2) * sd` bounds the difference of two gains, `t` being Student's quantile: few runs make it wide.
 
-Decisions are by whole cohorts, as ASHA's (`asha.py`): a pure function of what was reported. What the rule costs in
-fronts, and saves in epochs, is measured in benchmarks/pareto.py. Early stopping of several objectives with known costs
-is asked for in optuna#3450.
+Decisions are by whole cohorts, as ASHA's (`asha.py`): a pure function of what was reported. Who is stopped stays so,
+even if the run that is ahead of it fails later. What the rule costs in fronts, and saves in epochs, is measured in
+benchmarks/pareto.py. Early stopping of several objectives is asked for in optuna#3450.
 """
 
 from __future__ import annotations
