@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 import traceback
@@ -16,7 +17,7 @@ from xlite_search.machine import this_machine
 from xlite_search.records import EpochState, RunRecord
 from xlite_search.storage import FULL
 from xlite_search.trainable import Trainable, maker
-from xlite_search.training import environment
+from xlite_search.training import compiling, environment
 from xlite_search.training.result import EpochResult
 
 
@@ -38,9 +39,18 @@ def drive(
     yield from follow(record, epochs, until=until, keep_states=this_machine().keep_states)
 
 
+#: what torch says, without a type of its own, where memory ran out
+GPU_FULL = ("CUDA out of memory", "CUDA error: out of memory", "BLAS_STATUS_ALLOC_FAILED", "DNN_STATUS_ALLOC_FAILED")
+HOST_FULL = "can't allocate memory"
+
+
 @contextmanager
 def out_of_memory_named() -> Iterator[None]:
-    """Tells the GPU's memory from the host's: `OutOfMemory`, whatever torch or numpy call it."""
+    """Tells the GPU's memory from the host's: `OutOfMemory`, whatever torch or numpy call it.
+
+    What a library takes beside torch's allocator (cuBLAS, cuDNN, the driver), and what runs out while code is compiled,
+    comes as a plain RuntimeError.
+    """
     import torch
 
     try:
@@ -49,10 +59,23 @@ def out_of_memory_named() -> Iterator[None]:
         raise OutOfMemory("out of memory on the GPU") from None
     except MemoryError:
         raise OutOfMemory("out of memory on the host") from None
-    except RuntimeError as error:  # torch has no type of its own for the host's
-        if "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if any(said in str(error) for said in GPU_FULL):
+            raise OutOfMemory("out of memory on the GPU") from None
+        if HOST_FULL not in str(error):
             raise
         raise OutOfMemory("out of memory on the host") from None
+
+
+def release_memory() -> None:
+    """Gives back what a run that is over held, compiled code and the GPU's memory: the process is used by the next one,
+    and has neighbours on the same GPU."""
+    import torch
+
+    compiling.forget()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def follow(

@@ -71,6 +71,11 @@ def teacher_folder(key: str) -> Path:
     return runs_root() / "teachers" / key
 
 
+def compiled_folder() -> Path:
+    """What torch.compile made, for every run here."""
+    return runs_root() / "compiled"
+
+
 def model_folder(name: str) -> Path:
     return _named(runs_root() / "models", name, "the model name")
 

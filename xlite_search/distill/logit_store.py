@@ -61,9 +61,9 @@ AUROC_TOLERANCE = 2e-3
 Compute = Callable[[torch.Tensor], torch.Tensor]
 
 
-def identity(teacher: ModelManifest, data: Data, augment: Augment | None) -> dict[str, Any]:
-    """What a store's logits depend on; `teacher` is its model folder's manifest."""
-    return {
+def identity(teacher: ModelManifest, data: Data, augment: Augment | None, *, compiled: bool = False) -> dict[str, Any]:
+    """What a store's logits depend on; `teacher` is its model folder's manifest, `compiled` has other last digits."""
+    about = {
         "schema": SCHEMA,
         "teacher": teacher.sha256,
         "model": teacher.model,
@@ -76,6 +76,7 @@ def identity(teacher: ModelManifest, data: Data, augment: Augment | None) -> dic
         "validation": hashlib.sha256(data.split.rows["val"].astype("<i8").tobytes()).hexdigest()[:16],
         "block": _block(len(data.train)),
     }
+    return about | ({"compiled": True} if compiled else {})
 
 
 def computed_by() -> dict[str, str]:
@@ -103,14 +104,16 @@ class LogitStore:
     _read: dict[int, NDArray[np.float16]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, key: str, teacher: ModelManifest, data: Data, augment: Augment | None) -> LogitStore:
+    def open(
+        cls, key: str, teacher: ModelManifest, data: Data, augment: Augment | None, *, compiled: bool = False
+    ) -> LogitStore:
         """The store of teacher `key`, begun if there is none.
 
         Raises:
             BadInput: what is there belongs to another teacher, data set, augmentation or order of labels.
             Damaged: its manifest is.
         """
-        about = identity(teacher, data, augment)
+        about = identity(teacher, data, augment, compiled=compiled)
         name = storage.digest(about)[:16]
         folder = places.teacher_folder(key) / "logits" / name
         if not (folder / MANIFEST).exists():
@@ -310,5 +313,8 @@ def rounded(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _half(batches: Iterator[torch.Tensor]) -> NDArray[np.float16]:
-    """Raises RunFailed if a logit is not finite."""
-    return np.asarray(torch.cat([rounded(logits).cpu() for logits in batches]).numpy())
+    """They leave the device all at once: a GPU is not waited for between batches.
+
+    Raises RunFailed if a logit is not finite.
+    """
+    return np.asarray(rounded(torch.cat(list(batches))).cpu().numpy())

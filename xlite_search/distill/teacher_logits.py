@@ -20,6 +20,7 @@ from xlite_search.distill.teacher import Teacher, load_teacher
 from xlite_search.errors import BadInput
 from xlite_search.model_folder import ModelManifest, read_model
 from xlite_search.models.hybrid import Hybrid
+from xlite_search.training.compiling import compile_model, whole_batches_only
 from xlite_search.training.recipe import Recipe
 
 
@@ -48,9 +49,24 @@ def verify(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> None:
         RunFailed: the teacher's logits are not finite.
     """
     about = read_model(places.teacher_folder(kd.teacher))
+    teacher = _loaded(recipe, kd, data, device)
+    store = LogitStore.open(kd.teacher, about, data, recipe.augment, compiled=recipe.compile)
+    store.verify(lambda images: _in_bulk(recipe, teacher, images), device, _recorded(about, data))
+
+
+def _loaded(recipe: Recipe, kd: KD, data: Data, device: torch.device) -> Teacher:
     teacher = load_teacher(kd.teacher, data.classes, device)
-    store = LogitStore.open(kd.teacher, about, data, recipe.augment)
-    store.verify(teacher, device, _recorded(about, data))
+    if recipe.compile:
+        for model in teacher.models:
+            compile_model(model)
+    return teacher
+
+
+def _in_bulk(recipe: Recipe, teacher: Teacher, images: Tensor) -> Tensor:
+    """The store's logits. A compiled teacher is compiled once, at the size of the store's batches; what is left over of
+    a block is computed uncompiled."""
+    with whole_batches_only(len(images), INFERENCE_BATCH, compiled=recipe.compile):
+        return teacher(images)
 
 
 def _recorded(about: ModelManifest, data: Data) -> float | None:
@@ -86,7 +102,7 @@ class _Source:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return load_teacher(self.kd.teacher, self.data.classes, self.device)
+        return _loaded(self.recipe, self.kd, self.data, self.device)
 
     @cached_property
     def val(self) -> Part:
@@ -94,7 +110,7 @@ class _Source:
         return Part(self.data.packed, self.data.split.rows["val"])
 
     def compute(self, images: Tensor) -> Tensor:
-        return self.teacher(images)
+        return _in_bulk(self.recipe, self.teacher, images)
 
     @cached_property
     def affine(self) -> tuple[Tensor | float, Tensor | float]:
@@ -114,7 +130,7 @@ class _Source:
 
     def validation(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         batches = ordered_batches(self.val, INFERENCE_BATCH, self.device)
-        return np.concatenate([rounded(self.teacher(batch.images)).float().cpu().numpy() for batch in batches])
+        return np.concatenate([rounded(self.compute(batch.images)).float().cpu().numpy() for batch in batches])
 
     def adjusted(self, logits: Tensor) -> Tensor:
         slope, offset = self.affine
@@ -144,7 +160,7 @@ class Cached(_Source):
     @cached_property
     def store(self) -> LogitStore:
         about = read_model(places.teacher_folder(self.kd.teacher))
-        return LogitStore.open(self.kd.teacher, about, self.data, self.recipe.augment)
+        return LogitStore.open(self.kd.teacher, about, self.data, self.recipe.augment, compiled=self.recipe.compile)
 
     def __call__(self, batch: Batch) -> Tensor:
         positions = np.searchsorted(self.data.train.rows, batch.rows)

@@ -12,7 +12,7 @@ from xlite_search.config import RunConfig, fingerprints, run_key
 from xlite_search.console import EpochLine, say
 from xlite_search.data.dataset import open_data
 from xlite_search.errors import BadInput
-from xlite_search.execution import drive
+from xlite_search.execution import drive, release_memory
 from xlite_search.model_folder import expect_loadable, publish, read_model, shared_patients
 from xlite_search.places import FINAL
 from xlite_search.records import RunRecord
@@ -107,13 +107,17 @@ def finished(
     data = open_data(config.data)
     data.packed.verify()
     with alone(folder, f"the training in {folder}"), Recorder(experiment) as recorder, progress.listening(line):
-        if not record.over:
+        while not record.over:
             for after_epoch in drive(record, trainable, config):
-                if len(after_epoch.epochs) == 1:
+                starved = after_epoch.status == "waiting"
+                if len(after_epoch.epochs) == 1 and not starved:
                     expect_loadable(after_epoch, len(data.classes))  # it would be refused in the end
-                line.end(_line(after_epoch, metric))
+                line.end(f"  {after_epoch.cause}" if starved else _line(after_epoch, metric))
                 recorder.sync(after_epoch)
-        record = record.reload()
+            record = record.reload()
+            if record.status != "waiting":
+                break
+            release_memory()
         recorder.sync(record)
         if not model_folder.exists(folder):
             made = provenance.of_training(maker(trainable))

@@ -124,7 +124,7 @@ def _verify(plan: Plan, study: StudyRecord, machine: Machine) -> None:
     for trial in plan.trials:
         if trial.key in waiting and trial.config.kd:
             augment = trial.config.augment.model_dump_json(exclude={"views"}) if trial.config.augment else ""
-            configs.setdefault(json.dumps([augment, trial.config.data.fraction]), trial.config)
+            configs.setdefault(json.dumps([augment, trial.config.data.fraction, trial.config.compile]), trial.config)
     for config in configs.values():
         given = config.model_dump_json(), config_name(type(config)), str(plan.root), places.environment()
         if gpus():

@@ -22,7 +22,7 @@ from xlite_search import places, power, progress
 from xlite_search.data.dataset import open_data
 from xlite_search.distill import teacher_logits
 from xlite_search.errors import cause_of
-from xlite_search.execution import drive
+from xlite_search.execution import drive, release_memory
 from xlite_search.machine import Machine, device, this_machine
 from xlite_search.records import RunRecord
 from xlite_search.spec import parse
@@ -30,6 +30,8 @@ from xlite_search.storage import FULL, alone
 from xlite_search.trainable import Trainable, config_class, config_named, trainable_at
 
 WORKER = "worker.lock"
+#: part of a shared GPU's memory that its processes take beside torch's allocator: CUDA's own, a display
+BESIDE = 0.05
 
 
 class Job(TypedDict):
@@ -71,7 +73,7 @@ class Activation(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Job]) -> None:
         gc.freeze()  # what is there now stays: modules, most of it. It need not be looked through after every trial
         job = config["job"]
-        power.charge(_entered(job).gpus_per_trial)
+        _share(_entered(job).gpus_per_trial)
         self.folder, self.until, self.epochs = Path(job["folder"]), job["until"], _epochs(job)
 
     def step(self) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class Activation(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         self.epochs.close()
-        _release()
+        release_memory()
 
 
 def _failed(record: RunRecord, error: Exception) -> RunRecord:
@@ -106,7 +108,7 @@ def _failed(record: RunRecord, error: Exception) -> RunRecord:
 def run_teacher(job: Job) -> Iterator[int]:
     """A Ray task that yields its finished epochs."""
     _entered(job)
-    power.charge(1.0)  # it has no neighbours
+    _share(1.0)  # it has no neighbours
     for record in _epochs(job):
         yield len(record.epochs)
 
@@ -156,8 +158,11 @@ def _trainable(where: str) -> Trainable:
     return trainable_at(where)
 
 
-def _release() -> None:
-    """Gives the GPU's memory back: the process is reused by the next trial, and has neighbours on the same GPU."""
-    gc.collect()
+def _share(share: float) -> None:
+    """A run's part of its GPU: the energy that it is charged, and the memory that it may take.
+
+    Were memory whoever's comes first, a neighbour could halve a run's micro-batch, and so change its result.
+    """
+    power.charge(share)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(share * (1 - BESIDE) if share < 1 else 1.0)

@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,7 @@ from xlite_search.machine import this_machine
 from xlite_search.power import Meter
 from xlite_search.training.checkpoint import Checkpoint
 from xlite_search.training.collapse import diagnose_training
+from xlite_search.training.compiling import compile_model, whole_batches_only
 from xlite_search.training.evaluator import Evaluation, Evaluator, MultiLabel
 from xlite_search.training.recipe import Recipe
 from xlite_search.training.result import EpochResult
@@ -118,7 +119,9 @@ class Trainer:
         self.average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.steps = 0
         if recipe.compile:
-            model.compile()
+            compile_model(model)
+            if self.average is not None:
+                compile_model(self.average.module)
         self.loader = Loader(
             data.train,
             recipe.batch_size,
@@ -204,10 +207,13 @@ class Trainer:
         count = -(-len(self.data.val if positions is None else positions) // self.recipe.batch_size)
         progress.report(progress.VALIDATING, 0, count)
         for batch in ordered_batches(self.data.val, self.recipe.batch_size, self.device, positions=positions):
-            with self.autocast():
+            with self.autocast(), self.compiled_for(len(batch.rows)):
                 logits.append(model(batch.images).float())
             progress.report(progress.VALIDATING, len(logits), count, len(batch.rows))
         return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)
+
+    def compiled_for(self, images: int) -> AbstractContextManager[object]:
+        return whole_batches_only(images, self.recipe.batch_size, compiled=self.recipe.compile)
 
     def autocast(self) -> torch.autocast:
         """The forward pass's precision: half on a GPU if asked for, float32 on a CPU."""
