@@ -57,6 +57,7 @@ bench: .venv/.installed
 	$(PY) benchmarks/maps.py
 	$(PY) benchmarks/latency.py
 	$(PY) benchmarks/serve.py
+	$(PY) benchmarks/gpu.py
 	$(PY) benchmarks/figures.py
 
 figures: .venv/.installed

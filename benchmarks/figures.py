@@ -10,8 +10,9 @@ template benchmarks/measured.md and docs/benchmarks/*.json. The template is mark
     {data.read_speedup.held}      `held` or `**not held**`
     {data.provenance}             date, commit, machine, load and duration
 
-A paragraph, table or list item with a figure of a benchmark that has written nothing becomes `not measured yet`. A
-placeholder without figure is an error that names it.
+A paragraph, table or list item with a figure of a benchmark that has written nothing becomes `not measured yet`, with
+the reason where it wants more than any machine has (`recording.WANTING`). A placeholder without figure is an error that
+names it.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def _filled(part: str, found: _Records) -> tuple[str, bool]:
         return part.format_map(found), True
     except NotMeasured as missing:
         dash = "- " if part.startswith("- ") else ""
-        return f"{dash}`python benchmarks/{missing}.py`: not measured yet.", False
+        why = recording.WANTING.get(str(missing), "")
+        return f"{dash}`python benchmarks/{missing}.py`: not measured yet{f': {why}' if why else ''}.", False
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"benchmarks/{TEMPLATE.name}, at {part.strip()[:60]!r}: {error}") from None
 

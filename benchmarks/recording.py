@@ -6,7 +6,8 @@ A benchmark is a file beside this one that ends with
 
 where `measure(quick)` returns figures by name. `python benchmarks/data.py` writes them to docs/benchmarks/data.json;
 with `--quick` it measures a small case, to see that it runs, and writes nothing. Either way the last line that is
-printed is the JSON. `python benchmarks/figures.py` brings what was written into the pages of documentation.
+printed is the JSON. `--check` ends with exit code 1 where a limit is not held, with 2 where nothing can be measured.
+`python benchmarks/figures.py` brings what was written into the pages of documentation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +31,9 @@ from xlite_search import storage
 ROOT = Path(__file__).absolute().parents[1]
 HERE, RECORDS = ROOT / "benchmarks", ROOT / "docs" / "benchmarks"
 #: files of this folder that measure nothing
-HELPERS = ("clients", "curves", "figures", "recording", "simulated")
+HELPERS = ("clients", "curves", "figures", "gpu_checks", "gpu_switches", "recording", "simulated")
+#: benchmarks that want more than any machine has, and what is said of one that has written nothing
+WANTING = {"gpu": "no GPU was to be had"}
 #: significant digits of a figure
 DIGITS = 6
 #: files that change no figure
@@ -70,6 +74,7 @@ class Provenance:
     load        average over one minute at the start, which has what ended right before
     busy        share of the cores that was busy in the second before the start
     memory_gib  that the process may use, as it may use `cores`
+    gpu         the card, where torch sees one
     seconds     that it took
     """
 
@@ -84,11 +89,13 @@ class Provenance:
     python: str = ""
     torch: str = ""
     seconds: int = 0
+    gpu: str = ""
 
     def __str__(self) -> str:
         day = date.fromisoformat(self.date)
         changed = "" if self.clean else " with changes"
         machine = f"{self.cpu}, {self.cores} cores, {self.memory_gib:.3g} GiB, Python {self.python}, torch {self.torch}"
+        machine += f", {self.gpu}" if self.gpu else ""
         load = f"load average {self.load:.2f} and {self.busy:.0%} of the cores busy at the start"
         return f"{day.day} {day:%B %Y}, commit {self.commit}{changed}; {machine}; {load}; {self.seconds:,} s in all"
 
@@ -98,8 +105,13 @@ def names() -> list[str]:
     return sorted(file.stem for file in HERE.glob("*.py") if file.stem not in HELPERS)
 
 
-def run(name: str, about: str | None, measure: Measure, limits: Mapping[str, Limit]) -> None:
-    """Reads the command line, measures, says of each limit whether it is held, and keeps and prints the figures."""
+def run(
+    name: str, about: str | None, measure: Measure, limits: Mapping[str, Limit], *, on_cpu: Measure | None = None
+) -> None:
+    """Reads the command line, measures, says of each limit whether it is held, and keeps and prints the figures.
+
+    `on_cpu` is what `--quick --cpu` measures, of a benchmark that is of a GPU; None: it has no such option.
+    """
     parser = argparse.ArgumentParser(
         prog=f"{name}.py",
         description=about,
@@ -107,20 +119,31 @@ def run(name: str, about: str | None, measure: Measure, limits: Mapping[str, Lim
         allow_abbrev=False,
     )
     parser.add_argument("--quick", action="store_true", help="a small case, to see that it runs; nothing is written")
-    quick = parser.parse_args().quick
+    parser.add_argument("--check", action="store_true", help="exit code 1 where a limit is not held")
+    if on_cpu:
+        parser.add_argument("--cpu", action="store_true", help="with --quick: the same code on this machine's CPU")
+    given = parser.parse_args()
+    if on_cpu and given.cpu:
+        if not given.quick:
+            parser.error("--cpu wants --quick: figures of a CPU are none of a GPU")
+        measure = on_cpu
     begun, started = before(), time.perf_counter()
     try:
-        figures = measure(quick)
+        figures = measure(given.quick)
     except Skipped as why:
         print(f"skipped: {why}")
-        return
-    keep(name, figures, limits, after(begun, time.perf_counter() - started), quick=quick)
+        sys.exit(2 if given.check else 0)
+    held = keep(name, figures, limits, after(begun, time.perf_counter() - started), quick=given.quick)
+    if given.check and not held:
+        sys.exit(1)
 
 
 def keep(
     name: str, figures: Mapping[str, float], limits: Mapping[str, Limit], provenance: Provenance, *, quick: bool = False
-) -> None:
+) -> bool:
     """Prints of each limit whether it is held, and the record; unless `quick`, writes it to docs/benchmarks/NAME.json.
+
+    Whether all limits are held that were measured.
 
     Raises ValueError for a figure that is not finite, and for a limit without figure in a whole run.
     """
@@ -137,13 +160,15 @@ def keep(
             print(f"{figure} {rounded[figure]:g}, limit {limit}: {'held' if held else 'NOT held'}")
         else:
             print(f"{figure}, limit {limit}: not measured")
-    record = {**rounded, "limits": judged, "provenance": asdict(provenance)}
+    made = {what: said for what, said in asdict(provenance).items() if what != "gpu" or said}
+    record = {**rounded, "limits": judged, "provenance": made}
     if quick:
         print("--quick: the case is too small for these figures to say anything; nothing is written")
     else:
         storage.write_atomic(RECORDS / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
         print(f"wrote docs/benchmarks/{name}.json; `python benchmarks/figures.py` brings it into the pages")
     print(json.dumps(record))
+    return all(limit["held"] for limit in judged.values())
 
 
 def _rounded(value: float) -> float:
@@ -174,6 +199,7 @@ def after(begun: Provenance, seconds: float) -> Provenance:
         memory_gib=round(limits_of_process.memory() / 2**30, 1),
         python=found["python"],
         torch=found["torch"],
+        gpu="" if found["gpu"] == "none" else f"{found['gpu']}, driver {found['driver']}, CUDA {found['cuda']}",
         seconds=round(seconds),
     )
 

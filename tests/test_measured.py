@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def handed_over(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
     """What a benchmark that is run as a program gives to `recording.run`."""
     given: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(recording, "run", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(recording, "run", lambda *arguments, **more: given.append(arguments))
     runpy.run_path(str(recording.HERE / f"{name}.py"), run_name="__main__")
     (arguments,) = given
     return arguments
@@ -47,7 +48,7 @@ def test_the_pages_are_made_of_what_was_written() -> None:
 
 
 def test_each_benchmark_was_measured() -> None:
-    assert sorted(recording.names()) == WRITTEN
+    assert sorted(set(recording.names()) - (recording.WANTING.keys() - set(WRITTEN))) == WRITTEN
 
 
 @pytest.mark.parametrize("name", recording.names())
@@ -68,7 +69,7 @@ def test_what_was_written_has_its_benchmark_and_the_limits_of_it(name: str, monk
     *_, limits = handed_over(name, monkeypatch)
     judged = {each: {**limit.ends(), "held": limit.holds(record[each])} for each, limit in limits.items()}
     assert record["limits"] == judged
-    assert record["provenance"].keys() == vars(THERE).keys()
+    assert record["provenance"].keys() | {"gpu"} == vars(THERE).keys()
 
 
 @pytest.mark.slow
@@ -113,7 +114,7 @@ def test_a_whole_run_is_written_and_a_quick_one_is_not(
     assert json.loads(last) == json.loads(written)
     assert "speed 2, limit at least 2: held" in lines and "memory 11, limit at most 10: NOT held" in lines
     record = json.loads(last)
-    assert record.pop("provenance").keys() == vars(THERE).keys()
+    assert record.pop("provenance").keys() | {"gpu"} == vars(THERE).keys()
     limits = {"speed": {"least": 2, "held": True}, "memory": {"most": 10, "held": False}}
     assert record == {"speed": 2.0, "memory": 11, "n": 3, "limits": limits}
     measured("--quick")
@@ -139,6 +140,51 @@ def test_what_cannot_be_measured_here_says_why(
     monkeypatch.setattr(sys, "argv", ["a.py"])
     recording.run("a", "", measure, {})
     assert capsys.readouterr().out == "skipped: no data\n" and not kept.exists()
+
+
+@pytest.mark.parametrize(("speed", "code"), [(2.0, 0), (1.0, 1), (None, 2)])
+def test_a_check_ends_with_an_exit_code(
+    speed: float | None, code: int, monkeypatch: pytest.MonkeyPatch, kept: Path
+) -> None:
+    def measure(quick: bool) -> dict[str, float]:
+        if speed is None:
+            raise recording.Skipped("no GPU")
+        return {"speed": speed}
+
+    def ended(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["a.py", "--quick", *options])
+        try:
+            recording.run("a", "", measure, {"speed": Limit(least=2)})
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    assert (ended("--check"), ended()) == (code, 0)
+
+
+def test_a_gpus_benchmark_takes_the_cpu_for_a_quick_run_alone(
+    monkeypatch: pytest.MonkeyPatch, kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["a.py", *options])
+        recording.run("a", "", lambda quick: {"on": 1}, {}, on_cpu=lambda quick: {"on": 2})
+
+    run("--quick", "--cpu")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["on"] == 2
+    with pytest.raises(SystemExit) as refused:
+        run("--cpu")
+    assert refused.value.code == 2 and "--cpu wants --quick" in capsys.readouterr().err
+    assert not kept.exists()
+
+
+def test_a_card_is_told_where_there_is_one_and_why_there_is_no_figure_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, kept: Path
+) -> None:
+    monkeypatch.setattr(recording, "WANTING", {"b": "no GPU was to be had"})
+    recording.keep("a", {"speed": 3.0}, {}, replace(THERE, gpu="A card, driver 1, CUDA 13"))
+    page = figures.filled("{a.provenance}\n\n{b.speed}\n", figures.records())
+    assert "torch 2.10.0, A card, driver 1, CUDA 13; load" in page
+    assert page.endswith("\n\n`python benchmarks/b.py`: not measured yet: no GPU was to be had.\n")
 
 
 @pytest.mark.parametrize(
