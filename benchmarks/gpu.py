@@ -17,7 +17,7 @@ first steps of a compiled run in a process that finds the cache empty, and in on
     *_efficiency rate of the product's loop by that of the bare one
 
 Rates have no limit, for they were never measured on a GPU: a limit would be a guess. What is checked: bf16's losses
-after two epochs are fp32's within 3 %; a run that is resumed ends with the very weights of one that was not, by
+after two epochs are fp32's within 1 %; a run that is resumed ends with the very weights of one that was not, by
 deterministic kernels (`resume_default` says how far off torch's own choice is); a run whose batch does not fit is
 halved and finished; stored teacher logits are the online ones within what their store allows, plain and compiled.
 """
@@ -55,7 +55,7 @@ GAINS = {
     "compile": ("compiled", "on"),
 }
 LIMITS = {
-    "bf16_loss_difference": Limit(most=0.03),
+    "bf16_loss_difference": Limit(most=0.01),
     "resume_difference": Limit(most=0),
     "oom_halved": Limit(least=1),
     "stored_difference": Limit(most=1),
@@ -209,10 +209,9 @@ def together(config: RunConfig, shape: Shape) -> dict[str, float]:
     """Two trials at once on one GPU; one cache of compiled code, of the smaller model in a batch size of its own."""
     from gpu_switches import at_once, first_compiled_s
 
-    found = {
-        f"{short}_two_images_s": at_once(config.with_settings({"model": name}), shape.seconds, 2)
-        for short, name in shape.students.items()
-    }
+    students = [config.with_settings({"model": name}) for name in shape.students.values()]
+    rates = zip(shape.students, at_once(students, shape.seconds, 2), strict=True)
+    found = {f"{short}_two_images_s": rate for short, rate in rates}
     fresh = config.with_settings({"model": shape.students["small"], "batch_size": shape.batch - 2})
     cold, warm = (first_compiled_s(fresh, shape.backend) for _ in range(2))
     return found | {"compile_cold_s": cold, "compile_warm_s": warm}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, cycle
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import torch
@@ -32,6 +32,7 @@ from xlite_search.training import compiling
 from xlite_search.training.loop import Trainer, configure_process
 
 WARM_UP = 3
+Said = TypeVar("Said")
 #: numbers of views that no store has yet: a view is computed once
 VIEWS = count()
 
@@ -212,18 +213,23 @@ def bare_bulk(config: RunConfig, seconds: float) -> Cost:
     return timed(step, seconds, where)
 
 
-def at_once(config: RunConfig, seconds: float, processes: int) -> float:
-    """images/s of so many processes together that train on one GPU, each with the same config."""
+def at_once(configs: Sequence[RunConfig], seconds: float, processes: int) -> list[float]:
+    """images/s of so many processes together that train on one GPU, with one config after the other."""
     cleared()
     context = multiprocessing.get_context("spawn")
     barrier, rates = context.Barrier(processes), context.Queue()
-    given = config.model_dump_json(), seconds, barrier, rates
-    return sum(_in_processes(context, _one_of_some, given, processes, rates))
+    given = [config.model_dump_json() for config in configs], seconds, barrier, rates
+    found = _in_processes(context, _one_of_some, given, processes, rates)
+    return [sum(each) for each in zip(*found, strict=True)]
 
 
-def _one_of_some(config: str, seconds: float, barrier: Barrier, rates: Queue[float]) -> None:
-    given = RunConfig.model_validate_json(config)
-    with trainer_of(given) as trainer, closing(trainer.endless()) as batches:
+def _one_of_some(configs: list[str], seconds: float, barrier: Barrier, rates: Queue[list[float]]) -> None:
+    rates.put([_beside_others(RunConfig.model_validate_json(config), seconds, barrier) for config in configs])
+
+
+def _beside_others(config: RunConfig, seconds: float, barrier: Barrier) -> float:
+    cleared()
+    with trainer_of(config) as trainer, closing(trainer.endless()) as batches:
 
         def step() -> int:
             batch = next(batches)
@@ -232,7 +238,7 @@ def _one_of_some(config: str, seconds: float, barrier: Barrier, rates: Queue[flo
 
         timed(step, 0.0, trainer.device)
         barrier.wait(timeout=240)
-        rates.put(timed(step, seconds, trainer.device).rate)
+        return timed(step, seconds, trainer.device).rate
 
 
 def first_compiled_s(config: RunConfig, backend: str) -> float:
@@ -240,8 +246,9 @@ def first_compiled_s(config: RunConfig, backend: str) -> float:
     cleared()
     context = multiprocessing.get_context("spawn")
     spent = context.Queue()
-    (seconds,) = _in_processes(context, _compiled_once, (config.model_dump_json(), backend, spent), 1, spent)
-    return seconds
+    given = config.model_dump_json(), backend, spent
+    seconds: list[float] = _in_processes(context, _compiled_once, given, 1, spent)
+    return seconds[0]
 
 
 def _compiled_once(config: str, backend: str, spent: Queue[float]) -> None:
@@ -257,8 +264,8 @@ def _compiled_once(config: str, backend: str, spent: Queue[float]) -> None:
 
 
 def _in_processes(
-    context: Any, work: Callable[..., None], given: tuple[object, ...], processes: int, said: Queue[float]
-) -> list[float]:
+    context: Any, work: Callable[..., None], given: tuple[object, ...], processes: int, said: Queue[Said]
+) -> list[Said]:
     """What each puts into the queue. Raises RuntimeError if one ends without a word."""
     started = [context.Process(target=work, args=given) for _ in range(processes)]
     for process in started:

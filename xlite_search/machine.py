@@ -4,7 +4,7 @@
 
     cpus = 8              # cores that the search may use; default: all that this process may use
     gpus = 1              # GPUs that the search may use; default: all that torch sees
-    gpus_per_trial = 0.5  # a fraction shares a GPU between trials: two at a time
+    gpus_per_trial = 0.5  # a fraction shares a GPU between trials: two at a time, each with its share of the memory
     cpus_per_trial = 2    # default: the run's `threads`, and its loader's workers
     workers = 2           # processes of each trial that augment images; default: 2 beside a GPU, none without
     checkpoints_gb = 20   # what the checkpoints of one study may take: the losers' go first; default: any
