@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -135,6 +136,29 @@ def test_a_fused_state_goes_on_where_the_step_is_not_and_the_other_way_round() -
         assert after.param_groups[0]["fused"] is first
         found.append(trained(after, model))
     assert torch.allclose(found[0], found[2], atol=1e-6) and torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_a_fused_step_is_scaled_back_once_and_left_out_where_a_gradient_is_infinite(fused: bool | None) -> None:
+    """In the loop's order of calls under fp16: the scaler's part that a fused optimizer does by itself."""
+    torch.manual_seed(0)
+    model, plain = nn.Linear(4, 3), nn.Linear(4, 3)
+    plain.load_state_dict(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused)
+    reference, scaler = torch.optim.AdamW(plain.parameters(), lr=1e-2), torch.amp.GradScaler("cpu")
+    for number in range(4):
+        images = torch.randn(5, 4) * (math.inf if number == 2 else 1.0)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(scaler.scale(model(images).square().mean()))
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        if number != 2:
+            reference.zero_grad(set_to_none=True)
+            torch.autograd.backward(plain(images).square().mean())
+            reference.step()
+    assert torch.allclose(model.weight, plain.weight, atol=1e-6)
+    assert scaler.get_scale() == 2.0**15, "halved once"
 
 
 def test_batches_for_a_gpu_are_pinned_in_a_thread_and_copied_without_waiting(
