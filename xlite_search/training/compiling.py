@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
-BACKEND = "inductor"
+BACKEND = "inductor"  # tests, and benchmarks on a CPU, take one that is quicker
 
 
 def compile_model(model: nn.Module) -> None:

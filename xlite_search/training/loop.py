@@ -213,6 +213,7 @@ class Trainer:
         return np.asarray(torch.cat(logits).cpu().numpy(), np.float32)
 
     def compiled_for(self, images: int) -> AbstractContextManager[object]:
+        """Within it a validation batch of that size is computed; the last one is smaller."""
         return whole_batches_only(images, self.recipe.batch_size, compiled=self.recipe.compile)
 
     def autocast(self) -> torch.autocast:
