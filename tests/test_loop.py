@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from xlite_search.model_folder import WEIGHTS, publish
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import RunRecord
 from xlite_search.training.checkpoint import Checkpoint
+from xlite_search.training.collapse import watched
 from xlite_search.training.loop import Trainer, configure_process, train
 from xlite_search.training.losses import WeightedBCE, bce
 from xlite_search.training.metrics import validation_metrics
@@ -190,7 +192,8 @@ def test_the_scalers_state_goes_on_where_it_was(tiny: RunConfig, tmp_path: Path)
 def updated(recipe: RunConfig, data: Data, model: nn.Module, batch: Batch) -> tuple[float, float, nn.Module]:
     """Loss and gradient norm of one step, and the model after it."""
     training = Trainer(recipe, model, data, lambda logits, part: bce(logits, part.labels, part.weights))
-    loss, norm = training.step(batch)
+    loss, norm = training.step(batch, watch=True)
+    assert norm is not None
     return float(loss), float(norm), training.model
 
 
@@ -218,6 +221,20 @@ def test_clipping_bounds_the_gradients_norm_and_tells_the_norm_before(tiny: RunC
     after = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     assert told == norm
     assert float(after) == pytest.approx(norm / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_norms_are_taken_only_where_something_reads_them(
+    clip_norm: float | None, tiny: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, taken = open_data(tiny.data), Mock(wraps=nn.utils.get_total_norm)
+    monkeypatch.setattr(nn.utils, "get_total_norm", taken)
+    recipe = tiny.with_settings({"clip_norm": clip_norm})
+    training = Trainer(recipe, small_model(recipe, data), data, lambda logits, batch: bce(logits, batch.labels))
+    steps = [norm is not None for _, norm in training.steps_of(1)]
+    last = watched(len(steps))
+    assert 0 < last < len(steps) and steps == [False] * (len(steps) - last) + [True] * last
+    assert taken.call_count == (len(steps) if clip_norm else last)
 
 
 def test_the_average_is_what_is_judged_and_kept(tiny: RunConfig) -> None:

@@ -129,6 +129,11 @@ def decision_posterior(loss: LossFunction, classes: int) -> Array:
     return np.where(steepness > 0, negative / np.where(steepness > 0, steepness, 1), 0.5)
 
 
+def watched(steps: int) -> int:
+    """Of how many steps at an epoch's end `diagnose_training` looks at the gradient: its norm costs a pass over it."""
+    return max(1, steps // 4)
+
+
 def diagnose_training(
     losses: NDArray[np.floating],
     gradient_norms: NDArray[np.floating],
@@ -143,9 +148,10 @@ def diagnose_training(
     gradients_vanished  in the last quarter of the epoch AdamW would not have noticed the gradient (root mean square
                         over the parameters below its epsilon, 1e-8) although there is a loss to lower
 
-    `losses` and `gradient_norms` are those of every step, `[step]`; the global norm before clipping and without a
-    scaler's factor (it may be infinite where the scaler skips a step). `images` are the epoch's batches once more, best
-    a generator: they are asked for only if a loss is not finite, so that a healthy epoch does not pay.
+    `losses` are those of every step, `gradient_norms` those of the last `watched` at least, `[step]`: the global norm
+    before clipping and without a scaler's factor (it may be infinite where the scaler skips a step). `images` are the
+    epoch's batches once more, best a generator: they are asked for only if a loss is not finite, so that a healthy
+    epoch does not pay.
     """
     loss = float(np.mean(losses, dtype=np.float64))
     if not np.isfinite(loss):
@@ -156,7 +162,7 @@ def diagnose_training(
             f"the training loss went from {losses[0]:.3g} at the first step to {loss:.3g} on average: "
             "lower optimizer.lr",
         )
-    norm = float(np.median(gradient_norms[-max(1, len(gradient_norms) // 4) :]))
+    norm = float(np.median(gradient_norms[-watched(len(losses)) :]))
     if loss > LEARNT and norm < NO_GRADIENT * parameters**0.5:
         return Collapse(
             "gradients_vanished",

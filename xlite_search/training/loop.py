@@ -31,7 +31,7 @@ from xlite_search.machine import device as this_device
 from xlite_search.machine import this_machine
 from xlite_search.power import Meter
 from xlite_search.training.checkpoint import Checkpoint
-from xlite_search.training.collapse import diagnose_training
+from xlite_search.training.collapse import diagnose_training, watched
 from xlite_search.training.compiling import compile_model, whole_batches_only
 from xlite_search.training.evaluator import Evaluation, Evaluator, MultiLabel
 from xlite_search.training.recipe import Recipe
@@ -140,8 +140,10 @@ class Trainer:
         self.model.train()
         self.steps = (epoch - 1) * batches_per_epoch(self.data.train, recipe.batch_size)
         rate = self.optimizer.param_groups[0]["lr"]
+        steps = list(self.steps_of(epoch))
         losses, norms = (
-            torch.stack(values).cpu().double().numpy() for values in zip(*self.steps_of(epoch), strict=True)
+            torch.stack([value for value in values if value is not None]).cpu().double().numpy()
+            for values in zip(*steps, strict=True)
         )
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         collapsed = diagnose_training(losses, norms, parameters, (batch.images for batch in self.batches(epoch)))
@@ -149,32 +151,37 @@ class Trainer:
             raise RunFailed(str(collapsed))
         return {"train/loss": float(losses.mean()), "train/lr": rate, "model/parameters": float(parameters)}
 
-    def steps_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """What each step of an epoch comes to."""
+    def steps_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What each step of an epoch comes to; the last ones with their gradient's norm."""
         count = batches_per_epoch(self.data.train, self.recipe.batch_size)
         progress.report(progress.TRAINING, 0, count)
         for number, batch in enumerate(self.batches(epoch), start=1):
-            yield self.step(batch)
+            yield self.step(batch, watch=number > count - watched(count))
             progress.report(progress.TRAINING, number, count, len(batch.rows))
 
-    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One update; the loss and the norm of its gradient before clipping, which stay on the device."""
+    def step(self, batch: Batch, *, watch: bool = False) -> tuple[Tensor, Tensor | None]:
+        """One update; the loss and, if watched, the norm of its gradient before clipping, which stay on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.stack(
             [self.backward(part, len(part.rows) / len(batch.rows)) for part in batch.parts(self.recipe.micro_batch)]
         ).sum()
         self.scaler.unscale_(self.optimizer)
-        gradients = [p for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None])
-        if self.recipe.clip_norm:
-            nn.utils.clip_grads_with_norm_(gradients, self.recipe.clip_norm, norm)
+        norm = self.clipped() if watch or self.recipe.clip_norm else None
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.lr_scheduler.after_step()
         self.steps += 1
         if self.average is not None:
             self.average.update(self.model, self.steps)
-        return loss, norm.float()
+        return loss, norm if watch else None
+
+    def clipped(self) -> Tensor:
+        """The norm of the gradient, which is clipped if the recipe says so."""
+        gradients = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None])
+        if self.recipe.clip_norm:
+            nn.utils.clip_grads_with_norm_(gradients, self.recipe.clip_norm, norm)
+        return norm.float()
 
     def backward(self, part: Batch, share: float) -> Tensor:
         """Adds to the gradients what a piece of the batch says, by its share of the batch: losses are means."""
