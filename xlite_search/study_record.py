@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from xlite_search.errors import BadInput, Damaged, did_you_mean
 from xlite_search.records import RunRecord
 from xlite_search.storage import read_manifest, write_manifest
 
+#: in a definition: the trials that --drop-near-duplicates left out, by key
+NEAR_DUPLICATES = "near_duplicates"
 #: runs that a sentence names
 SHOWN = 3
 
@@ -85,6 +87,13 @@ class StudyRecord:
                 f"{lost} of study '{self.name}' is gone: `run` the study again, and it is trained anew"
             ) from None
 
+    def left_out(self) -> list[str]:
+        """Why trials of the study's space are not among its runs, a sentence each."""
+        return [
+            f"'{about['label']}' was left out: {about['why']}"
+            for about in self.definition.get(NEAR_DUPLICATES, {}).values()
+        ]
+
     def run(self, which: str) -> RunRecord:
         """The trial with this key, the beginning of one, or this label.
 
@@ -108,6 +117,12 @@ class StudyRecord:
 def _keys(runs: Sequence[RunRecord]) -> str:
     some = ", ".join(f"{run.key} ({run.label})" for run in runs[:SHOWN])
     return some + (f", ... {len(runs):,} in all" if len(runs) > SHOWN else "")
+
+
+def left_out(definition: Mapping[str, Any]) -> list[str]:
+    """Of a study's definition: why trials of its space are not among its runs, a sentence each."""
+    left = definition.get(NEAR_DUPLICATES, {})
+    return [f"'{about['label']}' is left out: {about['why']}" for about in left.values()]
 
 
 def homes(runs: Iterable[RunRecord]) -> list[str]:

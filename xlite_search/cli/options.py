@@ -31,6 +31,13 @@ Settings = Annotated[
         "--set", metavar="NAME=VALUE", help="Change a setting; a swept name takes the new values: 'kd.tau=[1,4]'."
     ),
 ]
+DropNear = Annotated[
+    bool,
+    typer.Option(
+        "--drop-near-duplicates",
+        help="Leave out trials whose loss has the gradient of another's, by the teacher's logits of 256 images.",
+    ),
+]
 Margin = Annotated[float | None, typer.Option("--margin", help="Gaps in AUROC up to this are a tie.  [default: 0.002]")]
 StudyName = Annotated[
     str | None, typer.Option("--name", help="The study's name; default: the file's, with -demo if so.")

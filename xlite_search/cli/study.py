@@ -15,6 +15,7 @@ from xlite_search.cli.demo import demo_named, draw_phantoms
 from xlite_search.cli.options import (
     Cpu,
     Demo,
+    DropNear,
     Json,
     Margin,
     Settings,
@@ -28,6 +29,7 @@ from xlite_search.cli.others import Asked, Csv, Experiment, Factor, Metric, Mlfl
 from xlite_search.errors import BadInput
 
 if TYPE_CHECKING:
+    from xlite_search.search.plan import Plan
     from xlite_search.search.study import Study
 
 STORAGE = 3
@@ -39,12 +41,15 @@ def plan(
     set_: Settings = None,
     name: StudyName = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time two steps of the largest and the smallest model.")
+        bool,
+        typer.Option("--measure", help="Time two steps of the largest and the smallest model; find near-duplicates."),
     ] = False,
+    drop_near_duplicates: DropNear = False,
     json_: Json = False,
 ) -> None:
     """Trials, factors, what they cannot tell apart, and what the study will take; trains nothing."""
     from xlite_search.machine import this_machine
+    from xlite_search.search import near_duplicates
     from xlite_search.search.forecast import forecast
     from xlite_search.search.plan import make_plan
     from xlite_search.search.teaching import logit_counts
@@ -52,6 +57,7 @@ def plan(
     study, called = _study(space, demo, set_, name)
     with demo_named(demo):
         found = make_plan(study, called)
+    found, near = near_duplicates.planned(found, measure=measure, drop=drop_near_duplicates)
     expected = forecast(found, this_machine(), measure=measure)
     if json_:
         trials = [{"trial": t.key, "label": t.label, "settings": t.settings} for t in found.trials]
@@ -64,14 +70,18 @@ def plan(
                     "trials": trials,
                     "forecast": asdict(expected),
                     "warnings": found.warnings(),
+                    "same_run": study.idle_settings(),
+                    "near_duplicates": near.as_json() | {"left_out": found.left_out()},
                 }
             )
         )
         expected.expect_room()
         return
     print(f"{called}: {found.trials_in_words()}, {found.epochs_in_words()}; {found.scheduler_in_words()}")
-    if duplicates := len(study.points()) - len(found.trials) if study.grids else 0:
+    if duplicates := len(study.points()) - len(study.configs()) if study.grids else 0:
         print(f"  {duplicates} more points are the same run as one of these, and are not trained twice")
+    for line in (*study.idle_settings(), *found.left_out(), *near.words()):
+        print(f"  {line}")
     if found.teaching:
         print(f"teacher {found.teacher}, {found.teaching.models()}")
     for line in logit_counts(found.trials):
@@ -92,6 +102,7 @@ def run(
     demo: Demo = False,
     set_: Settings = None,
     name: StudyName = None,
+    drop_near_duplicates: DropNear = False,
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="Go on with a study that changed since it began; recorded.")
     ] = False,
@@ -115,6 +126,8 @@ def run(
     given = [word for setting in set_ or [] for word in ("--set", setting)]
     with demo_named(demo):
         found = make_plan(study, called, ("run", space, *(["--demo"] if demo else []), *given))
+    if drop_near_duplicates:
+        found = _without_near_duplicates(found, address)
     if found.is_complete():
         console.say(f"Study '{called}' is complete: nothing is left to train.")
     else:
@@ -131,6 +144,21 @@ def run(
     for line in closing_lines(comparison):
         console.say(line)
     raise typer.Exit(0 if comparison.is_done else 1)
+
+
+def _without_near_duplicates(found: Plan, address: str | None) -> Plan:
+    """The plan without them, once there is a teacher to tell them by; says which they are."""
+    from xlite_search import console
+    from xlite_search.search import near_duplicates
+
+    if not near_duplicates.is_decided(found):
+        from xlite_search.search.runner import train_teacher
+
+        train_teacher(found, address=address)
+    found, not_compared = near_duplicates.without_near_duplicates(found)
+    for line in (*found.left_out(), *not_compared):
+        console.say(line)
+    return found
 
 
 def status(

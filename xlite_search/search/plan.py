@@ -24,7 +24,7 @@ from xlite_search.search.study import Study, Trial
 from xlite_search.search.suggest import Tried
 from xlite_search.search.teaching import Teaching
 from xlite_search.spec import flatten
-from xlite_search.study_record import StudyRecord
+from xlite_search.study_record import NEAR_DUPLICATES, StudyRecord, left_out
 from xlite_search.tracking.store import knows
 from xlite_search.trainable import code_of, maker, named, project_root, source_file, trainable_at
 from xlite_search.training import balance
@@ -155,6 +155,10 @@ class Plan:
         scheduler = self.study.scheduler
         return scheduler.words(self.study.base.epochs) if scheduler else "every one is trained to its end"
 
+    def left_out(self) -> list[str]:
+        """Why trials of its space are not among its own, a sentence each (`near_duplicates.py`)."""
+        return left_out(self.definition)
+
     def is_complete(self) -> bool:
         """Everything trained and in MLflow, and the study is still the one that it was."""
         if not (self.folder / "study.json").exists():
@@ -240,7 +244,11 @@ def _tried(run: RunRecord, study: Study) -> Tried:
 def changes(begun: StudyRecord, plan: Plan) -> list[str]:
     """What differs between a study's definition when it began and now, a phrase each; of its code, in which files."""
     old, new = dict(begun.definition), dict(plan.definition)
-    found = list(_trial_changes(old.pop("trials"), new.pop("trials")))
+    dropped, trials = old.pop(NEAR_DUPLICATES, {}), new.pop("trials")
+    new.pop(NEAR_DUPLICATES, None)
+    wanted = [f"'{about['label']}'" for key, about in dropped.items() if key in trials]
+    found = [f"--drop-near-duplicates left out {', '.join(wanted)}, and is not given now"] if wanted else []
+    found += _trial_changes(old.pop("trials"), {key: about for key, about in trials.items() if key not in dropped})
     for name, what in (("code", "the code"), ("teacher_code", "the code that trains the teacher")):
         was, now = old.pop(name, None), new.pop(name, None)
         if was and now and was != now:

@@ -32,7 +32,7 @@ from xlite_search.search.plan import Plan, changes, make_plan
 from xlite_search.search.queue import Queue, drain
 from xlite_search.search.study import LATENCY, MACS, PARAMETERS
 from xlite_search.search.suggest import distributions
-from xlite_search.search.teach import mirror, teach
+from xlite_search.search.teach import mirror, teach, train_missing
 from xlite_search.storage import alone, write_atomic
 from xlite_search.study_record import StudyRecord
 from xlite_search.tracking.recorder import Recorder
@@ -63,6 +63,20 @@ def run(
     """
     with alone(plan.folder, f"study '{plan.name}'", shown=True):
         return _run(plan, accept_changes, summary, address)
+
+
+def train_teacher(plan: Plan, *, address: str | None = None) -> None:
+    """Trains the teacher of a study that has not begun: what its trials are may depend on it (`near_duplicates.py`).
+
+    Raises:
+        RunFailed, EngineDied, Interrupted: as `run`.
+        BadInput: the disk has no room for the study.
+    """
+    machine = this_machine()
+    forecast(plan, machine).expect_room()
+    if plan.teaching:
+        with engine(machine, address):
+            train_missing(plan.teaching, plan.root, machine)
 
 
 def _run(plan: Plan, accept_changes: bool, summary: Summary | None, address: str | None) -> StudyRecord:

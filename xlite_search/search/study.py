@@ -23,6 +23,7 @@ from xlite_search.search import suggest
 from xlite_search.search.asha import ASHA
 from xlite_search.search.given_teacher import Teacher, changed_teacher, with_data
 from xlite_search.search.pareto import ParetoStop
+from xlite_search.search.same_run import as_trained, is_known, why_one_run
 from xlite_search.search.scheduling import Scheduler, expect_fitting
 from xlite_search.search.space import Grid, Narrowed, Space, grid_search
 from xlite_search.search.suggest import TPE, Direction, Tried
@@ -221,8 +222,16 @@ class Study:
             config = self.base.with_settings(point).canonical()
             idle = [name for name in point if config.kd is None and name.startswith("kd.") and name != "kd.alpha"]
             settings = spaces.stored(flatten(config.model_dump(mode="json")), spaces.without(point, idle, ()))
-            found.setdefault(config.model_dump_json(), (settings, config))
+            found.setdefault(self._as_trained(config).model_dump_json(), (settings, config))
         return list(found.values())
+
+    def _as_trained(self, config: RunConfig) -> RunConfig:
+        return as_trained(config)[0] if is_known(self.trainable) else config
+
+    def idle_settings(self) -> list[str]:
+        """Why points of the grids that differ are one run, a phrase each."""
+        configs = [self.base.with_settings(point).canonical() for point in self.points()]
+        return why_one_run(configs) if is_known(self.trainable) else []
 
     def proposals(self, tried: Sequence[Tried]) -> list[dict[str, Any]]:
         """The next round of a search, or nothing if it is done: its samples are reached or its space is exhausted."""
@@ -241,7 +250,7 @@ class Study:
 
     def _identity(self, settings: Mapping[str, Any]) -> str:
         """Two settings are one run if their configs are equal, and files of weights if their contents are."""
-        config = self.base.with_settings(settings).canonical()
+        config = self._as_trained(self.base.with_settings(settings).canonical())
         tree = config.model_dump(mode="json")
         file = config.weights.local_file(timm_name(config.model)) if config.weights else None
         if file is not None:

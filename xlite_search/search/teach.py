@@ -43,14 +43,8 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
     teaching = plan.teaching
     if teaching is None or not plan.uses_teacher:
         return study
-    for key, config in teaching.members.items():
-        home = places.teacher_folder(key)
-        if config is not None and not model_folder.exists(home):
-            with alone(home, "the teacher", wait=True):
-                _train(home, config, plan.root, machine)
+    train_missing(teaching, plan.root, machine)
     home = places.teacher_folder(teaching.key)
-    if teaching.key not in teaching.members:
-        write_ensemble(list(teaching.members))
     sha256 = read_model(home).sha256
     if study.teacher_sha256 not in ("", sha256):
         raise BadInput(
@@ -59,6 +53,21 @@ def teach(plan: Plan, study: StudyRecord, machine: Machine) -> StudyRecord:
         )
     _verify(plan, study, machine)
     return replace(study, teacher_sha256=sha256).save()
+
+
+def train_missing(teaching: Teaching, root: Path, machine: Machine) -> None:
+    """Trains those members that are not there, on a Ray that runs; of several, writes the ensemble.
+
+    Raises:
+        RunFailed: one failed, now or before.
+    """
+    for key, config in teaching.members.items():
+        home = places.teacher_folder(key)
+        if config is not None and not model_folder.exists(home):
+            with alone(home, "the teacher", wait=True):
+                _train(home, config, root, machine)
+    if teaching.key not in teaching.members:
+        write_ensemble(list(teaching.members))
 
 
 def mirror(teaching: Teaching) -> None:
