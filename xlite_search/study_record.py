@@ -89,10 +89,7 @@ class StudyRecord:
 
     def left_out(self) -> list[str]:
         """Why trials of the study's space are not among its runs, a sentence each."""
-        return [
-            f"'{about['label']}' was left out: {about['why']}"
-            for about in self.definition.get(NEAR_DUPLICATES, {}).values()
-        ]
+        return left_out(self.definition)
 
     def run(self, which: str) -> RunRecord:
         """The trial with this key, the beginning of one, or this label.
