@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from xlite_search.config import RunConfig
 from xlite_search.data.dataset import Data, open_data
 from xlite_search.data.prepare import prepare
 from xlite_search.data.sources.folder import Folder
+from xlite_search.distill.gradients import LossOfLogits, directions
 from xlite_search.errors import BadInput
 from xlite_search.execution import follow
 from xlite_search.model_folder import ModelManifest, publish, write_model
@@ -107,9 +108,13 @@ def test_tau_4_and_8_are_one_point_and_1_and_4_are_two(known: RunConfig) -> None
 def test_each_loss_is_differentiated_once_however_many_trials_have_it(
     known: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = []
-    directions = near.directions
-    monkeypatch.setattr(near, "directions", lambda *given: counted.append(1) or directions(*given))
+    counted = list[int]()
+
+    def counting(loss: LossOfLogits, logits: Sequence[Tensor]) -> Tensor:
+        counted.append(1)
+        return directions(loss, logits)
+
+    monkeypatch.setattr(near, "directions", counting)
     plan = plan_of(known, TAUS | {"seed": grid_search(list(range(20))), "optimizer.lr": grid_search([1e-3, 3e-3])})
     assert len(found(plan)) == 40
     assert len(counted) == 3
@@ -277,13 +282,41 @@ def test_on_phantoms_with_a_teacher_that_was_trained(tiny: RunConfig) -> None:
     assert [pair.cosine for pair in first.pairs] == [pair.cosine for pair in second.pairs]
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
+def test_run_trains_the_teacher_first_then_drops_and_goes_on_with_the_same(
+    tiny: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = (
+        "from trainables.distill import distill\n"
+        f"base = RunConfig.model_validate_json({tiny.with_settings({'epochs': 1}).model_dump_json()!r})\n"
+        "student = base.with_settings({'kd.alpha': 1.0})\n"
+        "study = Study('?', distill, student, {'kd.tau': grid_search([4.0, 4.1])}, teacher=base)\n"
+    )
+    command = ["run", bare_study(tmp_path, body), "--drop-near-duplicates"]
+    code, _, err = call(capsys, *command)
+    assert code == 0, err
+    assert "Teacher test_efficientnet_none, trained once" in err
+    assert "'tau=4.1' is left out: kd.tau=4.1 is one point with kd.tau=4: the cosine of their losses' gradients" in err
+    study = StudyRecord.load(places.study_folder("mine"))
+    assert [(run.settings, run.status) for run in study.runs()] == [({"kd.tau": 4.0}, "finished")]
+    assert "--drop-near-duplicates" not in study.command, "it is begun on to ask for runs that are missing"
+    _, out, _ = call(capsys, "compare", "mine", "--json")
+    assert json.loads(out)["left_out"] == study.left_out()
+    code, out, err = call(capsys, *command)
+    assert "'tau=4.1' is left out" in " ".join(out.split())
+    assert code == 0 and "is left out" in err and "Study 'mine' is complete: nothing is left to train" in err
+    code, _, err = call(capsys, *command[:2])
+    assert code == 2 and "--drop-near-duplicates left out 'tau=4.1'" in err and "is not given now" in err
+
+
 @pytest.mark.slow
 def test_on_real_radiographs(shared: Path) -> None:
+    """With a teacher by the lab's learning rate, whose logits are as far apart as its data tell it."""
     folder, weights = shared / "data" / "chestxray14", shared / "weights" / "tf_efficientnet_lite0.safetensors"
     prepare("nih", Folder(folder / "images_224", folder / "Data_Entry_images_224.csv", "nih"), 96)
-    base = RunConfig.model_validate(
-        {"model": "tf_efficientnet_lite0_none", "weights": str(weights), "data": {"name": "nih"}, "epochs": 2}
-    )
-    plan = plan_of(base, TAUS)
+    given = {"weights": str(weights), "data.name": "nih", "epochs": 3, "optimizer.lr": 1e-4, "early_stopping": None}
+    plan = plan_of(RunConfig(model="tf_efficientnet_lite0_none").with_settings(given), TAUS)
     trained(plan)
     assert found(plan) == [("tau=8", "tau=4")]
+    print(near_duplicates(plan).as_json())

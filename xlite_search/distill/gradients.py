@@ -3,11 +3,17 @@
 A step moves a student's parameters along J^T g: g is the loss's gradient with respect to its logits, `[image, class]`,
 and J says how its logits move with its parameters, which is the same for every loss. If two g have one direction, so
 have the steps of every student, whatever its architecture, and AdamW divides their lengths out. So g is compared, which
-takes the teacher's logits and no student. J^T g at initialisation would tell less: an untrained student's images look
-alike, so that all that is left of g is its mean over them, in which most losses agree.
+takes the teacher's logits and no student. J^T g of an untrained student would tell less: all images look alike to it,
+and what is left of g is its mean over them, in which most losses agree.
 
 A cosine is of one state of the student: `stages` are some that it passes, and two settings are as near as where they
-are farthest apart.
+are farthest apart. Measured at alpha 0.7 (28 November 2026; 256 training images; J^T g in the model's own parameters,
+after so many epochs of a student at tau 4):
+
+                                            tau 4 and 8   J^T g: 0, 1, 4 epochs     tau 1 and 4   J^T g: 0, 1, 4 epochs
+    1,500 phantoms, 64 px                   0.988         1.000, 0.998, 0.985       0.764         0.995, 0.972, 0.091
+    1,000 NIH radiographs, 96 px, lr 1e-4   0.999         1.000, 1.000, 0.999       0.838         0.998, 0.979, 0.068
+    the same, teacher's lr 1e-3, overfit    0.889         0.996, 0.992, not taken   0.613         0.986, 0.967, not taken
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ class Comparison:
     claims   intervals, what is tied with the best, what may be said; None where nothing can be, `unclaimed` says why
     confounded  which runs may not be compared with the best, and why; they have no part in the claims
     facts    what belongs under every table: that the data set is a part of its label table
+    left_out  why points of the studies' spaces were not trained, a sentence each (`StudyRecord.left_out`)
     ranges   of a search, what it suggests from (`StudyRecord.distributions`); empty of grids and of several studies
     """
 
@@ -86,6 +87,7 @@ class Comparison:
     unclaimed: str = ""
     confounded: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     ranges: Mapping[str, str] = field(default_factory=dict)
 
     def labels(self, runs: Sequence[RunRecord]) -> list[str]:
@@ -210,7 +212,8 @@ def compare(names: list[str], margin: float = MARGIN) -> Comparison:
     called = tuple(study.name for study in studies)
     facts = _facts(runs)
     found = Comparison(called, metric, shared, ranked, others, images, support, teaching, facts=facts)
-    found = replace(found, distillation=distillation(studies, ranked, metric))
+    left_out = tuple(sentence for study in studies for sentence in study.left_out())
+    found = replace(found, distillation=distillation(studies, ranked, metric), left_out=left_out)
     looked = of_comparison(found, looked_at(len(ranked)))
     guard, apart = _guarded(looked, ranked), _apart(looked, ranked, studies)
     claims, unclaimed = _claims(found, studies, margin, guard.fair)

@@ -55,6 +55,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         **({"confounded": list(comparison.confounded)} if comparison.confounded else {}),
         **({"distillation": comparison.distillation.as_json()} if comparison.distillation else {}),
         **({"facts": list(comparison.facts)} if comparison.facts else {}),
+        **({"left_out": list(comparison.left_out)} if comparison.left_out else {}),
         **({"effects": effects.as_json()} if (effects := comparison.effects()) else {}),
         **({"importances": shares.as_json()} if (shares := comparison.importances()) else {}),
         **({"reached": found.as_json()} if (found := comparison.reached()) else {}),

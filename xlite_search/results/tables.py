@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 COLUMNS_OF_CLASSES = 4
 #: runs that a table shows where a study may have a thousand
 ROWS = 60
+#: sentences on trials that were left out
+LEFT_OUT = 3
 FIGURES: Mapping[Figure, str] = {"auroc": "AUROC", "ap": "AP", "f1": "F1"}
 MACRO, SUPPORTED = "val/auroc_macro", "val/auroc_supported"
 WHY = {
@@ -171,6 +173,9 @@ def _notes(comparison: Comparison) -> list[str]:
             notes.append(
                 f"off the front: {stopped} stopped before the end, dominated at equal or lower cost, see below"
             )
+    notes += comparison.left_out[:LEFT_OUT]
+    if len(comparison.left_out) > LEFT_OUT:
+        notes.append(f"and so are {len(comparison.left_out) - LEFT_OUT:,} more: --json says which")
     return notes
 
 

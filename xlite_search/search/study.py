@@ -216,10 +216,13 @@ class Study:
         return list(self._configs)
 
     @cached_property
+    def _canonical(self) -> list[tuple[dict[str, Any], RunConfig]]:
+        return [(point, self.base.with_settings(point).canonical()) for point in self.points()]
+
+    @cached_property
     def _configs(self) -> list[tuple[dict[str, Any], RunConfig]]:
         found: dict[Hashable, tuple[dict[str, Any], RunConfig]] = {}
-        for point in self.points():
-            config = self.base.with_settings(point).canonical()
+        for point, config in self._canonical:
             idle = [name for name in point if config.kd is None and name.startswith("kd.") and name != "kd.alpha"]
             settings = spaces.stored(flatten(config.model_dump(mode="json")), spaces.without(point, idle, ()))
             found.setdefault(self._as_trained(config).model_dump_json(), (settings, config))
@@ -230,8 +233,7 @@ class Study:
 
     def idle_settings(self) -> list[str]:
         """Why points of the grids that differ are one run, a phrase each."""
-        configs = [self.base.with_settings(point).canonical() for point in self.points()]
-        return why_one_run(configs) if is_known(self.trainable) else []
+        return why_one_run(config for _, config in self._canonical) if is_known(self.trainable) else []
 
     def proposals(self, tried: Sequence[Tried]) -> list[dict[str, Any]]:
         """The next round of a search, or nothing if it is done: its samples are reached or its space is exhausted."""
