@@ -62,12 +62,14 @@ def drawn(key: str, data: Data, positions: NDArray[np.int64]) -> Tensor:
 
 
 def there(plan: Plan) -> None:
-    """A teacher's folder, whose weights nobody trained."""
+    """The folders of its teacher, or of an ensemble's members, whose weights nobody trained."""
+    assert plan.teaching is not None
     data = open_data(plan.study.base.data)
     model = build_model(plan.study.base.model, classes=len(data.classes))
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     about = ModelManifest(config={"model": plan.study.base.model}, classes=data.classes)
-    write_model(places.teacher_folder(plan.teacher), safetensors.torch.save(weights), about)
+    for key in plan.teaching.members:
+        write_model(places.teacher_folder(key), safetensors.torch.save(weights), about)
 
 
 def trained(plan: Plan) -> None:
@@ -228,6 +230,22 @@ def test_a_trial_that_has_begun_stays_when_the_grid_grows(known: RunConfig) -> N
     plan, _ = without_near_duplicates(plan_of(known, TAUS))
     assert labels(plan) == ["tau=1", "tau=8"]
     assert plan.left_out()[0].startswith("'tau=4' is left out: kd.tau=4 is one point with kd.tau=8")
+
+
+def test_a_study_that_grew_waits_for_its_teacher_before_it_decides_again(known: RunConfig) -> None:
+    begin(without_near_duplicates(plan_of(known, TAUS))[0])
+    other = known.with_settings({"seed": 9})
+    grown = plan_of(known, {"kd.tau": grid_search([1.0, 4.0, 8.0, 9.0])}, teacher=other)
+    assert not near.is_decided(grown)
+    assert near.is_decided(plan_of(known, TAUS))
+
+
+def test_an_ensemble_is_written_before_it_is_asked(known: RunConfig) -> None:
+    plan = plan_of(known, TAUS, teacher=[known, known.with_settings({"seed": 9})])
+    assert not near.is_decided(plan)
+    there(plan)
+    assert found(plan) == [("tau=8", "tau=4")]
+    assert (places.teacher_folder(plan.teacher) / "model.json").exists()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ after so many epochs of a student at tau 4):
                                             tau 4 and 8   J^T g: 0, 1, 4 epochs     tau 1 and 4   J^T g: 0, 1, 4 epochs
     1,500 phantoms, 64 px                   0.988         1.000, 0.998, 0.985       0.764         0.995, 0.972, 0.091
     1,000 NIH radiographs, 96 px, lr 1e-4   0.999         1.000, 1.000, 0.999       0.838         0.998, 0.979, 0.068
-    the same, teacher's lr 1e-3, overfit    0.889         0.996, 0.992, not taken   0.613         0.986, 0.967, not taken
+    the same, lr 1e-3: overfitted teacher   0.889         0.996, 0.992, ?       0.613         0.986, 0.967, ?
 """
 
 from __future__ import annotations

@@ -143,16 +143,9 @@ def without_near_duplicates(plan: Plan) -> tuple[Plan, tuple[str, ...]]:
     why = _never(plan)
     if why:
         raise BadInput(f"{OPTION}: {why}")
-    begun = StudyRecord.load(plan.folder).definition if (plan.folder / "study.json").exists() else None
-    if begun is not None and NEAR_DUPLICATES not in begun:
-        raise BadInput(
-            f"{OPTION}: study '{plan.name}' has begun with all its trials; go on without the option, or give this one "
-            f"a --name of its own"
-        )
-    known, staying = (begun[NEAR_DUPLICATES], begun["trials"]) if begun is not None else ({}, {})
-    found = NearDuplicates()
-    if begun is None or any(trial.key not in known and trial.key not in staying for trial in plan.trials):
-        found = near_duplicates(plan, staying)
+    found, known = NearDuplicates(), _decided_before(plan)
+    if known is None:
+        found = near_duplicates(plan, _begun(plan).get("trials", {}))
         known = {pair.trial.key: _recorded(pair) for pair in found.pairs}
     trials = [trial for trial in plan.trials if trial.key not in known]
     kept = {key: about for key, about in plan.definition["trials"].items() if key not in known}
@@ -161,8 +154,26 @@ def without_near_duplicates(plan: Plan) -> tuple[Plan, tuple[str, ...]]:
 
 
 def is_decided(plan: Plan) -> bool:
-    """Whether it is known, or can be measured now, which trials are left out."""
-    return bool(_never(plan)) or (plan.folder / "study.json").exists() or not awaits_teacher(plan)
+    """Whether it is known, or can be measured now, which trials are left out. Raises as `without_near_duplicates`."""
+    return bool(_never(plan)) or _decided_before(plan) is not None or not awaits_teacher(plan)
+
+
+def _begun(plan: Plan) -> dict[str, Any]:
+    """The definition that the study began with; nothing if it has not begun."""
+    return StudyRecord.load(plan.folder).definition if (plan.folder / "study.json").exists() else {}
+
+
+def _decided_before(plan: Plan) -> dict[str, Any] | None:
+    """What was left out when the study began, by key; None if it has not begun, or did not know one of these trials."""
+    begun = _begun(plan)
+    if begun and NEAR_DUPLICATES not in begun:
+        raise BadInput(
+            f"{OPTION}: study '{plan.name}' has begun with all its trials; go on without the option, or give this one "
+            f"a --name of its own"
+        )
+    known: dict[str, Any] = begun.get(NEAR_DUPLICATES, {})
+    knows_all = all(trial.key in known or trial.key in begun["trials"] for trial in plan.trials) if begun else False
+    return known if knows_all else None
 
 
 def _recorded(pair: Pair) -> dict[str, Any]:

@@ -71,9 +71,11 @@ def train_teacher(plan: Plan, *, address: str | None = None) -> None:
     Raises:
         RunFailed, EngineDied, Interrupted: as `run`.
         BadInput: the disk has no room for the study.
+        Damaged: the data are not what was prepared.
     """
     machine = this_machine()
     forecast(plan, machine).expect_room()
+    open_data(plan.study.base.data).packed.verify()
     if plan.teaching:
         with engine(machine, address):
             train_missing(plan.teaching, plan.root, machine)
