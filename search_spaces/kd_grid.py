@@ -12,7 +12,8 @@ The teacher's logits of each view are computed once: 20 views of 78,484 images i
 that comes first to a view computes them, all others read them, and a second study with this teacher computes none.
 
 What to expect: under sigmoid distillation tau 4 and 8 are nearly the same point (their gradients' cosine is 0.985 to
-0.998); tau 1 against 4 would be a real difference. What tau does is re-balance rare findings: Hernia's share of the
+0.998); tau 1 against 4 would be a real difference. `plan --measure` says so for the teacher at hand, and `run
+--drop-near-duplicates` leaves one of the two out. What tau does is re-balance rare findings: Hernia's share of the
 teacher's gradient energy is 0.0 % at tau 1, 3.2 % at 4 and 5.6 % at 8.
 """
 
