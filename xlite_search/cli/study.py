@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from xlite_search.search.study import Study
 
 STORAGE = 3
+#: trials that `run` names as left out
+SHOWN = 8
 
 
 def plan(
@@ -156,7 +158,9 @@ def _without_near_duplicates(found: Plan, address: str | None) -> Plan:
 
         train_teacher(found, address=address)
     found, not_compared = near_duplicates.without_near_duplicates(found)
-    for line in (*found.left_out(), *not_compared):
+    left = found.left_out()
+    more = [f"and so are {len(left) - SHOWN:,} more, which `plan` names"] if len(left) > SHOWN else []
+    for line in (*left[:SHOWN], *more, *not_compared):
         console.say(line)
     return found
 
