@@ -224,8 +224,8 @@ MALFORMED: dict[str, tuple[str, str]] = {
     ),
     "an unknown suggestion": (suggesting("trial.suggest_float('kd.tua', 1, 2)"), "unknown setting 'kd.tua'"),
     # the file
-    "a syntax error": ("study = Study(", "line 14: "),
-    "an exception": ("1 / 0", "line 14: ZeroDivisionError: division by zero"),
+    "a syntax error": ("study = Study(", "line 15: "),
+    "an exception": ("1 / 0", "line 15: ZeroDivisionError: division by zero"),
     "an exception of lines": ("raise ValueError('a\\n\\nb\\tc')", "ValueError: a b c"),
     "a missing import": ("import nowhere", "No module named 'nowhere'"),
     "it ends the program": ("raise SystemExit(0)", "it ends the program"),

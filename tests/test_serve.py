@@ -425,6 +425,17 @@ def test_a_slip_in_a_parameter_is_told(here: Running, image: bytes) -> None:
     assert error(reply) == (422, "unknown parameter") and "did you mean 'explain'" in reply[2]["error"]["sentence"]
 
 
+def test_an_end_counts_what_it_cut_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ENDING", 1)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
+    with socket.socket() as connection:
+        with running(folder) as here:
+            connection.connect(("127.0.0.1", here.port))
+            connection.sendall(head)
+            assert here.ask("GET", "/v2/health/live")[0] == 200  # the other has been taken by then
+        assert here.service.unanswered == 1 and connection.recv(4096).startswith(b"HTTP/1.1 503")
+
+
 def test_names_of_lines_are_kept_or_refused(here: Running, image: bytes) -> None:
     good, long = base64.b64encode(image).decode(), "é" * 300
     lines = [{"name": long, "image": good}, {"name": 5, "image": good}, {"name": "x" * 5000, "image": good}]

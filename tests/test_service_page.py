@@ -13,7 +13,7 @@ from exported import drawn, handmade
 from test_serve import running
 
 from xlite_search.deploy import watch
-from xlite_search.deploy.serve import batch, bodies, decoders, engine, guard, server
+from xlite_search.deploy.serve import batch, bodies, decoders, engine, guard, protocol, server, service
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
@@ -49,6 +49,10 @@ def test_every_curl_command_of_the_page_works(tmp_path: Path, shared: Path) -> N
         ("requests that wait", f"{engine.WAITING}"),
         ("a request in all", f"{engine.DEADLINE:g} s"),
         ("batches at once", f"{batch.BATCHES}"),
+        ("maps that wait", f"{service.MAPS}"),
+        ("images of a V2 request", f"1 to {protocol.MOST}"),
+        ("a line of a batch beside its image", f"{batch.REST_OF_LINE >> 10} KiB"),
+        ("answers that nobody reads", f"{server.UNREAD >> 20} MiB for {server.STALLED:g} s"),
         ("decoding an image, wall time", f"{decoders.SECONDS:g} s"),
         ("decoding an image, processor time", f"{decoders.SECONDS:g} s"),
         ("decoding an image, memory", f"{decoders.MEMORY >> 20} MiB"),
