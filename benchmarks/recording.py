@@ -31,7 +31,19 @@ from xlite_search import storage
 ROOT = Path(__file__).absolute().parents[1]
 HERE, RECORDS = ROOT / "benchmarks", ROOT / "docs" / "benchmarks"
 #: files of this folder that measure nothing
-HELPERS = ("clients", "curves", "figures", "gpu_checks", "gpu_switches", "recording", "simulated")
+HELPERS = (
+    *(
+        "clients",
+        "curves",
+        "figures",
+        "gpu_checks",
+        "gpu_switches",
+        "peer_plain",
+        "peer_study",
+        "recording",
+        "simulated",
+    ),
+)
 #: benchmarks that want more than any machine has, and what is said of one that has written nothing
 WANTING = {"gpu": "no GPU was to be had"}
 #: significant digits of a figure
