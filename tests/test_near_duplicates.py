@@ -40,7 +40,7 @@ SENTENCE = "kd.tau=8 is one point with kd.tau=4: the cosine of their losses' gra
 
 
 def study_of(tiny: RunConfig, space: Mapping[str, Any], **more: Any) -> Study:
-    """A student that hears its teacher alone, unless the space says otherwise."""
+    """A student that learns from its teacher alone, unless the space says otherwise."""
     teacher = more.pop("teacher", tiny)
     base = tiny.with_settings({"kd.alpha": 1.0}) if teacher else tiny
     return Study("?", more.pop("trainable", distill), base, space, teacher=teacher, **more)

@@ -32,7 +32,7 @@ from typing import NamedTuple, Self
 from xlite_search import storage
 from xlite_search.data.sources import Unreadable
 from xlite_search.deploy.answers import cell
-from xlite_search.deploy.domain import Domain, read_domain
+from xlite_search.deploy.domain import Domain
 from xlite_search.deploy.folder import ONNX
 from xlite_search.deploy.predict import Predictor
 from xlite_search.deploy.serve.decoders import BusyError, DecoderEndedError, Decoders
@@ -249,8 +249,6 @@ def watching(folder: Path, predictor: Predictor, into: Path, graph: str = ONNX) 
         table = Table.open(into / TABLE, about.classes)
         decoders = Decoders(predictor.preprocess, 1)
         try:
-            yield Watch(
-                folder, predictor, table, read_domain(predictor.folder), decoders, about.files[graph][:MODEL_DIGITS]
-            )
+            yield Watch(folder, predictor, table, predictor.domain, decoders, about.files[graph][:MODEL_DIGITS])
         finally:
             decoders.close()
