@@ -6,7 +6,8 @@
                         The reference is the lab's way before its cache (EXP-001): OpenCV anew in every epoch
     loader_efficiency   batches of medium views with two workers against two bare processes that only draw views from
                         the packed set. Also without workers, against a bare loop in one process
-    view_...            what it costs that a view is the same everywhere: ours, and albumentations' own two ways
+    view_us             a medium view, ours and as one would write it with albumentations; and what it adds to each
+                        that the view is the same everywhere
     prepare_efficiency  `prepare` with two workers against two bare processes that decode, CLAHE and resize, and write
                         nothing
     prepare_mib_...     memory of all processes while preparing few and many images: it stays flat
@@ -20,7 +21,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -100,34 +100,45 @@ def reading(packed: PackedSet, raw: Path, rounds: int) -> dict[str, float]:
 
 
 def views(packed: PackedSet, rounds: int) -> dict[str, float]:
-    """Microseconds that each way to determinism adds to a medium view of which nobody knows the numbers."""
-    from xlite_search.data.transforms import compose
-    from xlite_search.data.views import Medium, Views
+    """Microseconds of a medium view, ours and as one would write it with albumentations, and what it adds to each that
+    the view is the same everywhere."""
+    import albumentations as A
+
+    from xlite_search.data.transforms import Transforms
+    from xlite_search.data.views import Medium, Views, _Numbers
 
     image, number, spec = np.array(packed.pixels[0, 0]), itertools.count(), Medium()
-    made, free, seeded, fresh = Views(spec), *(compose(spec, SIZE) for _ in range(3))
+    ours, free = Views(spec), Transforms(spec, SIZE, SIZE, _Numbers())
+    zoom, shift = (1 - spec.zoom, 1 + spec.zoom), (-spec.shift, spec.shift)
+    pose = A.Affine(scale=zoom, translate_percent=shift, rotate=(-spec.rotate, spec.rotate), p=1)
+    light = A.RandomBrightnessContrast(spec.brightness, spec.contrast, p=1)
+    theirs = A.Compose([A.HorizontalFlip(), pose, light])
 
     def with_seed() -> None:
-        seeded.set_random_seed(next(number))
-        seeded(image=image)
-
-    def with_new_generator() -> None:
-        philox = np.random.Philox(key=1, counter=[0, next(number), 0, 0])
-        fresh.set_random_state(np.random.Generator(philox), random.Random(1))
-        fresh(image=image)
+        theirs.set_random_seed(next(number))
+        theirs(image=image)
 
     ways: dict[str, Callable[[], object]] = {
-        "free": lambda: free(image=image),
-        "ours": lambda: made(image, 7, next(number)),
+        "free": lambda: free(image),
+        "ours": lambda: ours(image, 7, next(number)),
+        "albumentations": lambda: theirs(image=image),
         "set_random_seed": with_seed,
-        "set_random_state": with_new_generator,
     }
     times = interleaved({name: _repeated(way, CALLS) for name, way in ways.items()}, rounds)
     us = {name: np.array(values) / CALLS * 1e6 for name, values in times.items()}
-    added = {name: float(np.median(us[name] - us["free"])) for name in ways if name != "free"}
-    view = float(np.median(us["ours"]))
-    print(f"a medium view {view:.0f} us; determinism adds " + _listed(added, "us"))
-    return {"view_us": view} | {f"view_determinism_{name}_us": value for name, value in added.items()}
+    view, other = (float(np.median(us[name])) for name in ("ours", "albumentations"))
+    added = float(np.median(us["ours"] - us["free"]))
+    seed = float(np.median(us["set_random_seed"] - us["albumentations"]))
+    print(
+        f"a medium view {view:.0f} us, {added:.1f} of them that it is the same everywhere; albumentations' own ", end=""
+    )
+    print(f"{other:.0f} us, and {seed:.0f} more by set_random_seed")
+    return {
+        "view_us": view,
+        "view_determinism_us": added,
+        "albumentations_view_us": other,
+        "albumentations_determinism_us": seed,
+    }
 
 
 def loading(packed: PackedSet, rounds: int) -> dict[str, float]:

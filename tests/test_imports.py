@@ -152,7 +152,7 @@ BUDGET = [
     Row("import xlite_search.search.suggest"),
     Row("import trainables.distill, trainables.baseline", BESIDE_TENSORS),
     Row(VIEWS),
-    Row(DRAW, (*TENSORS, *ENGINES, "matplotlib"), workers=2),
+    Row(DRAW, (*TENSORS, *BESIDE_TENSORS), workers=2),
 ]
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from xlite_search.data.distortions import ELASTIC_SIGMA, displacement
 from xlite_search.data.sources import image_key
 from xlite_search.data.sources.phantom import Phantom
-from xlite_search.data.transforms import ELASTIC_SIGMA, displacement
 from xlite_search.data.views import (
     Augment,
     Light,
@@ -442,6 +443,18 @@ def test_contrast_multiplies_and_keeps_black() -> None:
     assert (seen[:, 0] == 0).all()
     assert np.abs(seen[:, 2] - 2 * seen[:, 1]).max() <= 2
     assert 50 <= seen[:, 2].min() < 54 and 146 < seen[:, 2].max() <= 150
+
+
+@given(gamma=st.floats(0, 0.5), contrast=st.floats(0.01, 0.5), brightness=st.floats(0, 0.5), view=st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_light_is_albumentations_own(gamma: float, contrast: float, brightness: float, view: int) -> None:
+    """To the pixel, from the same draws."""
+    ours = only(gamma=gamma, contrast=contrast, brightness=brightness)
+    steps = [A.RandomGamma((100 * (1 - gamma), 100 * (1 + gamma)), p=1)] if gamma else []
+    numbers, theirs = _Numbers(), A.Compose([*steps, A.RandomBrightnessContrast(brightness, contrast, p=1)])
+    theirs.set_random_state(np.random.Generator(numbers.philox), numbers)
+    numbers.begin((ours._settings_key, KEYS[0]), view)
+    assert np.array_equal(ours(PICTURES[0], KEYS[0], view), theirs(image=PICTURES[0])["image"])
 
 
 def test_gamma_moves_what_is_between_black_and_white() -> None:

@@ -6,7 +6,7 @@ teacher's logits that were stored for view 3 belong to what the student sees as 
 
 "The same" is byte for byte on x86 CPUs with AVX2. Without it one pixel in 100,000 differs by a gray level or two.
 
-What is done to the pixels is in `transforms.py`, which imports albumentations for seconds: by the first view.
+What is done to the pixels is in `transforms.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic import BeforeValidator, Field
 
 from xlite_search import storage
 from xlite_search.data.sources import image_key
+from xlite_search.data.transforms import Transforms
 from xlite_search.spec import Spec, named
 
 if TYPE_CHECKING:
@@ -167,20 +168,15 @@ class Views:
         """
         if image.ndim == 3:
             return np.stack([self(channel, key, view) for channel in image])
-        numbers, change = self._pipeline(image.shape)
-        numbers.begin((self._settings_key, key), view)
-        pixels = np.ascontiguousarray(image)
-        changed: NDArray[np.uint8] = change(image=pixels)["image"]
-        return changed.copy() if changed is pixels else changed
+        transforms = self._transforms(image.shape)
+        transforms.numbers.begin((self._settings_key, key), view)
+        return transforms(np.ascontiguousarray(image))
 
-    def _pipeline(self, shape: tuple[int, ...]) -> tuple[_Numbers, Callable[..., dict[str, Any]]]:
-        built = self._of_thread.pipelines
+    def _transforms(self, shape: tuple[int, ...]) -> Transforms:
+        built = self._of_thread.transforms
         if shape not in built:
-            from xlite_search.data.transforms import compose  # takes seconds
-
-            numbers, change = _Numbers(), compose(self.spec, max(shape))
-            change.set_random_state(np.random.Generator(numbers.philox), numbers)
-            built[shape] = numbers, change
+            height, width = shape
+            built[shape] = Transforms(self.spec, height, width, _Numbers())
         return built[shape]
 
     def __reduce__(self) -> tuple[type[Views], tuple[Augment]]:
@@ -188,14 +184,14 @@ class Views:
 
 
 class _OfThread(threading.local):
-    """What each thread builds for itself: albumentations keeps what it drew in its transforms."""
+    """What each thread builds for itself: transforms, by the shape of images, and the numbers that they draw."""
 
     def __init__(self) -> None:
-        self.pipelines: dict[tuple[int, ...], tuple[_Numbers, Callable[..., dict[str, Any]]]] = {}
+        self.transforms: dict[tuple[int, ...], Transforms] = {}
 
 
 class _Numbers(random.Random):
-    """albumentations wants numpy's generator and Python's; both of ours draw from one Philox.
+    """Python's generator and, of the same Philox, numpy's: albumentations wants both.
 
     To begin a view, the Philox's state is set in place: a microsecond, where new seeds cost fifty.
     """
