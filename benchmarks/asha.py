@@ -1,40 +1,42 @@
-"""Halving by cohorts against Ray's AsyncHyperBandScheduler, on the same curves: epochs spent, and the best lost.
+"""Halving by cohorts against Ray's AsyncHyperBandScheduler and against halving once: epochs spent, and the best lost.
 
     python benchmarks/asha.py [--quick]
 
 A search is 36 trials of 27 epochs, reduction 3. After epoch e a trial's score is 0.5 + (q - 0.5)(1 - exp(-s e / 27)) +
 noise of sd 0.004, q uniform in 0.74 .. 0.84. `s` is 5 for all, and then uniform in 2 .. 10: early rungs favour the
 quick and not the good. Trials come best first, best last, or in random order, to one worker or four,
-and an epoch takes 0.5 to 2 units of time, drawn for each trial.
+and an epoch takes 0.5 to 2 units of time, drawn for each trial. Recorded: 24 of the arms in benchmarks/curves.json,
+small hybrids that were trained for 16 epochs on drawn radiographs, in random order; of those the true final score is
+taken to be the best that was seen.
 
-share    epochs trained of all 36 x 27, in the worst of the orders
+share    epochs trained of all, in the worst of the orders
 regret   true final score of the best trial, minus that of the best among those trained to the end, which only an oracle
          knows; mean over draws
 picked   the same, minus that of the one that a person takes: of those trained to the end, the best score that was seen
 
-A second table compares at equal epochs: other reductions, in random order, on four workers.
+A second table compares at equal epochs: other reductions, in random order, on four workers. A third has the plainest
+rule beside them, on the same draws: every trial for i epochs, the best k of them to the end, with the smallest k that
+trains no fewer epochs than the other rule; `gap` is its regret minus the other's. The best i is chosen by these
+very draws, which favours it.
 
 All figures are exact for the seeds: nothing is timed.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import recording
-from numpy.typing import NDArray
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from curves import FILE
+from halving import Draw, Floats, Spent, keep_for, once, ours, rays
 from recording import Limit
 
-from xlite_search.records import RunRecord, Status
-from xlite_search.search.asha import ASHA, Decision, decisions, targets
-
-TRIALS, EPOCHS, REDUCTION, METRIC = 36, 27, 3, "val/auroc_macro"
+TRIALS, EPOCHS, REDUCTION = 36, 27, 3
+ARMS = 24
 ORDERS = ("best first", "best last", "random")
 WORKERS = (1, 4)
 DRAWS, QUICK_DRAWS = 300, 3
@@ -45,7 +47,10 @@ LIMITS = {
     "mean_regret_max_grace_3": Limit(most=0.0003),
 }
 
-Floats = NDArray[np.float64]
+#: of a draw: the epochs that each trial was trained
+Search = Callable[[Draw], Spent]
+#: a rule by grace, reduction and workers
+Rule = Callable[..., Spent]
 
 
 class Speeds(NamedTuple):
@@ -60,13 +65,13 @@ class Speeds(NamedTuple):
 EQUAL = Speeds("equal speeds", (5, 5), "", ("worst_order_share", "mean_regret", "mean_picked_regret"))
 OTHER = Speeds("speeds of 2 to 10: early rungs mislead", (2, 10), "other_speeds_", ("share", "regret", "picked_regret"))
 
-
-class Draw(NamedTuple):
-    """scores `[trial, epoch]` as they are seen, final true ones `[trial]`, pace `[trial]`: time of an epoch."""
-
-    scores: Floats
-    final: Floats
-    pace: Floats
+#: what halving once is compared with, by a figure's stem: rule, grace, reduction
+RIVALS: Mapping[str, tuple[str, Rule, int, float]] = {
+    "reduction_3": ("ours", ours, 1, 3),
+    "reduction_2": ("ours", ours, 1, 2),
+    "grace_3": ("ours", ours, 3, 3),
+    "ray_reduction_3": ("Ray", rays, 1, 3),
+}
 
 
 class Cost(NamedTuple):
@@ -77,8 +82,19 @@ class Cost(NamedTuple):
     picked: float
     error: float
 
+    @classmethod
+    def of(cls, outcomes: Floats) -> Cost:
+        share, regret, picked = outcomes.mean(axis=0)
+        return cls(share, regret, picked, error_of(outcomes[:, 1]))
 
-def draw(random: np.random.Generator, order: str, speeds: tuple[float, float]) -> Draw:
+
+def error_of(values: Floats) -> float:
+    """Standard error of a mean."""
+    return float(np.std(values) / np.sqrt(len(values)))
+
+
+def draw(order: str, speeds: tuple[float, float], seed: int) -> Draw:
+    random = np.random.default_rng(seed)
     quality = random.uniform(0.74, 0.84, TRIALS)
     quality = {"best first": np.sort(quality)[::-1], "best last": np.sort(quality), "random": quality}[order]
     speed = random.uniform(*speeds, TRIALS)[:, None]
@@ -86,87 +102,28 @@ def draw(random: np.random.Generator, order: str, speeds: tuple[float, float]) -
     return Draw(course + random.normal(0, 0.004, course.shape), course[:, -1], random.uniform(0.5, 2, TRIALS))
 
 
-def ours(drawn: Draw, grace: int, workers: int, reduction: float = REDUCTION) -> NDArray[np.int64]:
-    """Epochs that each trial was trained: activations, each to the next rung, on `workers` workers."""
-    spec = ASHA(grace=grace, reduction=reduction)
-    config = {"epochs": EPOCHS}
-    runs = {str(n): RunRecord(Path(), str(n), "trial", str(n), {}, config) for n in range(TRIALS)}
-    decided: list[Decision] = []
-    clock, busy = 0.0, list[tuple[float, str, int]]()
-    while True:
-        training = {key for _, key, _ in busy}
-        waiting = {k: t for k, t in targets(spec, runs.values(), decided).items() if k not in training}
-        while waiting and len(busy) < workers:
-            key, target = next(iter(waiting.items()))
-            del waiting[key]
-            until = target or EPOCHS
-            heapq.heappush(busy, (clock + drawn.pace[int(key)] * (until - len(runs[key].epochs)), key, until))
-        if not busy:
-            return np.array([len(run.epochs) for run in runs.values()])
-        clock, key, until = heapq.heappop(busy)
-        runs[key] = _trained(runs[key], drawn.scores[int(key)], until)
-        for decision in decisions(spec, METRIC, list(runs.values()), decided):
-            decided.append(decision)
-            for loser in decision.scores.keys() - set(decision.kept):
-                runs[loser] = _with(runs[loser], "stopped")
+@cache
+def recordings() -> Floats:
+    """`[arm, epoch]`"""
+    return np.array([arm["curve"] for arm in json.loads(FILE.read_text(encoding="utf-8"))["arms"]])
 
 
-def _trained(run: RunRecord, scores: Floats, until: int) -> RunRecord:
-    course = tuple({METRIC: float(score)} for score in scores[:until])
-    status: Status = "finished" if until == EPOCHS else "paused"
-    return RunRecord(run.folder, run.key, "trial", run.label, {}, run.config, epochs=course, status=status)
+def recorded(seed: int) -> Draw:
+    scores = recordings()[np.random.default_rng(seed).permutation(len(recordings()))[:ARMS]]
+    return Draw(scores, scores.max(axis=1), np.ones(ARMS))
 
 
-def _with(run: RunRecord, status: Status) -> RunRecord:
-    return RunRecord(run.folder, run.key, "trial", run.label, {}, run.config, epochs=run.epochs, status=status)
+def outcome(drawn: Draw, spent: Spent) -> tuple[float, float, float]:
+    """Share, regret and picked of one draw."""
+    done = np.flatnonzero(spent == drawn.scores.shape[1])
+    picked = done[drawn.scores[done].max(axis=1).argmax()]
+    best = drawn.final.max()
+    return float(spent.sum() / drawn.scores.size), best - drawn.final[done].max(), best - drawn.final[picked]
 
 
-def rays(drawn: Draw, grace: int, workers: int, reduction: float = REDUCTION) -> NDArray[np.int64]:
-    """The same for Ray's scheduler, asked epoch by epoch."""
-    scheduler = AsyncHyperBandScheduler("epoch", METRIC, "max", EPOCHS, grace, reduction)
-    trials = [SimpleNamespace(trial_id=str(n), config={}) for n in range(TRIALS)]
-    spent, following = np.zeros(TRIALS, int), 0
-    busy: list[tuple[float, int]] = []
-    clock = 0.0
-    while following < TRIALS or busy:
-        while following < TRIALS and len(busy) < workers:
-            scheduler.on_trial_add(None, trials[following])
-            heapq.heappush(busy, (clock + drawn.pace[following], following))
-            following += 1
-        clock, n = heapq.heappop(busy)
-        spent[n] += 1
-        result = {"epoch": int(spent[n]), METRIC: float(drawn.scores[n, spent[n] - 1])}
-        if spent[n] == EPOCHS:
-            scheduler.on_trial_complete(None, trials[n], result)
-        elif scheduler.on_trial_result(None, trials[n], result) == TrialScheduler.CONTINUE:
-            heapq.heappush(busy, (clock + drawn.pace[n], n))
-    return spent
-
-
-#: of a draw, a grace, a number of workers and a reduction: the epochs that each trial was trained
-Search = Callable[[Draw, int, int, float], NDArray[np.int64]]
-
-
-def cost(
-    search: Search,
-    grace: int,
-    order: str,
-    workers: int,
-    draws: int,
-    speeds: tuple[float, float],
-    reduction: float = REDUCTION,
-) -> Cost:
-    """Over draws, which are the same for every search."""
-    found = []
-    for seed in range(draws):
-        drawn = draw(np.random.default_rng(seed), order, speeds)
-        spent = search(drawn, grace, workers, reduction)
-        done = np.flatnonzero(spent == EPOCHS)
-        picked = done[drawn.scores[done].max(axis=1).argmax()]
-        best = drawn.final.max()
-        found.append((spent.sum() / (TRIALS * EPOCHS), best - drawn.final[done].max(), best - drawn.final[picked]))
-    share, regret, picked_regret = np.mean(found, axis=0)
-    return Cost(share, regret, picked_regret, float(np.std([each[1] for each in found]) / np.sqrt(draws)))
+def outcomes(search: Search, drawing: Callable[[int], Draw], draws: int) -> Floats:
+    """`[draw, (share, regret, picked)]`, over draws that are the same for every search."""
+    return np.array([outcome(drawn, search(drawn)) for drawn in map(drawing, range(draws))])
 
 
 def table(speeds: Speeds, draws: int) -> dict[str, float]:
@@ -177,7 +134,11 @@ def table(speeds: Speeds, draws: int) -> dict[str, float]:
         cases: dict[str, list[Cost]] = {"": [], "ray_": []}
         for workers in WORKERS:
             for order in ORDERS:
-                one, other = (cost(s, grace, order, workers, draws, speeds.range) for s in (ours, rays))
+                drawing = partial(draw, order, speeds.range)
+                one, other = (
+                    Cost.of(outcomes(partial(rule, grace=grace, reduction=REDUCTION, workers=workers), drawing, draws))
+                    for rule in (ours, rays)
+                )
                 print(
                     f"{grace:>5} {workers:>7}  {order:<11} {one.share:>10.1%} {other.share:>6.1%} "
                     f"{one.regret:>12.5f} {other.regret:>8.5f} {one.picked:>12.5f} {other.picked:>8.5f}"
@@ -199,15 +160,44 @@ def at_equal_epochs(speeds: Speeds, draws: int) -> dict[str, float]:
     """
     figures: dict[str, float] = {}
     print(f"\n{speeds.title}, random order, four workers, grace 1\nsearch reduction  share   regret      +-   picked")
-    for name, search, reductions in (("ours", ours, (2, 2.5, 3, 4)), ("Ray", rays, (2, 3, 4, 5))):
+    for name, rule, reductions in (("ours", ours, (2, 2.5, 3, 4)), ("Ray", rays, (2, 3, 4, 5))):
         for reduction in reductions:
-            found = cost(search, 1, "random", 4, draws, speeds.range, reduction)
-            print(
-                f"{name:<6} {reduction:>9g} {found.share:>6.1%} {found.regret:>8.5f} {found.error:>7.5f} "
-                f"{found.picked:>8.5f}"
-            )
-            stem = speeds.prefix + ("ray_" if search is rays else "") + f"reduction_{reduction:g}".replace(".", "_")
+            search = partial(rule, grace=1, reduction=reduction, workers=4)
+            found = Cost.of(outcomes(search, partial(draw, "random", speeds.range), draws))
+            print(f"{name:<6} {reduction:>9g} {row(found)}")
+            stem = speeds.prefix + ("ray_" if rule is rays else "") + f"reduction_{reduction:g}".replace(".", "_")
             figures |= {f"{stem}_{figure}": value for figure, value in found._asdict().items()}
+    return figures
+
+
+def row(found: Cost) -> str:
+    return f"{found.share:>6.1%} {found.regret:>8.5f} {found.error:>7.5f} {found.picked:>8.5f}"
+
+
+def against_once(title: str, prefix: str, drawing: Callable[[int], Draw], draws: int) -> dict[str, float]:
+    """Prints halving once, for every i, beside each rival. Figures are called `once_grace_3_best_regret` and so on: of
+    one epoch first, and of the best i."""
+    trials, epochs = drawing(0).scores.shape
+    figures: dict[str, float] = {}
+    print(f"\n{title}, random order, four workers")
+    print(f"{'search':<31}  share   regret      +-   picked      gap      +-")
+    for stem, (name, rule, grace, reduction) in RIVALS.items():
+        theirs = outcomes(partial(rule, grace=grace, reduction=reduction, workers=4), drawing, draws)
+        rival, plain = Cost.of(theirs), dict[int, dict[str, float]]()
+        print(f"{f'{name}, grace {grace}, reduction {reduction:g}':<31} {row(rival)}")
+        for first in range(1, epochs):
+            if not (keep := keep_for(rival.share, first, trials, epochs)):
+                break
+            mine = outcomes(partial(once, first=first, keep=keep), drawing, draws)
+            found, gaps = Cost.of(mine), mine[:, 1] - theirs[:, 1]
+            plain[first] = {"first": first, "keep": keep, "gap": gaps.mean(), "gap_error": error_of(gaps)}
+            plain[first] |= found._asdict()
+            said = f"    i = {first}, keep {keep}"
+            print(f"{said:<31} {row(found)} {gaps.mean():>8.5f} {error_of(gaps):>7.5f}")
+        best = min(plain.values(), key=lambda each: each["regret"])
+        figures |= {f"{prefix}once_{stem}_rival_{figure}": value for figure, value in rival._asdict().items()}
+        for which, chosen in (("one", plain[1]), ("best", best)):
+            figures |= {f"{prefix}once_{stem}_{which}_{figure}": value for figure, value in chosen.items()}
     return figures
 
 
@@ -215,7 +205,10 @@ def measure(quick: bool) -> dict[str, float]:
     draws, figures = QUICK_DRAWS if quick else DRAWS, dict[str, float]()
     for speeds in (EQUAL, OTHER):
         figures |= table(speeds, draws) | at_equal_epochs(speeds, draws)
-    return figures | {"trials": TRIALS, "epochs": EPOCHS, "draws": draws}
+    for speeds in (EQUAL, OTHER):
+        figures |= against_once(speeds.title, speeds.prefix, partial(draw, "random", speeds.range), draws)
+    figures |= against_once("recorded trainings", "recorded_", recorded, draws)
+    return figures | {"trials": TRIALS, "epochs": EPOCHS, "draws": draws, "drawn": ARMS, "arms": len(recordings())}
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ HELPERS = (
         "figures",
         "gpu_checks",
         "gpu_switches",
+        "halving",
         "peer_plain",
         "peer_study",
         "recording",
