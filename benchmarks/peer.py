@@ -2,8 +2,8 @@
 
     python benchmarks/peer.py
 
-1,000 radiographs of NIH at 96 px, two light students x tau x alpha, 4 epochs, ASHA from epoch 1 on, two trials at once
-on one thread each, nothing pretrained. `peer_plain.py` is Ray Tune, timm, albumentations, scikit-learn and MLflow's
+1,000 radiographs of NIH at 96 px, kd_grid's students and teacher without attention x tau x alpha, 4 epochs, two trials
+at once on one thread each, nothing pretrained; ASHA from epoch 1 on with Ray's reduction, 4. `peer_plain.py` is Ray Tune, timm, albumentations, scikit-learn and MLflow's
 callback; its teacher answers in every step. `peer_study.py` is ours, by `prepare` and `run`, which the time holds. Both
 train a teacher first, on the same patients, and rank by macro AUROC on the same others.
 

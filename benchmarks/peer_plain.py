@@ -28,9 +28,9 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-SIZE, BATCH, LR, SEED = 96, 32, 1e-3, 42
+SIZE, BATCH, LR, SEED, TEACHER = 96, 32, 1e-3, 42, "convnext_tiny"
 GRID = {
-    "model": tune.grid_search(["mobilenetv3_small_100", "resnet10t"]),
+    "model": tune.grid_search(["efficientnet_b0", "mobilenetv3_small_100"]),
     "tau": tune.grid_search([1.0, 4.0]),
     "alpha": tune.grid_search([0.3, 0.7]),
 }
@@ -88,7 +88,7 @@ def taught(given: dict[str, Any], path: str) -> None:
     """The teacher, on both cores, before the grid."""
     torch.set_num_threads(2)
     torch.manual_seed(SEED)
-    model = build("resnet18")
+    model = build(TEACHER)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     batches = DataLoader(Radiographs(given, "train", augment=True), BATCH, shuffle=True, drop_last=True)
     for _ in range(given["epochs"]):
@@ -100,7 +100,7 @@ def trial(config: dict[str, Any], given: dict[str, Any], teacher_path: str) -> N
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(SEED)
-    teacher = build("resnet18").eval().requires_grad_(False)
+    teacher = build(TEACHER).eval().requires_grad_(False)
     teacher.load_state_dict(torch.load(teacher_path))
     model = build(config["model"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
@@ -125,7 +125,7 @@ def main() -> None:
         tune_config=tune.TuneConfig(
             metric="auroc",
             mode="max",
-            scheduler=ASHAScheduler(max_t=given["epochs"], grace_period=1, reduction_factor=2),
+            scheduler=ASHAScheduler(max_t=given["epochs"], grace_period=1),
         ),
         run_config=tune.RunConfig(storage_path=str(folder / "ray"), verbose=0, callbacks=[follow]),
     )

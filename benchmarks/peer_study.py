@@ -22,12 +22,12 @@ study = Study(
     question=__doc__,
     trainable=distill,
     base=base,
-    teacher=base.with_settings({"model": "resnet18_none", "threads": 2}),
+    teacher=base.with_settings({"model": "convnext_tiny_none", "threads": 2}),
     space={
-        "model": grid_search(["mobilenetv3_small_100_none", "resnet10t_none"]),
+        "model": grid_search(["efficientnet_b0_none", "mobilenetv3_small_100_none"]),
         "kd.tau": grid_search([1.0, 4.0]),
         "kd.alpha": grid_search([0.3, 0.7]),
     },
     metric="val/auroc_macro",
-    scheduler=ASHA(grace=1, reduction=2),
+    scheduler=ASHA(grace=1, reduction=4),
 )

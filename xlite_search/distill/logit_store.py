@@ -182,7 +182,7 @@ class LogitStore:
     def seconds_per_image(self) -> float:
         """What the logits of an image took, on average over the blocks that are there."""
         blocks = list(self.folder.glob(BLOCK_FILES))
-        spent = [SECONDS.unpack(path.read_bytes()[DIGEST:HEADER])[0] for path in blocks]
+        spent = [_seconds(path) for path in blocks]
         images = sum(len(self._positions(int(path.name[6:10]))) for path in blocks)
         return sum(spent) / images if images else 0.0
 
@@ -298,6 +298,12 @@ class LogitStore:
 
 
 REMOVE = "Remove it, and its logits are computed again"
+
+
+def _seconds(path: Path) -> float:
+    """What a block took, of its header: a study of NIH's size has 400 blocks of 115 kB, and each epoch asks."""
+    with path.open("rb") as file:
+        return float(SECONDS.unpack(file.read(HEADER)[DIGEST:])[0])
 
 
 def rounded(logits: torch.Tensor) -> torch.Tensor:
