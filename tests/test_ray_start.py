@@ -18,6 +18,7 @@ from unittest.mock import Mock
 import pytest
 import ray
 from ray.air.execution._internal import RayActorManager
+from ray.tune.utils.object_cache import _ObjectCache
 
 from xlite_search import interrupts
 from xlite_search.errors import BadInput, EngineDied, Interrupted, XliteError
@@ -130,6 +131,7 @@ def test_ray_that_somebody_imported_before_obeys_our_settings(tmp_path: Path) ->
 import os
 import ray
 from ray.air.execution._internal import RayActorManager
+from ray.tune.utils.object_cache import _ObjectCache
 from ray._private.services import get_node_ip_address
 from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
 loader = AuthenticationTokenLoader.instance()
@@ -203,6 +205,22 @@ def test_a_worker_that_starved_is_a_worker_that_is_lost() -> None:
     assert isinstance(told, ray.exceptions.RayActorError) and "low on memory" in str(told)
     with pytest.raises(RuntimeError, match="unexpected exception"):
         RayActorManager._actor_task_failed(Mock(), task, starved)
+
+
+def test_workers_without_a_trial_stay_as_many_as_are_asked_for() -> None:
+    """Within; outside, Ray keeps one. At the end none stays."""
+
+    def kept() -> list[bool]:
+        return [cache.cache_object("CPU", worker) for worker in ("first", "second", "third")]
+
+    with ray_patches.workers_wait(2):
+        cache = _ObjectCache(may_keep_one=True)
+        assert kept() == [True, True, False]
+        assert list(cache.flush_cached_objects()) == []
+        assert cache.pop_cached_object("CPU") == "first"
+        assert list(cache.flush_cached_objects(force_all=True)) == ["second"] and cache.num_cached_objects == 0
+    cache = _ObjectCache(may_keep_one=True)
+    assert kept() == [True, False, False]
 
 
 def test_a_ctrl_c_that_python_lost_before_anybody_listened_ends_the_search(quiet: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def plan(
     name: StudyName = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Time two steps of the largest and the smallest model; find near-duplicates."),
+        typer.Option("--measure", help="Time steps of every model; find near-duplicates."),
     ] = False,
     drop_near_duplicates: DropNear = False,
     json_: Json = False,

@@ -1,19 +1,16 @@
-"""Forecast of a study: epochs, disk, and where two steps were timed, hours, memory and energy.
+"""Forecast of a study: epochs, disk, and where steps were timed, hours, memory and energy.
 
 Epochs are the most that the rule can train (`workload.py`), and all else follows from them. Disk follows from the
-number of weights. Time and memory are measured: two training steps of the largest and of the smallest model, each in a
-process of its own with the run's own threads, loader and precision; models between them are placed by their
-multiply-accumulates. Trials that share a GPU are forecast as a range, from "sharing costs nothing" to "they take
-turns".
+number of weights. Time and memory are measured (`step_costs.py`): steps and an epoch's end of every model, with the
+run's own threads, loader and precision. From a rung on nobody knows who stays: the time is said as it is if they are
+as fast as the mean of all, and as it is at most, if they are the slowest. Trials that share a GPU are forecast as a
+range, from "sharing costs nothing" to "they take turns".
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,33 +18,33 @@ import torch
 from xlite_search import limits, model_folder, places
 from xlite_search.config import RunConfig
 from xlite_search.console import duration
-from xlite_search.data.dataset import Data, open_data
+from xlite_search.data.dataset import Data
 from xlite_search.distill.teacher_logits import online_reason
-from xlite_search.errors import BadInput, OutOfMemory
-from xlite_search.execution import out_of_memory_named
+from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, visible_gpus
-from xlite_search.models.cost import macs
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import KEPT_CHECKPOINTS
 from xlite_search.search.plan import Plan
+from xlite_search.search.step_costs import costs_of
 from xlite_search.search.teaching import views_of
 from xlite_search.search.workload import Workload, makespan, workload
-from xlite_search.trainable import config_name, config_named
-from xlite_search.training.loop import configure_process
-from xlite_search.training.timing import StepCost, timed_steps
+from xlite_search.training.timing import StepCost
 
-#: of Ray and MLflow: to start, and for each trial (`benchmarks/orchestration.py`)
-START_S, TRIAL_S = 12.0, 0.5
+#: of Ray and MLflow, imports and the closing table among it; and for a run each time that a worker goes on with it
+#: (`benchmarks/forecast.py`)
+START_S, TRIAL_S = 15.0, 0.2
 #: a trial's manifest, figures and predictions
 BESIDE_WEIGHTS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of what was measured: seconds at least and at most, the part of the least that ASHA saves, and bytes of memory
-    that a trial of the largest model takes, on the GPU or else in its process; the energy of the GPUs in kWh, 0 where
-    nobody knows."""
+    """Of what was measured, each if sharing a GPU costs nothing, and if it means taking turns: seconds if those who
+    stay are as fast as the mean, and seconds at most. The part of the most that ASHA saves; bytes of memory that a
+    trial of the largest model takes, on the GPU or else in its process; the energy of the GPUs in kWh, 0 where nobody
+    knows."""
 
+    expected: tuple[float, float]
     seconds: tuple[float, float]
     saved_s: float
     memory: int
@@ -77,9 +74,9 @@ class Forecast:
         saved = f", {1 - self.epochs / self.all_epochs:.0%} fewer than without ASHA" if self.all_epochs else ""
         yield f"{self.epochs:,} epochs at most{saved if self.epochs < self.all_epochs else ''}"
         if self.timing:
-            least, most = map(duration, self.timing.seconds)
+            expected, most = map(_range, (self.timing.expected, self.timing.seconds))
             asha = f"; ASHA saves {duration(self.timing.saved_s)} at least" if self.timing.saved_s >= 1 else ""
-            yield f"{least if least == most else f'{least} to {most}'} at most, {self.at_once} at a time{asha}"
+            yield f"about {expected}, {most} at most, {self.at_once} at a time{asha}"
             if self.timing.kwh:
                 yield f"{self.timing.kwh:.2g} kWh for the GPU"
             kind = "GPU memory" if self.device == "cuda" else "memory"
@@ -101,8 +98,13 @@ class Forecast:
             )
 
 
+def _range(seconds: tuple[float, float]) -> str:
+    least, most = map(duration, seconds)
+    return least if least == most else f"{least} to {most}"
+
+
 def forecast(plan: Plan, machine: Machine, *, measure: bool = False) -> Forecast:
-    """Of the trials that are not over. `measure` times two steps of two models, which takes seconds.
+    """Of the trials that are not over. `measure` times steps of every model, which takes seconds for each.
 
     Raises:
         BadInput: a measured model does not fit into memory.
@@ -199,72 +201,62 @@ def _cached_logits(configs: Sequence[RunConfig], plan: Plan) -> int:
 
 
 def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Workload, gpus: int) -> Timing:
-    """Trials that share a GPU are somewhere between as fast as alone and taking turns."""
+    """Trials that share a GPU are somewhere between as fast as alone and taking turns; those that share a CPU were
+    timed together."""
     teachers, members = _untrained(plan), _members(plan, left[0])
-    costs = costs_of([*left, *teachers, *members])
-    inference_s = sum(costs[member.model].inference_s for member in members)
-    epoch_s = [_epoch_s(plan.data(config), config, costs[config.model], inference_s) for config in left]
-    first = START_S + TRIAL_S * len(work.alone) / found.at_once + _cached_logits(left, plan) * inference_s
+    answering = [member.model_copy(update={"threads": left[0].threads}) for member in members]  # in students' processes
+    costs = costs_of([*answering, *left], 1 if gpus else found.at_once)
+    inference_s = sum(costs.of[member.model].inference_s for member in members)
+    trials = [_run(plan.data(config), config, costs.of[config.model], inference_s) for config in left]
+    memory = max(cost.memory for cost in costs.of.values())
+    first = START_S + costs.worker_s + _cached_logits(left, plan) * inference_s / (1 if gpus else found.at_once)
     for teacher in teachers:
-        first += (teacher.stop_after or teacher.epochs) * _epoch_s(plan.data(teacher), teacher, costs[teacher.model])
-    busy = sum(_longest(stage, epoch_s, found.at_once) for stage in work.stages)
+        alone = costs_of([teacher])
+        one = _run(plan.data(teacher), teacher, alone.of[teacher.model])
+        first += alone.worker_s + one.seconds(teacher.stop_after or teacher.epochs)
+        memory = max(memory, alone.of[teacher.model].memory)
+    expected, busy = (sum(how(stage, trials, found.at_once) for stage in work.stages) for how in (_mean, _longest))
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
-    saved = _longest(work.alone, epoch_s, found.at_once) - busy
-    memory = max(cost.memory for cost in costs.values())
-    watts = sum(costs[config.model].watts for config in left) / len(left) * min(found.at_once, gpus)
+    saved = _longest(work.alone, trials, found.at_once) - busy
+    watts = sum(costs.of[config.model].watts for config in left) / len(left) * min(found.at_once, gpus)
     kwh = watts * (first + busy * (1 + turns) / 2) / 3.6e6
-    return Timing((first + busy, first + busy * turns), max(saved, 0.0), memory, kwh)
+    within = (first + expected, first + expected * turns), (first + busy, first + busy * turns)
+    return Timing(*within, max(saved, 0.0), memory, kwh)
 
 
-def _longest(epochs: Sequence[int], epoch_s: Sequence[float], at_once: int) -> float:
+@dataclass(frozen=True)
+class _Run:
+    """What a run takes each time that a worker goes on with it, and for an epoch; and how many epochs it has."""
+
+    begin_s: float
+    epoch_s: float
+    epochs: int
+
+    def seconds(self, epochs: int) -> float:
+        return self.begin_s + epochs * self.epoch_s if epochs else 0.0
+
+
+def _longest(epochs: Sequence[int], runs: Sequence[_Run], at_once: int) -> float:
     """Seconds of a stage whose runs are taken to be the slowest of those that are left, for nobody knows who stays; the
     slowest trains longest. Of trials that are not known yet each is as slow as the slowest."""
-    slow = sorted(epoch_s, reverse=True)
+    slow = sorted(runs, key=lambda run: -run.epoch_s)
     slow = slow[:1] * (len(epochs) - len(slow)) + slow
-    return makespan([n * s for n, s in zip(sorted(epochs, reverse=True), slow, strict=False)], at_once)
+    pieces = zip(sorted(epochs, reverse=True), slow, strict=False)
+    return makespan([run.seconds(n) for n, run in pieces], at_once)
 
 
-def _epoch_s(data: Data, config: RunConfig, cost: StepCost, teacher_s: float = 0.0) -> float:
+def _mean(epochs: Sequence[int], runs: Sequence[_Run], at_once: int) -> float:
+    """Seconds of a stage: of all that are left as each of them is, in their order; where only some are, or more, as the
+    mean of them."""
+    if len(epochs) != len(runs):
+        begin_s, epoch_s = (sum(getattr(run, name) for run in runs) / len(runs) for name in ("begin_s", "epoch_s"))
+        return makespan([_Run(begin_s, epoch_s, n).seconds(n) for n in epochs], at_once)
+    todo = dict(zip(sorted(range(len(runs)), key=lambda n: -runs[n].epochs), sorted(epochs, reverse=True), strict=True))
+    return makespan([run.seconds(todo[n]) for n, run in enumerate(runs)], at_once, ordered=True)
+
+
+def _run(data: Data, config: RunConfig, cost: StepCost, teacher_s: float = 0.0) -> _Run:
     """`teacher_s`: of the teacher's logits for an image, which are waited for where they are computed online."""
     waited = teacher_s if config.kd and online_reason(config, config.kd) else 0.0
-    return len(data.train) * (cost.train_s + waited) + len(data.val) * cost.inference_s
-
-
-def costs_of(configs: Sequence[RunConfig]) -> dict[str, StepCost]:
-    """By model's name: measured for the one with the most and the one with the fewest multiply-accumulates, on the
-    straight line between them for the others."""
-    by_name = {config.model: config for config in configs}
-    size = open_data(configs[0].data).packed.size
-    work = {name: _macs(name, size) for name in by_name}
-    small, large = min(by_name, key=lambda name: work[name]), max(by_name, key=lambda name: work[name])
-    least = measured(by_name[small])
-    most = measured(by_name[large]) if large != small else least
-    span = max(work[large] - work[small], 1)
-    return {name: least.towards(most, (work[name] - work[small]) / span) for name in by_name}
-
-
-def _macs(name: str, size: int) -> int:
-    with torch.random.fork_rng(devices=[]):
-        return macs(build_model(name, classes=2).eval(), torch.zeros(1, 1, size, size, dtype=torch.uint8))
-
-
-def measured(config: RunConfig) -> StepCost:
-    """Two steps in a process of their own, as a trial has one: what it allocates goes with it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_steps, config.model_dump_json(), config_name(type(config))).result()
-        except (BrokenProcessPool, OutOfMemory):
-            smaller = "batch_size" if config.batchwise else "micro_batch, which keeps the batch"
-            raise BadInput(
-                f"a step of {config.model} with {config.micro_batch or config.batch_size} images at once does not fit "
-                f"into memory here; set a smaller {smaller}"
-            ) from None
-
-
-def _steps(given: str, named: str) -> StepCost:
-    config = config_named(named).model_validate_json(given)
-    configure_process(config)
-    data = open_data(config.data)
-    model, hard = config.build(data)
-    with out_of_memory_named():
-        return timed_steps(config, model, data, lambda logits, batch: hard(logits, batch.labels, batch.weights))
+    epoch_s = len(data.train) * (cost.train_s + waited) + len(data.val) * cost.inference_s + cost.epoch_s
+    return _Run(TRIAL_S + cost.build_s, epoch_s, config.stop_after or config.epochs)

@@ -28,7 +28,7 @@ from xlite_search.search import asha, scheduling
 from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
 from xlite_search.search.ray_files import ray_folder
-from xlite_search.search.ray_patches import workers_may_starve
+from xlite_search.search.ray_patches import workers_may_starve, workers_wait
 from xlite_search.search.scheduling import Scheduler
 from xlite_search.search.worker import Activation, job_for
 from xlite_search.study_record import StudyRecord
@@ -143,7 +143,7 @@ def drain(queue: Queue, resources: Mapping[str, float], at_once: int) -> None:
     """Has Ray Tune run what the queue hands out, until it hands out nothing more. Ray's own files are thrown away."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else it starts one worker after the other
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nobody reads its state, which holds every trial twice
-    with ray_folder() as cache, workers_may_starve(), closing(queue.ending):
+    with ray_folder() as cache, workers_may_starve(), workers_wait(at_once), closing(queue.ending):
         tune.Tuner(
             tune.with_resources(Activation, dict(resources)),
             tune_config=tune.TuneConfig(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.air.execution._internal import RayActorManager
+from ray.tune.utils.object_cache import _ObjectCache
 
 from xlite_search import places
 
@@ -28,6 +29,8 @@ NAMES = (
     "ray._raylet:AuthenticationTokenLoader.reset_cache",
     "ray._raylet:Config.initialize",
     "ray.air.execution._internal:RayActorManager._actor_task_failed",
+    "ray.tune.utils.object_cache:_ObjectCache.cache_object",
+    "ray.tune.utils.object_cache:_ObjectCache.flush_cached_objects",
 )
 
 
@@ -64,3 +67,27 @@ def workers_may_starve() -> Iterator[None]:
         yield
     finally:
         RayActorManager._actor_task_failed = failed
+
+
+@contextmanager
+def workers_wait(count: int) -> Iterator[None]:
+    """Of workers without a trial Tune keeps one and ends the others: at a rung, where all but the last of a cohort have
+    nothing to do, each of them would be started anew, which takes seconds. Here `count` of them stay."""
+    cache, flush = _ObjectCache.cache_object, _ObjectCache.flush_cached_objects
+
+    def cache_object(self: Any, key: Any, worker: Any) -> bool:
+        if self._num_cached_objects >= count:
+            return bool(cache(self, key, worker))
+        self._cached_objects[key].append(worker)
+        self._num_cached_objects += 1
+        return True
+
+    def flush_cached_objects(self: Any, force_all: bool = False) -> Generator[Any]:
+        if force_all or self._num_cached_objects > count:
+            yield from flush(self, force_all)
+
+    _ObjectCache.cache_object, _ObjectCache.flush_cached_objects = cache_object, flush_cached_objects
+    try:
+        yield
+    finally:
+        _ObjectCache.cache_object, _ObjectCache.flush_cached_objects = cache, flush

@@ -81,10 +81,10 @@ def stages(scheduler: ASHA | None, members: Sequence[Member], first: int = 1) ->
             staying, since = min(staying, scheduler.kept(staying, until)), until
 
 
-def makespan(work: Sequence[float], at_once: int) -> float:
-    """When the last of some pieces of work ends, the longest begun first."""
+def makespan(work: Sequence[float], at_once: int, *, ordered: bool = False) -> float:
+    """When the last of some pieces of work ends, the longest begun first, or as they are `ordered`."""
     busy = [0.0] * at_once
-    for piece in sorted(work, reverse=True):
+    for piece in work if ordered else sorted(work, reverse=True):
         heapq.heapreplace(busy, busy[0] + piece)
     return max(busy)
 
