@@ -140,6 +140,7 @@ def test_hours_by_hand(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None
     assert [*found.timing.seconds, *found.timing.expected] == pytest.approx([least] * 4)
     assert found.timing.saved_s == pytest.approx((8 - 6) * epoch_s + (2 - 5) * begin_s)
     assert any("3 GB of memory for a trial" in line for line in found.words())
+    assert any(line.startswith("about ") and " at most, 2 at a time" in line for line in found.words())
     monkeypatch.setattr("xlite_search.limits.memory", lambda: 6 * 10**9)
     assert not any("may not fit" in line for line in found.words())
     monkeypatch.setattr("xlite_search.limits.memory", lambda: 5 * 10**9)
