@@ -277,6 +277,38 @@ def test_a_trainable_that_breaks_its_word_is_told_so(tiny: RunConfig, tmp_path: 
     ]
 
 
+TELLS = """
+import os
+from trainables.baseline import baseline
+from xlite_search.config import RunConfig
+from xlite_search.search.asha import ASHA
+from xlite_search.search.study import Study, grid_search
+
+def tells_its_worker(config, resume=None):
+    for result in baseline(config, resume):
+        result.metrics["worker/pid"] = float(os.getpid())
+        yield result
+
+base = RunConfig.model_validate_json({base!r})
+study = Study(
+    question="?",
+    trainable=tells_its_worker,
+    base=base,
+    space={{"seed": grid_search([1, 2, 3, 4])}},
+    scheduler=ASHA(grace=1, reduction=2),
+)
+"""
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_workers_that_wait_at_a_rung_go_on_behind_it(tiny: RunConfig, tmp_path: Path) -> None:
+    """Four trials, then three, then two, on two workers: none is started anew."""
+    (tmp_path / "tells.py").write_text(TELLS.format(base=tiny.model_dump_json()))
+    runs = run(make_plan(load_study(str(tmp_path / "tells.py")), "tells")).runs()
+    assert sorted(len(record.epochs) for record in runs) == [1, 2, 3, 3]
+    assert len({epoch["worker/pid"] for record in runs for epoch in record.epochs}) == 2
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_a_failed_teacher_ends_the_study_with_its_cause(grid: Study) -> None:
     with pytest.raises(RunFailed, match=r"the teacher failed: (nan_loss|not_finite|diverged|constant_logits): "):
