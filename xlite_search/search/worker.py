@@ -86,7 +86,10 @@ class Activation(tune.Trainable):  # type: ignore[misc]
             record = _failed(RunRecord.load(self.folder), error)
         if record is None:
             return {"epoch": 0, "done": True}
-        return {"epoch": len(record.epochs), "done": record.over or len(record.epochs) == self.until}
+        done = record.over or len(record.epochs) == self.until
+        if done:
+            self.epochs.close()  # and with it the run's lock: another worker may go on with it while this one waits
+        return {"epoch": len(record.epochs), "done": done}
 
     def reset_config(self, new_config: dict[str, Job]) -> bool:
         self.cleanup()
