@@ -3,9 +3,10 @@
     python benchmarks/peer.py
 
 1,000 radiographs of NIH at 96 px, kd_grid's students and teacher without attention x tau x alpha, 4 epochs, two trials
-at once on one thread each, nothing pretrained; ASHA from epoch 1 on with Ray's reduction, 4. `peer_plain.py` is Ray Tune, timm, albumentations, scikit-learn and MLflow's
-callback; its teacher answers in every step. `peer_study.py` is ours, by `prepare` and `run`, which the time holds. Both
-train a teacher first, on the same patients, and rank by macro AUROC on the same others.
+at once on one thread each, nothing pretrained; ASHA from epoch 1 on, with Ray's own reduction of 4. `peer_plain.py` is
+Ray Tune, timm, albumentations, scikit-learn and MLflow's callback; its teacher answers in every step. `peer_study.py`
+is ours, by `prepare` and `run`, which the time holds. Both train a teacher first, on the same patients, and rank by
+macro AUROC on the same others.
 
     ratio   seconds of ours by those of the plain script
     epochs  of all trials, of 32; the teacher's 4 not counted
