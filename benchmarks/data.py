@@ -108,7 +108,7 @@ def views(packed: PackedSet, rounds: int) -> dict[str, float]:
     from xlite_search.data.views import Medium, Views, _Numbers
 
     image, number, spec = np.array(packed.pixels[0, 0]), itertools.count(), Medium()
-    ours, free = Views(spec), Transforms(spec, SIZE, SIZE, _Numbers())
+    ours, free, out = Views(spec), Transforms(spec, SIZE, SIZE, _Numbers()), np.empty_like(image)
     zoom, shift = (1 - spec.zoom, 1 + spec.zoom), (-spec.shift, spec.shift)
     pose = A.Affine(scale=zoom, translate_percent=shift, rotate=(-spec.rotate, spec.rotate), p=1)
     light = A.RandomBrightnessContrast(spec.brightness, spec.contrast, p=1)
@@ -119,8 +119,8 @@ def views(packed: PackedSet, rounds: int) -> dict[str, float]:
         theirs(image=image)
 
     ways: dict[str, Callable[[], object]] = {
-        "free": lambda: free(image),
-        "ours": lambda: ours(image, 7, next(number)),
+        "free": lambda: free(image, out),
+        "ours": lambda: ours.draw(image, 7, next(number), out),
         "albumentations": lambda: theirs(image=image),
         "set_random_seed": with_seed,
     }

@@ -35,30 +35,32 @@ class Transforms:
 
             self.distortion = Distortion(spec, max(height, width), numbers)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 `[h, w]` to a new `[h, w]`."""
+    def __call__(self, image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """uint8 `[h, w]` into another, both contiguous."""
         self.numbers.random()  # albumentations' Compose draws one before all else, and views are for ever
-        image = self.posed(image) if self.moves else image.copy()
+        if self.moves:
+            cv2.warpAffine(image, self.pose(), self.size, dst=out, flags=cv2.INTER_LINEAR, borderValue=0)
+        else:
+            out[:] = image
         if self.distortion:
-            image = self.distortion(image)
+            out[:] = self.distortion(out)
         if (light := self.light()) is not None:
-            stringzilla.translate(image.data, light.data, inplace=True)  # six times as fast as cv2.LUT
-        return image
+            stringzilla.translate(out.data, light.data, inplace=True)  # six times as fast as cv2.LUT
 
-    def posed(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Mirror, rotation, shift and zoom as one matrix, so that pixels are interpolated once."""
+    def pose(self) -> NDArray[np.float64]:
+        """Mirror, rotation, shift and zoom as one matrix `[2, 3]`, so that pixels are interpolated once."""
         spec, uniform = self.spec, self.numbers.uniform
         mirrored = self.numbers.random() < spec.flip
         degrees = uniform(-spec.rotate, spec.rotate)
         scale = uniform(1 - spec.zoom, 1 + spec.zoom)
         width, height = self.size
-        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+        matrix: NDArray[np.float64] = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
         matrix[0, 2] += uniform(-spec.shift, spec.shift) * width
         matrix[1, 2] += uniform(-spec.shift, spec.shift) * height
         if mirrored:  # x -> width - 1 - x, before all else
             matrix[:, 2] += matrix[:, 0] * (width - 1)
             matrix[:, 0] *= -1
-        return np.asarray(cv2.warpAffine(image, matrix, self.size, flags=cv2.INTER_LINEAR, borderValue=0), np.uint8)
+        return matrix
 
     def light(self) -> NDArray[np.uint8] | None:
         """What each gray level becomes, `[256]`, by gamma and then by contrast and brightness; None: nothing is drawn.

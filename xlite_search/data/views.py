@@ -166,11 +166,19 @@ class Views:
         Of `[channel, h, w]` every channel is changed as a gray image would be, by the same draws: the pose is the same
         in all, and so is the change of light, which keeps hues nearly as they are.
         """
+        out = np.empty(image.shape, np.uint8)
+        self.draw(image, key, view, out)
+        return out
+
+    def draw(self, image: NDArray[np.uint8], key: int, view: int, out: NDArray[np.uint8]) -> None:
+        """The view, into an array of the image's shape that is contiguous and not the image."""
         if image.ndim == 3:
-            return np.stack([self(channel, key, view) for channel in image])
+            for channel, its_out in zip(image, out, strict=True):
+                self.draw(channel, key, view, its_out)
+            return
         transforms = self._transforms(image.shape)
         transforms.numbers.begin((self._settings_key, key), view)
-        return transforms(np.ascontiguousarray(image))
+        transforms(np.ascontiguousarray(image), out)
 
     def _transforms(self, shape: tuple[int, ...]) -> Transforms:
         built = self._of_thread.transforms

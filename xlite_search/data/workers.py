@@ -55,8 +55,7 @@ class _Images:
         pixels = np.asarray(self.packed.pixels)  # its rows are taken faster than a memmap's
         keys = self.keys[rows].tolist()
         for place, (row, key, view) in enumerate(zip(rows.tolist(), keys, views.tolist(), strict=True)):
-            for channel, image in enumerate(pixels[row]):
-                out[place, channel] = self.views(image, key, view)
+            self.views.draw(pixels[row], key, view, out[place])
 
 
 class _Workers:
