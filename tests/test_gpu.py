@@ -59,12 +59,17 @@ def test_a_run_keeps_to_its_share_of_the_memory_and_is_charged_it(
         worker._share(1.0)
 
 
-def test_a_reused_worker_gives_the_memory_back(asked: list[tuple[str, Any]]) -> None:
+def test_a_worker_gives_the_memory_back_before_it_waits(asked: list[tuple[str, Any]]) -> None:
+    """Once a run: its next trial may come after minutes, or never."""
+
     def epochs() -> Generator[RunRecord]:
         yield from ()
 
     trial = object.__new__(worker.Activation)
-    trial.epochs = epochs()
+    trial.cleanup()
+    assert asked == []  # its setup failed
+    trial.epochs, trial.until, trial.over = epochs(), None, False
+    assert trial.step() == {"epoch": 0, "done": True}
     trial.cleanup()
     assert [name for name, *_ in asked] == ["empty_cache"]
 

@@ -70,11 +70,13 @@ class Activation(tune.Trainable):  # type: ignore[misc]
     because Tune looks after a function by a thread and a queue that it polls, at some tenths of a second a trial.)
     """
 
+    over = True  # nothing has begun
+
     def setup(self, config: dict[str, Job]) -> None:
         gc.freeze()  # what is there now stays: modules, most of it. It need not be looked through after every trial
         job = config["job"]
         _share(_entered(job).gpus_per_trial)
-        self.folder, self.until, self.epochs = Path(job["folder"]), job["until"], _epochs(job)
+        self.folder, self.until, self.epochs, self.over = Path(job["folder"]), job["until"], _epochs(job), False
 
     def step(self) -> dict[str, Any]:
         try:
@@ -84,12 +86,11 @@ class Activation(tune.Trainable):  # type: ignore[misc]
                 trouble = f"{error.filename}: {error.strerror}; nothing is lost, make room and run again"
                 return {"epoch": 0, "done": True, "trouble": trouble}
             record = _failed(RunRecord.load(self.folder), error)
-        if record is None:
-            return {"epoch": 0, "done": True}
-        done = record.over or len(record.epochs) == self.until
+        epoch = len(record.epochs) if record else 0
+        done = record is None or record.over or epoch == self.until
         if done:
-            self.epochs.close()  # and with it the run's lock: another worker may go on with it while this one waits
-        return {"epoch": len(record.epochs), "done": done}
+            self.cleanup()
+        return {"epoch": epoch, "done": done}
 
     def reset_config(self, new_config: dict[str, Job]) -> bool:
         self.cleanup()
@@ -97,8 +98,11 @@ class Activation(tune.Trainable):  # type: ignore[misc]
         return True
 
     def cleanup(self) -> None:
-        self.epochs.close()
-        release_memory()
+        """Gives back the run's lock and memory, once: while this worker waits, another one may go on with the run."""
+        if not self.over:
+            self.over = True
+            self.epochs.close()
+            release_memory()
 
 
 def _failed(record: RunRecord, error: Exception) -> RunRecord:
