@@ -43,11 +43,11 @@ def study(tmp_path: Path) -> StudyRecord:
 class Driver:
     """Ray's part: asks for activations, and says how they ended."""
 
-    def __init__(self, study: StudyRecord, scheduler: Scheduler | None = None) -> None:
+    def __init__(self, study: StudyRecord, scheduler: Scheduler | None = None, *, workers: int = 0) -> None:
         self.told: list[tuple[str, Status]] = []
         self.shutdown = Shutdown()
         self.study = study
-        self.queue = Queue(study, scheduler, Path(), self._tell, self.shutdown)
+        self.queue = Queue(study, scheduler, Path(), self._tell, self.shutdown, workers)
         self.queue.ending.close()  # its clock would go on in other tests
         self.given = 0
 
@@ -65,11 +65,13 @@ class Driver:
         assert isinstance(found, tuple)
         return found
 
-    def train(self, job: dict[str, Any], score: float, *, until: int | None = None, status: Status = "paused") -> None:
-        """What a worker leaves in the record."""
+    def train(
+        self, job: dict[str, Any], score: float, *, until: int | None = None, status: Status = "paused", s: float = 0.0
+    ) -> None:
+        """What a worker leaves in the record, whose epochs take `s` seconds."""
         record = RunRecord.load(Path(job["folder"]))
         last = until or job["until"] or CONFIG["epochs"]
-        epochs = record.epochs + tuple({METRIC: score} for _ in range(len(record.epochs), last))
+        epochs = record.epochs + tuple({METRIC: score, "time/epoch_s": s} for _ in range(len(record.epochs), last))
         replace(record, epochs=epochs, status="finished" if last == 4 else status, started=1.0).save()
 
     def end(self, trial: str, *, error: bool = False) -> None:
@@ -90,6 +92,38 @@ def test_without_a_scheduler_every_run_is_handed_out_once_to_its_end(study: Stud
         driver.end(trial)
     assert driver.ask() == "FINISHED"
     assert driver.told == [(key, "finished") for key in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "seconds", "jobs"),
+    [
+        # 1.5 epochs of the middle one are what the first worker has no time for
+        (2, 60.0, [("b", 3), ("a", None), ("c", None), ("b", None)]),
+        (2, 0.1, [("a", None), ("b", None), ("c", None)]),
+        (3, 60.0, [("a", None), ("b", None), ("c", None)]),
+        (0, 60.0, [("a", None), ("b", None), ("c", None)]),
+    ],
+)
+def test_who_would_train_alone_at_the_end_is_cut(
+    study: StudyRecord, workers: int, seconds: float, jobs: list[tuple[str, int | None]]
+) -> None:
+    """From the first rung on, where every run has told how long it takes; all train as many epochs as without."""
+    driver = Driver(study, ASHA(grace=1, reduction=1.1), workers=workers)
+    for _ in range(3):
+        trial, job = driver.job()
+        assert job["until"] == 1
+        driver.train(job, 0.5, s=seconds)
+        driver.end(trial)
+    driver.queue.scheduler = None  # who stays is not what this is about
+    given, ended = list[tuple[str, int | None]](), list[str]()
+    while isinstance(asked := driver.ask(), tuple):
+        trial, job = asked
+        given.append((job["key"], job["until"]))
+        driver.train(job, 0.5, s=seconds)
+        ended.append(trial)
+        if len(ended) >= max(workers, 1):
+            driver.end(ended.pop(0))
+    assert given == jobs
 
 
 def test_who_waits_at_a_rung_takes_no_place_and_the_best_go_on(study: StudyRecord) -> None:

@@ -21,7 +21,7 @@ from xlite_search.search.forecast import forecast
 from xlite_search.search.plan import make_plan
 from xlite_search.search.runner import begin
 from xlite_search.search.study import TPE, Study
-from xlite_search.search.workload import Member, makespan, remaining, stages
+from xlite_search.search.workload import Member, remaining, stages
 
 if TYPE_CHECKING:
     import optuna
@@ -54,16 +54,6 @@ def test_asha_never_adds_epochs_and_lets_one_trial_reach_its_end(
 ) -> None:
     total = epochs(ASHA(grace=grace, reduction=reduction), lengths)
     assert max(lengths, default=0) <= total <= sum(lengths)
-
-
-@given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4))
-def test_a_makespan_is_between_its_bounds(work: list[int], at_once: int) -> None:
-    least = max(max(work, default=0), -(-sum(work) // at_once))
-    assert least <= makespan(work, at_once) <= least * 4 / 3 + max(work, default=0)
-
-
-def test_makespans_by_hand() -> None:
-    assert [makespan([3, 3, 3], 2), makespan([5, 4, 3, 2], 2), makespan([], 3), makespan([4], 9)] == [6, 7, 0, 4]
 
 
 #: (number of the trial, its length) -> its score at every epoch; None: it fails in the next

@@ -24,10 +24,11 @@ from xlite_search.errors import BadInput
 from xlite_search.machine import Machine, visible_gpus
 from xlite_search.models.hybrid import build_model
 from xlite_search.records import KEPT_CHECKPOINTS
+from xlite_search.search.makespan import Todo, cuts, makespan
 from xlite_search.search.plan import Plan
 from xlite_search.search.step_costs import costs_of
 from xlite_search.search.teaching import views_of
-from xlite_search.search.workload import Workload, makespan, workload
+from xlite_search.search.workload import Workload, workload
 from xlite_search.training.timing import StepCost
 
 #: of Ray and MLflow, imports and the closing table among it; and for a run each time that a worker goes on with it
@@ -213,50 +214,40 @@ def _timing(found: Forecast, plan: Plan, left: Sequence[RunConfig], work: Worklo
     for teacher in teachers:
         alone = costs_of([teacher])
         one = _run(plan.data(teacher), teacher, alone.of[teacher.model])
-        first += alone.worker_s + one.seconds(teacher.stop_after or teacher.epochs)
+        first += alone.worker_s + one.seconds
         memory = max(memory, alone.of[teacher.model].memory)
-    expected, busy = (sum(how(stage, trials, found.at_once) for stage in work.stages) for how in (_mean, _longest))
     turns = max(1.0, found.at_once / gpus) if gpus else 1.0
-    saved = _longest(work.alone, trials, found.at_once) - busy
+    how = found.at_once, turns == 1
+    expected, busy = (sum(rule(stage, trials, *how) for stage in work.stages) for rule in (_mean, _longest))
+    saved = _longest(work.alone, trials, *how) - busy
     watts = sum(costs.of[config.model].watts for config in left) / len(left) * min(found.at_once, gpus)
     kwh = watts * (first + busy * (1 + turns) / 2) / 3.6e6
     within = (first + expected, first + expected * turns), (first + busy, first + busy * turns)
     return Timing(*within, max(saved, 0.0), memory, kwh)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What a run takes each time that a worker goes on with it, and for an epoch; and how many epochs it has."""
-
-    begin_s: float
-    epoch_s: float
-    epochs: int
-
-    def seconds(self, epochs: int) -> float:
-        return self.begin_s + epochs * self.epoch_s if epochs else 0.0
-
-
-def _longest(epochs: Sequence[int], runs: Sequence[_Run], at_once: int) -> float:
+def _longest(epochs: Sequence[int], runs: Sequence[Todo], at_once: int, cut: bool) -> float:
     """Seconds of a stage whose runs are taken to be the slowest of those that are left, for nobody knows who stays; the
     slowest trains longest. Of trials that are not known yet each is as slow as the slowest."""
     slow = sorted(runs, key=lambda run: -run.epoch_s)
     slow = slow[:1] * (len(epochs) - len(slow)) + slow
-    pieces = zip(sorted(epochs, reverse=True), slow, strict=False)
-    return makespan([run.seconds(n) for n, run in pieces], at_once)
+    stage = [run._replace(epochs=n) for n, run in zip(sorted(epochs, reverse=True), slow, strict=False)]
+    return makespan(stage, at_once, cuts(stage, at_once) if cut and len(epochs) < len(runs) else {})
 
 
-def _mean(epochs: Sequence[int], runs: Sequence[_Run], at_once: int) -> float:
+def _mean(epochs: Sequence[int], runs: Sequence[Todo], at_once: int, cut: bool) -> float:
     """Seconds of a stage: of all that are left as each of them is, in their order; where only some are, or more, as the
     mean of them."""
     if len(epochs) != len(runs):
         begin_s, epoch_s = (sum(getattr(run, name) for run in runs) / len(runs) for name in ("begin_s", "epoch_s"))
-        return makespan([_Run(begin_s, epoch_s, n).seconds(n) for n in epochs], at_once)
+        stage = [Todo(n, epoch_s, begin_s) for n in epochs]
+        return makespan(stage, at_once, cuts(stage, at_once) if cut and len(epochs) < len(runs) else {})
     todo = dict(zip(sorted(range(len(runs)), key=lambda n: -runs[n].epochs), sorted(epochs, reverse=True), strict=True))
-    return makespan([run.seconds(todo[n]) for n, run in enumerate(runs)], at_once, ordered=True)
+    return makespan([run._replace(epochs=todo[n]) for n, run in enumerate(runs)], at_once, ordered=True)
 
 
-def _run(data: Data, config: RunConfig, cost: StepCost, teacher_s: float = 0.0) -> _Run:
+def _run(data: Data, config: RunConfig, cost: StepCost, teacher_s: float = 0.0) -> Todo:
     """`teacher_s`: of the teacher's logits for an image, which are waited for where they are computed online."""
     waited = teacher_s if config.kd and online_reason(config, config.kd) else 0.0
     epoch_s = len(data.train) * (cost.train_s + waited) + len(data.val) * cost.inference_s + cost.epoch_s
-    return _Run(TRIAL_S + cost.build_s, epoch_s, config.stop_after or config.epochs)
+    return Todo(config.stop_after or config.epochs, epoch_s, TRIAL_S + cost.build_s)

@@ -1,13 +1,15 @@
 """Queue of runs: which goes on next, and how far; the study as Ray Tune sees it.
 
-To Ray a trial is one *activation* of a run: from where the run stands to its next rung, or to its end. The queue hands
-activations out; when one ends it asks the scheduler what can be decided, writes that into the journal, stops the losers
+To Ray a trial is one *activation* of a run: from where the run stands to its next rung, or to its end; or, where
+that has all workers ready at once, to an epoch before, from which another worker goes on. The queue hands activations
+out; when one ends it asks the scheduler what can be decided, writes that into the journal, stops the losers
 and hands out the rest of those who stay. So promotion, a retry after a lost worker, and going on after a kill are one
 and the same thing, nothing is ever paused inside Ray, and nothing can wait for a place that a waiting one holds.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -27,6 +29,7 @@ from xlite_search.records import RunRecord
 from xlite_search.search import asha, scheduling
 from xlite_search.search.engine import Shutdown
 from xlite_search.search.journal import Journal
+from xlite_search.search.makespan import Todo, cuts
 from xlite_search.search.ray_files import ray_folder
 from xlite_search.search.ray_patches import workers_may_starve, workers_wait
 from xlite_search.search.scheduling import Scheduler
@@ -40,6 +43,9 @@ Listener = Callable[[RunRecord], None]
 class Queue(Searcher):  # type: ignore[misc]
     """See the module's docstring. `listen` is called with a run whenever its record has something new.
 
+    `workers` train at a time, each with cores or a GPU of its own; then runs are cut where that ends a stage earlier
+    (`makespan.py`). 0: they share a GPU, on which who is left alone is faster.
+
     Whoever sees that an activation was ended because the host's memory ran out adds it to `starved` before it is over.
     """
 
@@ -50,8 +56,10 @@ class Queue(Searcher):  # type: ignore[misc]
         root: Path,
         listen: Listener,
         shutdown: Shutdown | None = None,
+        workers: int = 0,
     ) -> None:
         super().__init__()
+        self.workers, self.first = workers, dict[str, int]()
         self.study, self.scheduler, self.root, self.listen = study, scheduler, root, listen
         self.shutdown = shutdown or Shutdown()
         self.runs = {run.key: run for run in study.runs()}
@@ -73,7 +81,10 @@ class Queue(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         if not waiting:
             return None
-        key, until = next(iter(waiting.items()))
+        if not self.active:
+            self.first = self._cuts(waiting)
+        key = next((key for key in self.first if key in waiting), next(iter(waiting)))
+        until = self.first.pop(key, waiting[key])
         self.active[trial_id] = key
         progress.forget(self.runs[key].folder)
         return {"job": job_for(self.runs[key], self.study.trainable, self.root, until, self.shutdown.notice)}
@@ -83,11 +94,27 @@ class Queue(Searcher):  # type: ignore[misc]
         return list(self.active.values())[:at_once]
 
     def waiting(self) -> dict[str, int | None]:
-        """The runs that could go on now, and how far. Those that are further come first, that their memory is freed."""
+        """The runs that could go on now, and how far. Those of a higher rung come first, that their memory is freed; of
+        one rung who has the most to do."""
         found = asha.targets(self.scheduler, self.runs.values(), self.journal.decisions)
         busy = set(self.active.values())
-        order = sorted((key for key in found if key not in busy), key=lambda key: -len(self.runs[key].epochs))
-        return {key: found[key] for key in order}
+
+        def order(key: str) -> tuple[float, float]:
+            return -(found[key] or math.inf), -self._todo(key, found[key]).seconds
+
+        return {key: found[key] for key in sorted((key for key in found if key not in busy), key=order)}
+
+    def _todo(self, key: str, until: int | None) -> Todo:
+        """What is left of a run until then, or its end; each epoch as long as its shortest was, 0 if it has none."""
+        run = self.runs[key]
+        shortest = min((epoch.get("time/epoch_s", 0.0) for epoch in run.epochs), default=0.0)
+        return Todo((until or run.length) - len(run.epochs), shortest)
+
+    def _cuts(self, waiting: Mapping[str, int | None]) -> dict[str, int]:
+        """Of runs that a worker each begins with: the epoch after which it lets go of it."""
+        keys = list(waiting)
+        found = cuts([self._todo(*item) for item in waiting.items()], self.workers) if self.workers else {}
+        return {keys[place]: len(self.runs[keys[place]].epochs) + epochs for place, epochs in found.items()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         with self._ending_on_trouble():

@@ -269,6 +269,7 @@ def search(plan: Plan, study: StudyRecord, machine: Machine, recorder: Recorder,
             if record.over and machine.checkpoints_gb:
                 disk.free(study.runs(), round(machine.checkpoints_gb * 1e9))
 
-        queue = Queue(study, plan.study.scheduler, plan.root, tell, shutdown)
+        apart = resources.get("GPU", 1.0) >= 1
+        queue = Queue(study, plan.study.scheduler, plan.root, tell, shutdown, at_once if apart else 0)
         board.watch(lambda: queue.at_work(at_once))
         drain(queue, resources, at_once)

@@ -7,7 +7,6 @@ may be equal.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,14 +78,6 @@ def stages(scheduler: ASHA | None, members: Sequence[Member], first: int = 1) ->
         yield todo[:staying]
         if scheduler and until < longest:
             staying, since = min(staying, scheduler.kept(staying, until)), until
-
-
-def makespan(work: Sequence[float], at_once: int, *, ordered: bool = False) -> float:
-    """When the last of some pieces of work ends, the longest begun first, or as they are `ordered`."""
-    busy = [0.0] * at_once
-    for piece in work if ordered else sorted(work, reverse=True):
-        heapq.heapreplace(busy, busy[0] + piece)
-    return max(busy)
 
 
 def _runs(plan: Plan) -> list[RunRecord]:
