@@ -1,10 +1,10 @@
 """Queue of runs: which goes on next, and how far; the study as Ray Tune sees it.
 
-To Ray a trial is one *activation* of a run: from where the run stands to its next rung, or to its end; or, where
-that has all workers ready at once, to an epoch before, from which another worker goes on. The queue hands activations
-out; when one ends it asks the scheduler what can be decided, writes that into the journal, stops the losers
-and hands out the rest of those who stay. So promotion, a retry after a lost worker, and going on after a kill are one
-and the same thing, nothing is ever paused inside Ray, and nothing can wait for a place that a waiting one holds.
+To Ray a trial is one *activation* of a run: from where the run stands to its next rung, or to its end; or to an epoch
+before, from which another worker goes on, where that ends the stage earlier. The queue hands activations out; when one
+ends it asks the scheduler what can be decided, writes that into the journal, stops the losers and hands out the rest of
+those who stay. So promotion, a retry after a lost worker, and going on after a kill are one and the same thing, nothing
+is ever paused inside Ray, and nothing can wait for a place that a waiting one holds.
 """
 
 from __future__ import annotations
