@@ -279,12 +279,19 @@ def test_a_trainable_that_breaks_its_word_is_told_so(tiny: RunConfig, tmp_path: 
 
 TELLS = """
 import os
+import time
+from pathlib import Path
 from trainables.baseline import baseline
 from xlite_search.config import RunConfig
 from xlite_search.search.asha import ASHA
 from xlite_search.search.study import Study, grid_search
 
 def tells_its_worker(config, resume=None):
+    home = Path({workers!r})  # the first two begin together, however long a worker takes to start
+    (home / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(home.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     for result in baseline(config, resume):
         result.metrics["worker/pid"] = float(os.getpid())
         yield result
@@ -303,7 +310,8 @@ study = Study(
 @pytest.mark.usefixtures("ray_here")
 def test_workers_that_wait_at_a_rung_go_on_behind_it(tiny: RunConfig, tmp_path: Path) -> None:
     """Four trials, then three, then two, on two workers: none is started anew."""
-    (tmp_path / "tells.py").write_text(TELLS.format(base=tiny.model_dump_json()))
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "tells.py").write_text(TELLS.format(base=tiny.model_dump_json(), workers=str(tmp_path / "workers")))
     runs = run(make_plan(load_study(str(tmp_path / "tells.py")), "tells")).runs()
     assert sorted(len(record.epochs) for record in runs) == [1, 2, 3, 3]
     assert len({epoch["worker/pid"] for record in runs for epoch in record.epochs}) == 2

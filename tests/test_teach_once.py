@@ -111,7 +111,7 @@ def views(plan: Plan) -> int:
 
 @pytest.mark.usefixtures("ray_here")
 def test_eight_trials_ask_about_every_view_once_and_a_second_study_about_none(tiny: RunConfig, log: Path) -> None:
-    plan = make_plan(study_in(log, tiny, "first", [0.3, 0.7]), "first")
+    plan = make_plan(study_in(log, tiny, "first", [0.3, 0.7], slow=0.05), "first")  # no one answers all alone
     (line,) = logit_counts(plan.trials)
     assert f"{views(plan):,} views are computed once" in line
     assert f"online it would be {8 * views(plan):,}" in line
