@@ -47,10 +47,9 @@ def test_who_does_not_fit_is_cut(
 
 
 def test_a_cut_that_saves_less_than_it_costs_is_none() -> None:
-    saved = 1.0  # an epoch
     assert cuts(equal(3, 4, epoch_s=CUT_S * 0.49), 2) == {}
     assert cuts(equal(3, 4, epoch_s=CUT_S * 0.51), 2) == {1: 2}
-    assert cuts([Todo(4, saved, begin_s=100.0)] * 3, 2) == {}
+    assert cuts([Todo(4, 1.0, begin_s=100.0)] * 3, 2) == {}
 
 
 @given(RUNS, st.integers(1, 4))

@@ -35,6 +35,8 @@ def cuts(runs: Sequence[Todo], workers: int) -> dict[int, int]:
     None where that saves less than it costs.
     """
     found = _wrapped(runs, workers)
+    if not found:
+        return {}
     saved = makespan(runs, workers) - makespan(runs, workers, found)
     return found if saved >= CUT_S * len(found) else {}
 
